@@ -1,0 +1,60 @@
+#ifndef MQ_CALIB_CALIB_H
+#define MQ_CALIB_CALIB_H
+
+#include "par/comm.h"
+
+/* Token files (calib.h5) cut into units and shared out. A unit is a run of whole samples of at most
+ * unit_tokens tokens (one longer sample is a unit of its own), formed by rank 0 in file order from
+ * the file alone; whole units go to ranks, balanced by tokens. */
+
+typedef struct mq_unit {
+    int64_t id; /* global number of the unit */
+    int64_t n_tokens;
+    int64_t n_samples;
+    int64_t first_sample;    /* number in the file of its first sample */
+    int64_t token_begin;     /* into mq_calib.token */
+    const int64_t *offset;   /* (n_samples + 1) token offsets inside the unit */
+    const int32_t *position; /* (n_tokens) position of each token in its sample */
+} mq_unit;
+
+typedef struct mq_calib {
+    /* the same on every rank */
+    int64_t n_samples, n_tokens, n_units;
+    int64_t longest, shortest; /* sample lengths */
+    int64_t max_unit_tokens;   /* of any rank's units */
+    char source[256];
+    /* this rank's share */
+    mq_unit *unit;
+    int64_t n_local_units, n_local_tokens;
+    int32_t *token;
+    int64_t *offsets;   /* storage behind unit[].offset */
+    int32_t *positions; /* storage behind unit[].position */
+} mq_calib;
+
+typedef struct mq_calib_options {
+    int64_t unit_tokens;          /* budget, default 8192 */
+    int64_t max_samples;          /* use the first so many; 0: all */
+    int64_t vocab_size;           /* of the model */
+    const char *tokenizer_sha256; /* of the model's tokenizer.json; "" when it has none */
+} mq_calib_options;
+
+enum { MQ_UNIT_TOKENS = 8192 };
+
+/** Loads and shards a token file. Collective; rank 0 reads with HDF5, the rest comes by chunked
+ *  scatter. Errors, the same on every rank: MQ_E_INPUT: not our format or version, empty, offsets
+ *  that do not ascend or do not fit the tokens, a sample of length 0, a token outside
+ *  [0, vocab_size) (naming sample and position), another tokenizer's checksum; MQ_E_IO.
+ *  Warns when the file has no checksum. */
+mq_status mq_calib_load(const mq_comm *comm, const char *path, const mq_calib_options *options,
+                        mq_calib **out);
+void mq_calib_destroy(mq_calib **calib);
+
+/** Pure part, for tests: first[u] (n_units + 1) sample numbers where units begin; free it with
+ *  mq_free. */
+mq_status mq_units_form(const int64_t *offsets, int64_t n_samples, int64_t unit_tokens,
+                        int64_t **first, int64_t *n_units);
+
+/** owner[u] of each unit: longest first to the least loaded rank, ties to the lower rank. */
+mq_status mq_units_deal(const int64_t *unit_tokens, int64_t n_units, int size, int *owner);
+
+#endif

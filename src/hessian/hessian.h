@@ -1,0 +1,50 @@
+#ifndef MQ_HESSIAN_HESSIAN_H
+#define MQ_HESSIAN_HESSIAN_H
+
+#include "base/dtype.h"
+#include "par/comm.h"
+
+/* H = sum over all calibration tokens of x x^T, as an upper triangle packed by rows in f64: entry
+ * (i, j), j >= i, at i * n - i * (i - 1) / 2 + (j - i). The sum is order-free (par/ordered_sum.h).
+ */
+
+typedef struct mq_hessian {
+    int64_t n;
+    double *packed;   /* n (n + 1) / 2 */
+    int *exponent;    /* (n) of the grid */
+    int64_t n_tokens; /* after reduce: of all ranks */
+} mq_hessian;
+
+/** Bytes of a packed triangle, checked. */
+mq_status mq_hessian_bytes(int64_t n, size_t *bytes);
+
+mq_status mq_hessian_create(int64_t n, mq_hessian **out);
+void mq_hessian_destroy(mq_hessian **h);
+
+/** Fixes the grid. largest[j] (n): the largest sum of squares of column j over any one of this
+ *  rank's units (0 for a rank without units), from mq_column_sumsq; n_units: units of all ranks.
+ *  Collective. Errors, the same everywhere: MQ_E_NUMERIC when an entry is not finite, naming the
+ *  column. */
+mq_status mq_hessian_set_grid(mq_hessian *h, const mq_comm *comm, const double *largest,
+                              int64_t n_units);
+
+/** Adds one unit: x (n_tok, n) BF16 or F32. Products per unit in f32 panels of 512 columns, upper
+ *  triangle only, rounded to the grid and added in f64. Threads over panel pairs. Not collective.
+ */
+mq_status mq_hessian_add(mq_hessian *h, const void *x, mq_dtype dtype, int64_t n_tok);
+
+/** Sums over ranks, in place, chunked. Collective. Afterwards every rank holds the same H.
+ *  Bytes sent: n (n + 1) / 2 * 8 per rank. Same result for any rank count: bitwise. */
+mq_status mq_hessian_reduce(mq_hessian *h, const mq_comm *comm);
+
+/** Entry (i, j) in any order of indices. */
+double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j);
+
+/** out (n): the diagonal. */
+void mq_hessian_diagonal(const mq_hessian *h, double *out);
+
+/** Columns whose values in H are bit-identical duplicates or zero make the rank smaller than n:
+ *  an upper bound of rank(H): min(n_tokens, live columns). */
+int64_t mq_hessian_rank_bound(const mq_hessian *h);
+
+#endif

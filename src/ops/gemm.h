@@ -1,0 +1,52 @@
+#ifndef MQ_OPS_GEMM_H
+#define MQ_OPS_GEMM_H
+
+#include "base/dtype.h"
+
+#include <stdbool.h>
+
+/** One matrix product C (m, n) = A (m, k) . B (k, n), row-major with leading dimensions in
+ *  elements. a_trans: A is stored as (k, m); b_trans: B is stored as (n, k).
+ *  in = MQ_BF16 or MQ_F32 for A and B; out = MQ_F32, or MQ_BF16 when in is. f32 accumulation. */
+typedef struct mq_gemm_shape {
+    int64_t m, n, k;
+    int64_t lda, ldb, ldc;
+    mq_dtype in, out;
+    bool a_trans, b_trans;
+    bool accumulate; /* C += instead of C =; out must be F32 */
+} mq_gemm_shape;
+
+/** The product in the calling thread alone (call it from tasks). oneDNN primitives are created
+ *  once per shape, under one thread, and cached; without oneDNN, or where the CPU has no bf16,
+ *  OpenBLAS sgemm on f32 copies. Not collective.
+ *  Bits: depend on the shape and the instruction set alone.
+ *  Errors: MQ_E_INTERNAL when a library refuses; MQ_E_MEMORY. */
+mq_status mq_gemm(const mq_gemm_shape *shape, const void *a, const void *b, void *c);
+
+/** f64 product for references and small solves: C (m, n) = A (m, k) . B (k, n), one thread. */
+void mq_gemm_f64(int64_t m, int64_t n, int64_t k, const double *a, int64_t lda, const double *b,
+                 int64_t ldb, double *c, int64_t ldc);
+
+enum { MQ_ROW_TILE = 512 }; /* rows of a linear layer's product per task */
+
+/** A linear layer: y (n_tok, n_out) = x (n_tok, n_in) . wT + bias.
+ *  w (n_out, n_in) row-major and x have the same dtype; bias (n_out) f32 or NULL; y is of x's
+ *  dtype, with leading dimension ldy. Threads over row tiles of MQ_ROW_TILE. */
+mq_status mq_linear(const void *x, int64_t n_tok, int64_t n_in, const void *w, int64_t n_out,
+                    const float *bias, void *y, int64_t ldy, mq_dtype dtype);
+
+/** The same, added to a residual stream: r (n_tok, n_out) += x . wT + bias; the sum is formed in
+ *  f32 and rounded to r's dtype (= dtype) once. */
+mq_status mq_linear_add(const void *x, int64_t n_tok, int64_t n_in, const void *w, int64_t n_out,
+                        const float *bias, void *r, mq_dtype dtype);
+
+/** Entries of X^T X for a panel pair: h (n_i, n_j) f32 = X[:, i0:i0+n_i]^T . X[:, j0:j0+n_j];
+ *  x (n_tok, ldx). Serial; the caller's tasks are panel pairs. */
+mq_status mq_gram_panel(const void *x, mq_dtype dtype, int64_t n_tok, int64_t ldx, int64_t i0,
+                        int64_t n_i, int64_t j0, int64_t n_j, float *h);
+
+/** out[j] = sum over tokens of x[t, j]^2 in f64, tokens in order; x (n_tok, n). Threads over
+ *  columns. NaN and inf propagate: the caller tests out for finiteness. */
+mq_status mq_column_sumsq(const void *x, mq_dtype dtype, int64_t n_tok, int64_t n, double *out);
+
+#endif

@@ -1,0 +1,61 @@
+#ifndef MQ_OPS_KERNELS_H
+#define MQ_OPS_KERNELS_H
+
+#include "base/dtype.h"
+
+#include <stdbool.h>
+
+/* The parts of a decoder block that are not matrix products. All take `dtype` = MQ_BF16 or MQ_F32
+ * for activations, work in f32, and round once per stored value. Row-major. Threads over rows. */
+
+typedef enum mq_norm_kind { MQ_NORM_RMS, MQ_NORM_LAYER } mq_norm_kind;
+
+/** y (n_tok, d) = norm(x) * w.  RMS: x / sqrt(mean(x^2) + eps). LAYER: (x - mean) / sqrt(var +
+ * eps), no bias. w (d) f32. x and y may be the same. Sums in f64-free, fixed order f32 lanes. */
+mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
+                  double eps, void *y, mq_dtype dtype);
+
+/** The same over heads of d inside rows: x[t * ld + h * d ...] for h < n_heads, in place.
+ *  w (d) when per_head is false, (n_heads, d) when true. */
+mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, int64_t n_heads,
+                        int64_t d, const float *w, bool per_head, double eps, mq_dtype dtype);
+
+/** Rotary embedding in place on heads of head_dim inside rows of x (n_tok, ld).
+ *  cos_sin (max_position, head_dim): row p holds head_dim / 2 cosines, then head_dim / 2 sines of
+ *  p * frequency_i. position (n_tok) of each token in its sample.
+ *  interleaved false: pairs (i, i + head_dim / 2), Llama; true: pairs (2i, 2i + 1), Cohere. */
+mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                  const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype);
+
+/** Shapes of causal attention over a unit of whole samples. */
+typedef struct mq_attention_shape {
+    int64_t n_heads, n_kv_heads, head_dim;
+    int64_t ld_q, ld_k, ld_v, ld_out; /* row strides, elements */
+    double scale;                     /* of the scores, usually 1 / sqrt(head_dim) */
+    int64_t window;                   /* a query sees itself and window - 1 before it; 0: all */
+} mq_attention_shape;
+
+/** out (n_tok, n_heads * head_dim) = softmax(scale q kT, causal within each sample) v.
+ *  Sample s is rows sample_offset[s] .. sample_offset[s + 1). Query head h uses kv head
+ *  h / (n_heads / n_kv_heads). Blocked over queries: the full score matrix never exists; only the
+ *  causal part is computed. Scores and softmax in f32, probabilities rounded to dtype before the
+ *  product with v. Threads over (sample, head, query block). Cost: ~2 n^2 d flops a head. */
+mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
+                       const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
+
+typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activation_kind;
+
+/** y (n_tok, d) = act(gate) * up; gate and up have row strides ld_gate, ld_up. y is contiguous. */
+mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
+                   int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype);
+
+/** x (n_tok, d) = rows of an embedding table (vocab, d) of type table_dtype, times multiplier.
+ *  Errors: MQ_E_INPUT naming a token outside [0, vocab). */
+mq_status mq_embed(const void *table, mq_dtype table_dtype, int64_t vocab, int64_t d,
+                   const int32_t *token, int64_t n_tok, double multiplier, void *x, mq_dtype dtype);
+
+/** log(sum(exp(x))) over n values in f64 with the maximum taken out, and the index of the (first)
+ *  maximum. For eval. */
+double mq_logsumexp(const float *x, int64_t n, int64_t *argmax);
+
+#endif

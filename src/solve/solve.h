@@ -1,0 +1,80 @@
+#ifndef MQ_SOLVE_SOLVE_H
+#define MQ_SOLVE_SOLVE_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The solver: pure mathematics on blocks of 128 rows of W. No MPI, no I/O, no file formats; panels
+ * of M come through a callback. Symmetric grids: w ~ scale * (code - 2^(bits-1)), scale on the
+ * output format's grid, possibly negative. */
+
+enum { MQ_ROW_BLOCK = 128 };
+
+/** How scales are stored; the solver rounds to it before it chooses codes. */
+typedef enum mq_scale_grid { MQ_SCALE_F16, MQ_SCALE_BF16, MQ_SCALE_F32 } mq_scale_grid;
+
+/** What one linear layer is quantised to. */
+typedef struct mq_quant {
+    int bits;      /* 2, 3, 4 or 8 */
+    int64_t group; /* columns per scale; n_in for one scale a row */
+    mq_scale_grid grid;
+} mq_quant;
+
+/** Processing order: descending diagonal, ties by index; dead columns (diagonal 0) last.
+ *  order[k] = original column processed k-th. */
+void mq_order_columns(const double *diagonal, int64_t n, int64_t *order);
+
+/** Replaces the zeros of a diagonal by the mean of its non-zero entries; returns how many were
+ *  dead. All dead: they become 1. Only the diagonal of a dead column changes, its off-diagonal
+ *  entries are zero already. */
+int64_t mq_revive_dead(double *diagonal, int64_t n);
+
+/** The damping ladder: lambda = factor * mean(diagonal). First the requested value, then the next
+ *  larger ones of 0.01, 0.03, 0.1, 0.3, 1. Returns the factor of attempt 0, 1, ... or a negative
+ *  number when the ladder ends. */
+double mq_damping_factor(double requested, int attempt);
+
+/** Scales of one block of rows by search over shrink factors, ranges and both signs; the error is
+ *  weighted by the Hessian's diagonal.
+ *  w (n_rows, n_in) original order; weight (n_in) >= 0; scales (n_rows, G) out, G = n_in / group.
+ *  A group of zeros gets the smallest positive scale of the grid. Source: algorithms.md 3.
+ *  Cost: ~140 candidates * n_rows * n_in. Serial: the caller's tasks are row blocks. */
+mq_status mq_search_scales(const float *w, int64_t n_rows, int64_t n_in, const double *weight,
+                           const mq_quant *quant, float *scales);
+
+/** One block of 128 rows (zero-padded) of one layer on its way through LDLQ. All row-major, columns
+ *  in processing order unless said otherwise. */
+typedef struct mq_row_block {
+    float *w;            /* (128, n) weights */
+    float *e;            /* (128, n) w - w_hat, filled */
+    uint8_t *codes;      /* (128, n) unsigned codes, columns in ORIGINAL order, filled */
+    const float *scales; /* (128, G), G = n / quant.group, groups of original columns */
+    mq_quant quant;
+    double *loss;    /* (128) sum of (t - w_hat)^2 R_kk^2, filled: e (H + lambda I) e^T */
+    double *energy;  /* (128) w (H + lambda I) w^T, filled */
+    double *error2;  /* (128) sum of (w - w_hat)^2, filled */
+    double *weight2; /* (128) sum of w^2, filled */
+} mq_row_block;
+
+/** Gives columns [k0, k1) of M, rows [0, k1), (k1, k1 - k0) f32; valid until the next call. */
+typedef mq_status (*mq_panel_source)(void *context, int64_t k0, int64_t k1, const float **m);
+
+/** Quantises all blocks column by column (algorithms.md 2): for each panel of 128 columns one
+ *  product with the errors so far, then a sequential part inside the panel. Asks for every panel
+ *  once, ascending, also when n_blocks is 0 (panels are collective).
+ *  order (n), r_diagonal (n) in processing order. Threads over blocks.
+ *  Same result for any rank and thread count: bitwise. Cost: n_rows * n^2 flops, twice. */
+mq_status mq_ldlq(mq_row_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
+                  const double *r_diagonal, mq_panel_source panel, void *context);
+
+/** Round-to-nearest codes for the same blocks, no feedback: the loud last resort. Fills codes, e,
+ *  error2 and weight2; loss and energy are set to NaN (no factor to measure with). */
+mq_status mq_round_nearest(mq_row_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order);
+
+/** dst (n) = scale * (code - zero) of one row, original order. */
+void mq_dequantise_row(const uint8_t *codes, const float *scales, int64_t n, const mq_quant *quant,
+                       float *dst);
+
+#endif

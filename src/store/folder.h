@@ -1,0 +1,42 @@
+#ifndef MQ_STORE_FOLDER_H
+#define MQ_STORE_FOLDER_H
+
+#include "par/comm.h"
+#include "store/safetensors.h"
+
+/* A Hugging Face model folder: one model.safetensors, or shards under model.safetensors.index.json.
+ * Rank 0 reads and checks headers and index and broadcasts them; data is read by whoever needs it
+ * with large preads, a row range at a time. */
+
+typedef struct mq_folder {
+    char *path;
+    char **shard; /* file names, no folder */
+    int32_t n_shards;
+    uint64_t *data_start; /* (n_shards) */
+    int *fd;              /* (n_shards) opened on first use, -1 before */
+    mq_tensor *tensor;    /* of all shards, sorted by name */
+    int64_t n_tensors;
+} mq_folder;
+
+/** Collective on comm. Errors (same on every rank): MQ_E_IO, MQ_E_INPUT: no safetensors in the
+ *  folder, a shard of the index missing, a tensor missing from its shard, or present twice, a
+ *  weight_map entry that points outside the folder, any error of a header. */
+mq_status mq_folder_open(const mq_comm *comm, const char *path, mq_folder **out);
+void mq_folder_close(mq_folder **folder);
+
+/** The tensor of that name, or NULL. Not collective. */
+const mq_tensor *mq_folder_find(const mq_folder *folder, const char *name);
+
+/** Raw bytes [begin, begin + bytes) of a tensor's data. Not collective; one thread at a time.
+ *  Errors: MQ_E_IO, MQ_E_INPUT (file shrank), naming file and tensor. */
+mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t begin, size_t bytes,
+                         void *dst);
+
+/** Rows [r0, r1) of a 1-d or 2-d F32, F16, BF16 or F64 tensor, converted to `dtype` (MQ_F32 or
+ *  MQ_BF16). For a 1-d tensor rows are elements. Bounded scratch: converts in pieces.
+ *  Errors: as mq_folder_read; MQ_E_INPUT for another dtype; MQ_E_NUMERIC naming the first NaN or
+ *  inf (tensor, row, column). */
+mq_status mq_folder_read_rows(mq_folder *folder, const mq_tensor *tensor, int64_t r0, int64_t r1,
+                              mq_dtype dtype, void *dst);
+
+#endif

@@ -1,0 +1,56 @@
+#ifndef MQ_STORE_WRITER_H
+#define MQ_STORE_WRITER_H
+
+#include "base/dtype.h"
+#include "par/comm.h"
+
+#include <stdbool.h>
+
+/* The parallel shard writer. The whole layout (tensor, shard, offset) is fixed before the first
+ * byte; disk space is reserved by rank 0; every rank then writes its parts with independent 64-bit
+ * MPI-IO writes into files with temporary names. mq_writer_commit fsyncs, reads everything back on
+ * another rank than wrote it, compares checksums, renames, and writes the index last. */
+
+typedef struct mq_out_tensor {
+    const char *name;
+    mq_dtype dtype;
+    int n_dims;
+    int64_t dim[8];
+} mq_out_tensor;
+
+typedef struct mq_writer mq_writer;
+
+/** Lays the tensors out in the order given (which the caller keeps the same for any rank count):
+ *  a new shard begins where the next tensor would pass max_shard_bytes; an oversize tensor gets its
+ *  own. One shard is called model.safetensors (no index). Within a shard tensors are ordered by
+ *  descending dtype alignment, then name. Rank 0 creates the files ("NAME.part") with the headers
+ *  and reserves the space with fallocate, or checks statvfs where the file system has none.
+ *  Collective; same arguments on every rank. Errors, the same on every rank: MQ_E_IO with path,
+ *  bytes needed and free; MQ_E_INPUT for a duplicate name or a size past 2^63. */
+mq_status mq_writer_create(const mq_comm *comm, const char *folder, const mq_out_tensor *tensors,
+                           int64_t n_tensors, uint64_t max_shard_bytes, mq_writer **out);
+
+/** Writes bytes [begin, begin + bytes) of a tensor. Not collective: any rank, any order, each byte
+ *  written exactly once by one rank. Checks return code and count of every write, and keeps the
+ *  XXH3 of the piece. Errors: MQ_E_IO naming file, tensor and offset. */
+mq_status mq_writer_put(mq_writer *writer, const char *name, uint64_t begin, const void *data,
+                        size_t bytes);
+
+/** Completes the output: every rank fsyncs and closes; pieces are checked to cover every tensor;
+ *  each is re-read by another rank and compared; files are renamed, the folder is fsynced, and
+ *  model.safetensors.index.json comes last. With one shard that shard's rename comes last.
+ *  Collective. Errors, the same everywhere: MQ_E_IO naming the file; nothing is renamed then. */
+mq_status mq_writer_commit(mq_writer *writer);
+
+/** After commit: the XXH3-64 of each tensor's bytes, in layout order, known on rank 0 only. */
+int64_t mq_writer_count(const mq_writer *writer);
+const char *mq_writer_name(const mq_writer *writer, int64_t i);
+uint64_t mq_writer_checksum(const mq_writer *writer, int64_t i);
+/** Bytes of all tensors and number of shards. */
+uint64_t mq_writer_total_bytes(const mq_writer *writer);
+int32_t mq_writer_shards(const mq_writer *writer);
+
+/** Closes; without a commit the temporary files are removed by rank 0. Collective. */
+void mq_writer_destroy(mq_writer **writer);
+
+#endif
