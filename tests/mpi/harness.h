@@ -36,7 +36,10 @@ static struct {
     int rank, size;
     long n_checks, n_failed;  /* of this rank, in the current test */
     char first[HARNESS_TEXT]; /* its first failure */
-    int n_tests, n_bad_tests; /* the same on every rank */
+    /* the same on every rank */
+    long all[3]; /* checks, failures, and ranks that failed, in the current test */
+    int speaker; /* lowest rank that failed */
+    int n_tests, n_bad_tests;
 } harness;
 
 /** Records a check of this rank; returns `good`. Not collective. */
@@ -77,21 +80,22 @@ static inline void harness_run(const char *name, void (*test)(void))
 {
     harness.n_checks = harness.n_failed = 0;
     test();
-    long mine[3] = {harness.n_checks, harness.n_failed, harness.n_failed > 0}, sum[3];
-    MPI_Allreduce(mine, sum, 3, MPI_LONG, MPI_SUM, MPI_COMM_WORLD);
-    int lowest = harness.n_failed > 0 ? harness.rank : harness.size, first = 0;
-    MPI_Allreduce(&lowest, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
-    bool good = sum[0] > 0 && sum[1] == 0;
+    long mine[3] = {harness.n_checks, harness.n_failed, harness.n_failed > 0};
+    int lowest = harness.n_failed > 0 ? harness.rank : harness.size;
+    MPI_Allreduce(mine, harness.all, 3, MPI_LONG, MPI_SUM, MPI_COMM_WORLD);
+    MPI_Allreduce(&lowest, &harness.speaker, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    bool good = harness.all[0] > 0 && harness.all[1] == 0;
     harness.n_tests++;
     harness.n_bad_tests += !good;
-    if (first < harness.size) {
-        MPI_Bcast(harness.first, HARNESS_TEXT, MPI_CHAR, first, MPI_COMM_WORLD);
+    if (harness.all[1] > 0) {
+        MPI_Bcast(harness.first, HARNESS_TEXT, MPI_CHAR, harness.speaker, MPI_COMM_WORLD);
     }
     if (harness.rank != 0) return;
-    printf("%s %s: %ld checks on %d ranks\n", good ? "ok  " : "FAIL", name, sum[0], harness.size);
-    if (sum[1] > 0) {
-        printf("     %ld checks failed on %ld ranks; the first, on rank %d: %s\n", sum[1], sum[2],
-               first, harness.first);
+    printf("%s %s: %ld checks on %d ranks\n", good ? "ok  " : "FAIL", name, harness.all[0],
+           harness.size);
+    if (harness.all[1] > 0) {
+        printf("     %ld checks failed on %ld ranks; the first, on rank %d: %s\n", harness.all[1],
+               harness.all[2], harness.speaker, harness.first);
     }
     fflush(stdout);
 }
