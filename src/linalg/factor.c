@@ -62,32 +62,56 @@ static mq_status allocate(mq_factor *f)
     return mq_alloc(f->n * NB, sizeof(float), "panel of a factor", &f->received);
 }
 
-/* Fills the lower triangle of this process's rows of A. The source gives rows of H from the
- * diagonal to the right, which are rows of A from the diagonal to the left. Rows go in by eights,
- * because they cross the column-major storage. */
-static mq_status fill(mq_factor *f, mq_row_source source, void *context)
+/* One row of H from the source, columns [i, n). pdpotrf compares pivots with zero only, so a NaN or
+ * inf would go through it unseen. */
+static mq_status take_row(const mq_factor *f, mq_row_source source, void *context, int64_t i,
+                          double *row)
 {
-    enum { TILE = 8 };
-    double *rows = NULL;
-    MQ_TRY(mq_alloc(TILE * f->n, sizeof *rows, "rows of a Hessian", &rows));
-    for (int64_t l0 = 0; l0 < f->local_rows; l0 += TILE) {
-        int64_t a0 = global_row(f, l0), some = mq_min_i64(TILE, f->n - a0);
-        for (int64_t t = 0; t < some; t++) {
-            int64_t i = f->n - 1 - (a0 + t);
-            source(context, i, i, f->n, rows + t * f->n + i);
-        }
-        for (int64_t b = 0; b < mq_min_i64(a0 + TILE, f->n); b++) {
-            double *column = f->local + b * f->local_rows + l0;
-            for (int64_t t = mq_max_i64(0, b - a0); t < some; t++) {
-                column[t] = rows[t * f->n + (f->n - 1 - b)];
-            }
-        }
-        for (int64_t t = mq_max_i64(0, some); t < TILE; t++) {
-            f->local[(a0 + t) * f->local_rows + l0 + t] = 1;
+    source(context, i, i, f->n, row + i);
+    for (int64_t j = i; j < f->n; j++) {
+        if (isfinite(row[j])) continue;
+        return mq_fail(MQ_E_NUMERIC,
+                       "the matrix to factor holds %g in row %" PRId64 ", column %" PRId64
+                       " (processing order): look for NaN or inf in the activations",
+                       row[j], i, j);
+    }
+    return MQ_OK;
+}
+
+enum { TILE = 8 }; /* rows that cross the column-major storage together */
+
+/* Local rows [l0, l0 + TILE) of A, lower triangle, from rows of H: rows[t] is row n - 1 - a0 - t,
+ * indexed by column. Past n, the ones of the padding. */
+static void store_tile(mq_factor *f, int64_t l0, const double *rows)
+{
+    int64_t a0 = global_row(f, l0), some = mq_min_i64(TILE, f->n - a0);
+    for (int64_t b = 0; b < mq_min_i64(a0 + TILE, f->n); b++) {
+        double *column = f->local + b * f->local_rows + l0;
+        for (int64_t t = mq_max_i64(0, b - a0); t < some; t++) {
+            column[t] = rows[t * f->n + (f->n - 1 - b)];
         }
     }
+    for (int64_t t = mq_max_i64(0, some); t < TILE; t++) {
+        f->local[(a0 + t) * f->local_rows + l0 + t] = 1;
+    }
+}
+
+/* Fills the lower triangle of this process's rows of A. The source gives rows of H from the
+ * diagonal to the right, which are rows of A from the diagonal to the left. */
+static mq_status fill(mq_factor *f, mq_row_source source, void *context)
+{
+    double *rows = NULL;
+    MQ_TRY(mq_alloc(TILE * f->n, sizeof *rows, "rows of a Hessian", &rows));
+    mq_status status = MQ_OK;
+    for (int64_t l0 = 0; l0 < f->local_rows && status == MQ_OK; l0 += TILE) {
+        int64_t a0 = global_row(f, l0);
+        for (int64_t t = 0; t < TILE && a0 + t < f->n && status == MQ_OK; t++) {
+            status = take_row(f, source, context, f->n - 1 - (a0 + t), rows + t * f->n);
+        }
+        if (status == MQ_OK) store_tile(f, l0, rows);
+    }
     mq_free(&rows);
-    return MQ_OK;
+    return status;
 }
 
 static mq_status call_pdpotrf(mq_factor *f, int context, int *info)
@@ -138,19 +162,6 @@ static mq_status share_diagonal(mq_factor *f)
     return mq_bcast(f->comm, f->diagonal, (size_t)f->n * sizeof(double), f->root);
 }
 
-/* pdpotrf compares pivots with zero only: a NaN or inf of the input goes through. */
-static mq_status check_diagonal(const mq_factor *f)
-{
-    for (int64_t j = f->n - 1; j >= 0; j--) {
-        if (isfinite(f->diagonal[j])) continue;
-        return mq_fail(MQ_E_NUMERIC,
-                       "the factor of a Hessian is not finite at column %" PRId64
-                       " of the processing order: the matrix holds NaN or inf",
-                       j);
-    }
-    return MQ_OK;
-}
-
 /* Collective. Fills and factors; on failure every rank has the same status. */
 static mq_status fill_and_factor(mq_factor *f, mq_row_source source, void *context, int64_t *order)
 {
@@ -174,7 +185,7 @@ static mq_status fill_and_factor(mq_factor *f, mq_row_source source, void *conte
         }
     }
     if (status == MQ_OK) status = mq_agree(f->comm, share_diagonal(f));
-    return status == MQ_OK ? check_diagonal(f) : status;
+    return status;
 }
 
 mq_status mq_factor_create(const mq_comm *comm, int64_t n, bool distributed, int root,
