@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* Of the slots of a thread's scratch the lower ones belong to the kernels of ops. */
-enum { SCRATCH_SLOT = 7 };
+/* Of a thread's scratch the slots from MQ_OPS_FIRST_SCRATCH (5) on belong to ops. */
+enum { SCRATCH_SLOT = 4 };
 
 mq_tile *mq_tile_scratch(void)
 {
