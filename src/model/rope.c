@@ -10,14 +10,12 @@ static const double pi = 3.14159265358979323846;
  * those between blend the two. Every operation rounds to f32, as it does on f32 tensors. */
 static float llama3_frequency(const mq_arch *a, float frequency)
 {
-    float low = (float)a->rope_low_freq, high = (float)a->rope_high_freq;
-    float factor = (float)a->rope_factor, positions = (float)a->rope_original_positions;
-    float wave = (float)(2 * pi) / frequency;
-    if (wave > (float)((double)a->rope_original_positions / a->rope_low_freq)) {
-        return frequency / factor;
-    }
-    if (wave < (float)((double)a->rope_original_positions / a->rope_high_freq)) return frequency;
-    float smooth = (positions / wave - low) / (high - low);
+    double positions = (double)a->rope_original_positions;
+    float factor = (float)a->rope_factor, wave = (float)(2 * pi) / frequency;
+    if (wave > (float)(positions / a->rope_low_freq)) return frequency / factor;
+    if (wave < (float)(positions / a->rope_high_freq)) return frequency;
+    float smooth = ((float)positions / wave - (float)a->rope_low_freq) /
+                   (float)(a->rope_high_freq - a->rope_low_freq);
     return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 

@@ -16,8 +16,8 @@ mq_status mq_spec_find(const mq_arch_texts *texts, const char *section, const ch
 {
     const cJSON *in = cJSON_GetObjectItemCaseSensitive(texts->descriptor, section);
     const cJSON *spec = cJSON_GetObjectItemCaseSensitive(in, field);
-    if (!spec) return lacks(texts, section, field);
     *out = (mq_spec_value){.json = spec, .name = field};
+    if (!spec) return lacks(texts, section, field);
     if (!cJSON_IsObject(spec)) return MQ_OK;
     const cJSON *key = cJSON_GetObjectItemCaseSensitive(spec, "key");
     if (!cJSON_IsString(key)) return lacks(texts, field, "key");
