@@ -77,7 +77,8 @@ static void list_candidates(search *s, const mq_quant *quant)
 {
     double half = (double)(1 << (quant->bits - 1));
     for (int c = 0; c < N_CANDIDATES; c++) {
-        double factor = (1.12 - 0.02 * (c / 2)) / (c % 2 == 0 ? half : half - 0.5);
+        int shrink = c / 2;
+        double factor = (1.12 - 0.02 * shrink) / (c % 2 == 0 ? half : half - 0.5);
         for (int l = 0; l < LANES; l++) {
             float absmax = s->absmax[l];
             float scale = mq_round_scale(quant->grid, (float)(factor * (double)absmax));
