@@ -27,14 +27,17 @@ if grep -rIl -e "$source_folder" -e "$build_folder" "$prefix/lib" "$prefix/inclu
     fail "the files above name the folders they were built in"
 fi
 
+PKG_CONFIG_PATH=$(find "$prefix" -name mpiquant.pc -printf '%h')
+export PKG_CONFIG_PATH
+flags=$(pkg-config --cflags --libs mpiquant)
+expected="$(pkg-config --modversion mpiquant), input/output error 4"
+
 check() {
     local said
     said=$("$1")
-    [ "$said" = "input/output error 4" ] || fail "$1 said: $said"
+    [ "$said" = "$expected" ] || fail "$1 said '$said', expected '$expected'"
 }
 
-pc=$(find "$prefix" -name mpiquant.pc -printf '%h')
-flags=$(PKG_CONFIG_PATH=$pc pkg-config --cflags --libs mpiquant)
 # shellcheck disable=SC2086  # flags are words
 mpicc "$source_folder/tests/e2e/consumer/consumer.c" -o "$work/consumer-pc" $flags
 check "$work/consumer-pc"
