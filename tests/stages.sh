@@ -118,6 +118,7 @@ sanitized() {
 short_stages() {
     export -f check_format check_shell configure_and_build
     step 'set-up' 1500 tools/setup --tests || return
+    find_mpirun
     case $(clang-format --version) in
     *' version 14.'*) step 'clang-format' 60 bash -c check_format ;;
     *) skip 'clang-format' 'the sources are laid out by version 14, others differ' ;;

@@ -22,14 +22,14 @@ quietly() {
 
 cores() { nproc; }
 
-# Sets MPIRUN: the launcher with what a small machine or a container needs. --bind-to none, because
-# mpirun pins each of one or two ranks to one core, threads and all.
+# Sets MPIRUN and Open MPI's environment for one machine, also a small one or a container.
+# --bind-to none: mpirun pins each of one or two ranks to one core, threads and all.
 find_mpirun() {
     command -v mpirun >/dev/null || die "mpirun is not in PATH: run tools/setup, or load an MPI module"
     MPIRUN=(mpirun --oversubscribe --bind-to none)
     [ "$(id -u)" != 0 ] || MPIRUN+=(--allow-run-as-root)
-    # Copies between processes need a right that containers often lack; messages through shared
-    # memory do not. And no word about network hardware that is not there.
-    export OMPI_MCA_btl_vader_single_copy_mechanism=none
+    # Shared memory only, without the copies between processes that need a right which containers
+    # often lack, and without a word about network hardware that is not there.
+    export OMPI_MCA_btl=^tcp OMPI_MCA_btl_vader_single_copy_mechanism=none
     export OMPI_MCA_btl_base_warn_component_unused=0
 }
