@@ -107,13 +107,6 @@ configure_and_build() {
         cmake --build "$folder" -- -k 0
 }
 
-# sanitized NAME LIMIT TEST-REGEX
-sanitized() {
-    UBSAN_OPTIONS=print_stacktrace=1 ASAN_OPTIONS=fast_unwind_on_malloc=0 \
-        LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0 \
-        tests "$1" "$2" build-asan --tests-regex "$3" --timeout 600
-}
-
 # Everything that a change must pass. About two thirds of it is compiling.
 short_stages() {
     export -f check_format check_shell configure_and_build
@@ -134,7 +127,7 @@ short_stages() {
     fi
     if step 'build with ASan and UBSan' 400 env CC=gcc bash -c 'configure_and_build build-asan \
         -DCMAKE_BUILD_TYPE=Debug -DMQ_SANITIZE=address,undefined'; then
-        sanitized 'unit tests, ASan and UBSan' 300 '^unit\.'
+        tests 'unit tests, ASan and UBSan' 300 build-asan --tests-regex '^unit\.'
     fi
     python_tests 'Python tests' 200 tests/unit
 }
