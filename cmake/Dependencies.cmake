@@ -18,3 +18,5 @@ if(MQ_WITH_DNNL)
   target_link_libraries(mq_dependencies INTERFACE ${MQ_DNNL_LIBRARY} ${MQ_GOMP_LIBRARY})
   target_compile_definitions(mq_dependencies INTERFACE MQ_WITH_DNNL)
 endif()
+target_compile_definitions(mq_dependencies INTERFACE
+  MQ_SCALAPACK_VERSION="${scalapack_VERSION}")
