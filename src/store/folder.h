@@ -10,18 +10,24 @@
 
 typedef struct mq_folder {
     char *path;
-    char **shard; /* file names, no folder */
+    char **shard; /* file names, no folder, sorted */
     int32_t n_shards;
     uint64_t *data_start; /* (n_shards) */
     int *fd;              /* (n_shards) opened on first use, -1 before */
     mq_tensor *tensor;    /* of all shards, sorted by name */
     int64_t n_tensors;
+    char *storage; /* what rank 0 sent: behind shard[] and tensor[].name */
 } mq_folder;
 
-/** Collective on comm. Errors (same on every rank): MQ_E_IO, MQ_E_INPUT: no safetensors in the
- *  folder, a shard of the index missing, a tensor missing from its shard, or present twice, a
- *  weight_map entry that points outside the folder, any error of a header. */
+/** Opens a folder. Where both model.safetensors and an index exist the single file is taken, as
+ *  transformers does, with a warning.
+ *  Collective on comm. Errors (same on every rank): MQ_E_IO, MQ_E_INPUT: no such folder, no
+ *  safetensors in it, a shard of the index missing, a tensor missing from its shard, present in two
+ *  or unknown to the index, a weight_map entry that points outside the folder, any error of a
+ *  header. */
 mq_status mq_folder_open(const mq_comm *comm, const char *path, mq_folder **out);
+
+/** Closes the files of this rank. Not collective. *folder may be NULL and becomes NULL. */
 void mq_folder_close(mq_folder **folder);
 
 /** The tensor of that name, or NULL. Not collective. */
@@ -33,9 +39,11 @@ mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t be
                          void *dst);
 
 /** Rows [r0, r1) of a 1-d or 2-d F32, F16, BF16 or F64 tensor, converted to `dtype` (MQ_F32 or
- *  MQ_BF16). For a 1-d tensor rows are elements. Bounded scratch: converts in pieces.
- *  Errors: as mq_folder_read; MQ_E_INPUT for another dtype; MQ_E_NUMERIC naming the first NaN or
- *  inf (tensor, row, column). */
+ *  MQ_BF16), to nearest even. For a 1-d tensor rows are elements. Not collective; one thread at a
+ *  time. Bounded scratch: at most 2 pieces of 4 MiB.
+ *  Errors: as mq_folder_read; MQ_E_INPUT for another dtype or number of dimensions; MQ_E_INTERNAL
+ *  for rows that are not there; MQ_E_NUMERIC naming the first value that is NaN, inf, or too large
+ *  for `dtype` (tensor, row, column). */
 mq_status mq_folder_read_rows(mq_folder *folder, const mq_tensor *tensor, int64_t r0, int64_t r1,
                               mq_dtype dtype, void *dst);
 

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The few HDF5 calls the program needs, serial, with its messages instead of the library's stack.
+/* The few HDF5 calls the program needs, serial, with our messages instead of the library's stack.
  * Not collective; call on one rank. */
 
 typedef struct mq_h5 mq_h5;

@@ -1,0 +1,277 @@
+#include "format/gptq.h"
+
+#include "base/checked.h"
+#include "base/dtype.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+/* Along K (or N for zero points) codes are one stream of bits, lowest bit first, cut into 32-bit
+ * words: code k takes the bits [k b, k b + b). For 3 bits that is the layout of 32 codes in three
+ * words, in which the codes 10 and 21 straddle two words. Any 32 codes fill b words. */
+
+enum {
+    TILE = 16,       /* columns at a time: one cache line of words */
+    PACK_RUN = 1024, /* codes of one column packed at a time */
+    READ_RUN = 256,  /* codes of one column dequantised at a time */
+    MAX_BITS = 8,
+};
+
+int64_t mq_gptq_words(int64_t n, int bits)
+{
+    return n / 32 * bits + mq_ceil_div(n % 32 * bits, 32);
+}
+
+int mq_gptq_unit(int bits)
+{
+    return bits == 3 ? 32 : 32 / bits;
+}
+
+static int words_of_unit(int bits)
+{
+    return bits == 3 ? 3 : 1;
+}
+
+/* ---- packing ----------------------------------------------------------------------------------
+ */
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are little-endian");
+
+/* Eight codes, one per byte, to 8 b bits: neighbours are moved together in lanes of 16, 32 and 64
+ * bits. Eight codes are b whole bytes of the stream. Inlined with constant `bits`. */
+static inline uint64_t squeeze_8(uint64_t x, int bits)
+{
+    const uint64_t lane_16 = 0x0001000100010001u * ((UINT64_C(1) << 2 * bits) - 1);
+    const uint64_t lane_32 = 0x0000000100000001u * ((UINT64_C(1) << 4 * bits) - 1);
+    x = (x | x >> (8 - bits)) & lane_16;
+    x = (x | x >> (16 - 2 * bits)) & lane_32;
+    return x | x >> (32 - 4 * bits);
+}
+
+static inline void pack_eights(const uint8_t *codes, int64_t times, int bits, uint8_t *bytes)
+{
+    for (int64_t i = 0; i < times; i++) {
+        uint64_t x = 0;
+        memcpy(&x, codes + i * 8, 8);
+        x = squeeze_8(x, bits);
+        memcpy(bytes + i * bits, &x, (size_t)bits);
+    }
+}
+
+static void pack_many(const uint8_t *codes, int64_t times, int bits, uint32_t *words)
+{
+    uint8_t *bytes = (uint8_t *)words;
+    switch (bits) {
+    case 2:
+        pack_eights(codes, times, 2, bytes);
+        break;
+    case 3:
+        pack_eights(codes, times, 3, bytes);
+        break;
+    case 4:
+        pack_eights(codes, times, 4, bytes);
+        break;
+    default:
+        memcpy(bytes, codes, (size_t)times * 8);
+        break;
+    }
+}
+
+/* n codes into words, the last 32 filled up with zeros: writes a multiple of `bits` words. */
+static void pack_run(const uint8_t *codes, int64_t n, int bits, uint32_t *words)
+{
+    pack_many(codes, n / 32 * 4, bits, words);
+    if (n % 32 != 0) {
+        uint8_t last[32] = {0};
+        memcpy(last, codes + n / 32 * 32, (size_t)(n % 32));
+        pack_many(last, 4, bits, words + n / 32 * bits);
+    }
+}
+
+/* Word rows [r0, r1), at most PACK_RUN codes, of at most TILE columns: rows of codes are packed one
+ * after the other and then turned, so that both sides move through memory in whole lines.
+ * codes points to row n0, out to word row r0, column n0. */
+static void pack_tile(const uint8_t *codes, int64_t n_in, int64_t n_columns, int bits, int64_t r0,
+                      int64_t r1, int64_t stride, uint32_t *out)
+{
+    uint32_t turned[TILE][PACK_RUN / 32 * MAX_BITS];
+    int64_t first = r0 / words_of_unit(bits) * mq_gptq_unit(bits);
+    int64_t n =
+        mq_min_i64(mq_ceil_div(r1 - r0, words_of_unit(bits)) * mq_gptq_unit(bits), n_in - first);
+    for (int64_t c = 0; c < n_columns; c++) {
+        pack_run(codes + c * n_in + first, n, bits, turned[c]);
+    }
+    for (int64_t r = 0; r < r1 - r0; r++) {
+        for (int64_t c = 0; c < n_columns; c++) out[r * stride + c] = turned[c][r];
+    }
+}
+
+void mq_gptq_pack_qweight(const uint8_t *codes, int64_t n_out, int64_t n_in, int bits, int64_t r0,
+                          int64_t r1, uint32_t *out)
+{
+    int64_t step = (int64_t)PACK_RUN / 32 * bits;
+    for (int64_t r = r0; r < r1; r += step) {
+        for (int64_t c = 0; c < n_out; c += TILE) {
+            pack_tile(codes + c * n_in, n_in, mq_min_i64(TILE, n_out - c), bits, r,
+                      mq_min_i64(r + step, r1), n_out, out + (r - r0) * n_out + c);
+        }
+    }
+}
+
+void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int zero, uint32_t *out)
+{
+    int64_t n_words = mq_gptq_words(n_out, bits), whole = n_out / 32 * bits;
+    uint8_t codes[32];
+    uint32_t full[MAX_BITS] = {0}, last[MAX_BITS] = {0};
+    memset(codes, (zero - 1) & ((1 << bits) - 1), sizeof codes);
+    pack_run(codes, 32, bits, full);
+    pack_run(codes, n_out % 32, bits, last);
+    for (int64_t g = 0; g < n_groups; g++, out += n_words) {
+        for (int64_t i = 0; i < n_words; i++) out[i] = i < whole ? full[i % bits] : last[i - whole];
+    }
+}
+
+void mq_gptq_pack_scales(const float *scales, int64_t n_out, int64_t n_groups, uint16_t *out)
+{
+    for (int64_t c = 0; c < n_out; c += TILE) {
+        int64_t end = mq_min_i64(c + TILE, n_out);
+        for (int64_t g = 0; g < n_groups; g++) {
+            for (int64_t i = c; i < end; i++) {
+                out[g * n_out + i] = mq_f32_to_f16(scales[i * n_groups + g]);
+            }
+        }
+    }
+}
+
+void mq_gptq_g_idx(int64_t n_in, int64_t group, int32_t *out)
+{
+    for (int64_t k = 0; k < n_in; k++) out[k] = (int32_t)(k / group);
+}
+
+/* ---- reading ----------------------------------------------------------------------------------
+ */
+
+mq_status mq_gptq_bits(int64_t qweight_rows, int64_t n_in, const char *name, int *bits)
+{
+    static const int known[] = {2, 3, 4, 8};
+    int found = 0;
+    for (int i = 0; i < 4; i++) {
+        if (mq_gptq_words(n_in, known[i]) != qweight_rows) continue;
+        *bits = known[i];
+        found++;
+    }
+    if (found == 1) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: qweight of %" PRId64 " rows for %" PRId64
+                   " input channels %s; expected 2, 3, 4 or 8 bits",
+                   name, qweight_rows, n_in,
+                   found == 0 ? "fits no number of bits" : "fits several numbers of bits");
+}
+
+/* One call's constants. */
+typedef struct unpacking {
+    const mq_gptq_layer *layer;
+    float (*scale)[TILE], (*zero)[TILE]; /* (n_groups, TILE) of the tile at hand */
+} unpacking;
+
+/* Code i of a stream whose word w lies at words[w * stride]. */
+static inline uint32_t code_at(const uint32_t *words, int64_t stride, int64_t i, int bits)
+{
+    int64_t word = i / 32 * bits + i % 32 * bits / 32;
+    int shift = (int)(i % 32 * bits % 32);
+    uint64_t both = words[word * stride];
+    if (shift + bits > 32) both |= (uint64_t)words[(word + 1) * stride] << 32;
+    return (uint32_t)(both >> shift) & ((1u << bits) - 1u);
+}
+
+/* Scales and zero points of the columns [c, c + n) for all groups. */
+static mq_status fill_tables(const unpacking *u, const char *name, int64_t c, int64_t n)
+{
+    const mq_gptq_layer *layer = u->layer;
+    int64_t zero_words = mq_gptq_words(layer->n_out, layer->bits);
+    for (int64_t g = 0; g < layer->n_groups; g++) {
+        const uint32_t *zeros = layer->qzeros + g * zero_words;
+        for (int64_t i = 0; i < n; i++) {
+            float scale = mq_f16_to_f32(layer->scales[g * layer->n_out + c + i]);
+            if (!isfinite(scale)) {
+                return mq_fail(MQ_E_INPUT,
+                               "%s: the scale of group %" PRId64 ", output channel %" PRId64
+                               " is not finite",
+                               name, g, c + i);
+            }
+            u->scale[g][i] = scale;
+            u->zero[g][i] =
+                (float)((int)code_at(zeros, 1, c + i, layer->bits) + layer->zero_offset);
+        }
+    }
+    return MQ_OK;
+}
+
+/* Input channels [k0, k1) of the columns [c, c + n): read along the lines of qweight, turned in a
+ * small buffer, copied out row by row. dst points to (c, k0). */
+static void unpack_tile(const unpacking *u, int64_t c, int64_t n, int64_t k0, int64_t k1,
+                        float *dst)
+{
+    const mq_gptq_layer *layer = u->layer;
+    const uint32_t mask = (1u << layer->bits) - 1u;
+    float turned[TILE][READ_RUN + TILE]; /* padded: rows fall into different cache sets */
+    for (int64_t k = k0; k < k1; k++) {
+        int64_t at = k % 32 * layer->bits;
+        const uint32_t *words =
+            layer->qweight + (k / 32 * layer->bits + at / 32) * layer->n_out + c;
+        const float *scale = u->scale[layer->g_idx[k]], *zero = u->zero[layer->g_idx[k]];
+        int shift = (int)(at % 32), straddles = shift + layer->bits > 32;
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t code = words[i] >> shift;
+            if (straddles) code |= words[layer->n_out + i] << (32 - shift);
+            turned[i][k - k0] = scale[i] * ((float)(code & mask) - zero[i]);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(dst + i * layer->n_in, turned[i], (size_t)(k1 - k0) * sizeof(float));
+    }
+}
+
+static mq_status check_groups(const mq_gptq_layer *layer, const char *name)
+{
+    for (int64_t k = 0; k < layer->n_in; k++) {
+        if (layer->g_idx[k] < 0 || layer->g_idx[k] >= layer->n_groups) {
+            return mq_fail(MQ_E_INPUT,
+                           "%s: g_idx[%" PRId64 "] = %" PRId32 " is outside [0, %" PRId64 ")", name,
+                           k, layer->g_idx[k], layer->n_groups);
+        }
+    }
+    return MQ_OK;
+}
+
+static mq_status unpack_rows(const unpacking *u, const char *name, int64_t n0, int64_t n1,
+                             float *dst)
+{
+    int64_t n_in = u->layer->n_in;
+    for (int64_t c = n0; c < n1; c += TILE) {
+        int64_t n = mq_min_i64(TILE, n1 - c);
+        MQ_TRY(fill_tables(u, name, c, n));
+        for (int64_t k = 0; k < n_in; k += READ_RUN) {
+            unpack_tile(u, c, n, k, mq_min_i64(k + READ_RUN, n_in), dst + (c - n0) * n_in + k);
+        }
+    }
+    return MQ_OK;
+}
+
+mq_status mq_gptq_dequantise(const mq_gptq_layer *layer, const char *name, int64_t n0, int64_t n1,
+                             float *dst)
+{
+    unpacking u = {.layer = layer};
+    MQ_TRY(check_groups(layer, name));
+    mq_status status = mq_alloc(layer->n_groups, sizeof *u.scale, "scales of a layer", &u.scale);
+    if (status == MQ_OK) {
+        status = mq_alloc(layer->n_groups, sizeof *u.zero, "zero points of a layer", &u.zero);
+    }
+    if (status == MQ_OK) status = unpack_rows(&u, name, n0, n1, dst);
+    mq_free(&u.scale);
+    mq_free(&u.zero);
+    return status;
+}

@@ -1,0 +1,271 @@
+#include "pipeline/gptq_config.h"
+
+#include "base/memory.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_BYTES = 256, PATTERN_BYTES = 1024 };
+
+/* Appends text with the regular-expression specials of module names escaped. */
+static void append_escaped(char *pattern, size_t room, const char *text)
+{
+    size_t used = strlen(pattern);
+    for (const char *c = text; *c && used + 3 < room; c++) {
+        if (*c == '.') pattern[used++] = '\\';
+        pattern[used++] = *c;
+    }
+    pattern[used] = '\0';
+}
+
+static void append_text(char *pattern, size_t room, const char *text)
+{
+    size_t used = strlen(pattern);
+    snprintf(pattern + used, room - used, "%s", text);
+}
+
+static mq_status add_rule(cJSON *dynamic, const char *pattern, const mq_layer_plan *plan)
+{
+    cJSON *rule = cJSON_CreateObject();
+    mq_status status = rule ? MQ_OK : mq_fail(MQ_E_MEMORY, "no memory for a rule");
+    if (status == MQ_OK && plan->quantise) {
+        status = mq_json_add_int(rule, "bits", plan->quant.bits);
+        if (status == MQ_OK) status = mq_json_add_int(rule, "group_size", plan->quant.group);
+    }
+    if (status != MQ_OK) {
+        cJSON_Delete(rule);
+        return status;
+    }
+    return mq_json_add(dynamic, pattern, rule);
+}
+
+static bool same_plan(const mq_layer_plan *a, const mq_layer_plan *b)
+{
+    if (a->quantise != b->quantise) return false;
+    return !a->quantise || (a->quant.bits == b->quant.bits && a->quant.group == b->quant.group);
+}
+
+static bool is_default(const mq_scheme *scheme, const mq_quantize_options *options, int64_t block,
+                       mq_linear_id linear)
+{
+    int64_t n_out = 0, n_in = 0;
+    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linear);
+    mq_arch_linear_shape(scheme->arch, linear, &n_out, &n_in);
+    int64_t group = options->group == -1 ? n_in : options->group;
+    return plan->quantise && plan->quant.bits == options->bits && plan->quant.group == group;
+}
+
+/* Layers that some readers fuse, with the fused name: one rule must hit both spellings. */
+typedef struct fused {
+    mq_linear_id first, last;
+    const char *name;
+} fused;
+
+static const fused groups[] = {
+    {MQ_Q, MQ_V, "qkv_proj"},
+    {MQ_O, MQ_O, NULL},
+    {MQ_GATE, MQ_UP, "gate_up_proj"},
+    {MQ_DOWN, MQ_DOWN, NULL},
+};
+
+/* "PARENT\.(?:a|b|fused)$" for layers first..last, which share a parent module. */
+static void group_pattern(const mq_scheme *scheme, int64_t block, const fused *g, char *pattern)
+{
+    char module[NAME_BYTES];
+    pattern[0] = '\0';
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
+        mq_arch_linear_name(scheme->arch, (mq_linear_id)l, block, module, sizeof module);
+        char *dot = strrchr(module, '.');
+        const char *leaf = dot ? dot + 1 : module;
+        if (l == (int)g->first) {
+            size_t parent = (size_t)(leaf - module);
+            char head[NAME_BYTES];
+            memcpy(head, module, parent);
+            head[parent] = '\0';
+            append_escaped(pattern, PATTERN_BYTES, head);
+            append_text(pattern, PATTERN_BYTES, "(?:");
+        } else {
+            append_text(pattern, PATTERN_BYTES, "|");
+        }
+        append_escaped(pattern, PATTERN_BYTES, leaf);
+    }
+    if (g->name) {
+        append_text(pattern, PATTERN_BYTES, "|");
+        append_text(pattern, PATTERN_BYTES, g->name);
+    }
+    append_text(pattern, PATTERN_BYTES, ")$");
+}
+
+static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block,
+                                const fused *g)
+{
+    char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
+    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, g->first);
+    group_pattern(scheme, block, g, pattern);
+    snprintf(rule, sizeof rule, "%s:%s", plan->quantise ? "+" : "-", pattern);
+    return add_rule(dynamic, rule, plan);
+}
+
+static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme,
+                           const mq_quantize_options *options, int64_t block, const fused *g)
+{
+    bool uniform = true, all_default = true;
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
+        uniform = uniform && same_plan(mq_scheme_layer(scheme, block, (mq_linear_id)l),
+                                       mq_scheme_layer(scheme, block, g->first));
+        all_default = all_default && is_default(scheme, options, block, (mq_linear_id)l);
+    }
+    if (all_default) return MQ_OK;
+    if (uniform) return add_group_rule(dynamic, scheme, block, g);
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
+        fused one = {(mq_linear_id)l, (mq_linear_id)l, NULL};
+        if (is_default(scheme, options, block, (mq_linear_id)l)) continue;
+        MQ_TRY(add_group_rule(dynamic, scheme, block, &one));
+    }
+    return MQ_OK;
+}
+
+static bool block_is_skipped(const mq_scheme *scheme, int64_t block)
+{
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        if (mq_scheme_layer(scheme, block, (mq_linear_id)l)->quantise) return false;
+    }
+    return true;
+}
+
+/* "-:model\.layers\.7\." for a block that stays as it is. */
+static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block)
+{
+    const char *pattern = scheme->arch->linear[MQ_Q];
+    const char *mark = strstr(pattern, "{i}");
+    char head[NAME_BYTES] = "", number[32], rule[PATTERN_BYTES] = "-:";
+    size_t n = mark ? (size_t)(mark - pattern) : 0;
+    memcpy(head, pattern, n);
+    head[n] = '\0';
+    append_escaped(rule, sizeof rule, head);
+    snprintf(number, sizeof number, "%" PRId64 "\\.", block);
+    append_text(rule, sizeof rule, number);
+    return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false});
+}
+
+static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme,
+                              const mq_quantize_options *options)
+{
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        if (block_is_skipped(scheme, b)) {
+            MQ_TRY(add_block_rule(dynamic, scheme, b));
+            continue;
+        }
+        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+            MQ_TRY(add_group(dynamic, scheme, options, b, &groups[g]));
+        }
+    }
+    return MQ_OK;
+}
+
+static bool quantised_anywhere(const mq_scheme *scheme, mq_linear_id linear)
+{
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        if (mq_scheme_layer(scheme, b, linear)->quantise) return true;
+    }
+    return false;
+}
+
+/* transformers does not read `dynamic`; it needs the list when a kind of layer is never packed. */
+static mq_status add_modules_in_block(cJSON *config, const mq_scheme *scheme)
+{
+    bool all = true;
+    cJSON *list = cJSON_CreateArray();
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        char module[NAME_BYTES], head[64];
+        if (!quantised_anywhere(scheme, (mq_linear_id)l)) {
+            all = false;
+            continue;
+        }
+        mq_arch_linear_name(scheme->arch, (mq_linear_id)l, 0, module, sizeof module);
+        snprintf(head, sizeof head, ".0.");
+        const char *inside = strstr(module, head);
+        const char *name = inside ? inside + strlen(head) : module;
+        cJSON_AddItemToArray(list, cJSON_CreateStringArray(&name, 1));
+    }
+    if (!all) return mq_json_add(config, "modules_in_block_to_quantize", list);
+    cJSON_Delete(list);
+    return MQ_OK;
+}
+
+static mq_status fill_meta(cJSON *meta, const mq_quantize_options *options)
+{
+    char program[64];
+    snprintf(program, sizeof program, "mpiquant:%s", mq_version());
+    const char *name = program;
+    MQ_TRY(mq_json_add(meta, "quantizer", cJSON_CreateStringArray(&name, 1)));
+    MQ_TRY(mq_json_add_double(meta, "damp_percent", options->damping));
+    MQ_TRY(mq_json_add_bool(meta, "true_sequential", true));
+    return mq_json_add_bool(meta, "static_groups", true);
+}
+
+static mq_status fill_config(cJSON *config, const mq_scheme *scheme,
+                             const mq_quantize_options *options)
+{
+    MQ_TRY(mq_json_add_int(config, "bits", options->bits));
+    MQ_TRY(mq_json_add_int(config, "group_size", options->group));
+    MQ_TRY(mq_json_add_bool(config, "desc_act", false));
+    MQ_TRY(mq_json_add_bool(config, "sym", true));
+    MQ_TRY(mq_json_add_bool(config, "lm_head", false));
+    MQ_TRY(mq_json_add_string(config, "quant_method", "gptq"));
+    MQ_TRY(mq_json_add_string(config, "method", "gptq"));
+    MQ_TRY(mq_json_add_string(config, "format", "gptq"));
+    MQ_TRY(mq_json_add_string(config, "checkpoint_format", "gptq"));
+    MQ_TRY(mq_json_add_string(config, "pack_dtype", "int32"));
+    cJSON *dynamic = cJSON_AddObjectToObject(config, "dynamic");
+    cJSON *meta = cJSON_AddObjectToObject(config, "meta");
+    if (!dynamic || !meta) return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
+    MQ_TRY(fill_dynamic(dynamic, scheme, options));
+    MQ_TRY(fill_meta(meta, options));
+    return add_modules_in_block(config, scheme);
+}
+
+mq_status mq_gptq_config(const mq_scheme *scheme, const mq_quantize_options *options, cJSON **out)
+{
+    *out = cJSON_CreateObject();
+    if (!*out) return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
+    mq_status status = fill_config(*out, scheme, options);
+    if (status != MQ_OK) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+mq_status mq_config_with_quantization(const char *source_text, const char *where,
+                                      const cJSON *quantization, char **out)
+{
+    cJSON *parsed = NULL;
+    MQ_TRY(mq_json_parse(source_text, where, &parsed));
+    bool object = cJSON_IsObject(parsed), empty = object && !parsed->child;
+    bool already = mq_json_find(parsed, "quantization_config") != NULL;
+    cJSON_Delete(parsed);
+    if (!object || already) {
+        return mq_fail(MQ_E_INPUT, "%s: %s", where,
+                       already ? "is already quantised: start from the original model"
+                               : "is not a JSON object");
+    }
+    /* Kept byte for byte: cJSON would write 1e6 as 1000000, and some readers mind the type. */
+    size_t end = strlen(source_text);
+    while (end > 0 && source_text[end - 1] != '}') end--;
+    end--;
+    while (end > 0 && isspace((unsigned char)source_text[end - 1])) end--;
+    char *text = mq_json_print(quantization);
+    if (!text) return mq_fail(MQ_E_MEMORY, "no memory for %s", where);
+    size_t bytes = end + strlen(text) + 64;
+    mq_status status = mq_alloc((int64_t)bytes, 1, "config.json", out);
+    if (status == MQ_OK) {
+        text[strlen(text) - 1] = '\0';
+        snprintf(*out, bytes, "%.*s%s\n  \"quantization_config\": %s\n}\n", (int)end, source_text,
+                 empty ? "" : ",", text);
+    }
+    cJSON_free(text);
+    return status;
+}

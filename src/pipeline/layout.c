@@ -1,0 +1,203 @@
+#include "pipeline/layout.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "format/gptq.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_BYTES = 320 };
+
+static const size_t copy_chunk = (size_t)64 << 20;
+static const char *const suffix[MQ_N_PARTS] = {
+    [MQ_PART_QWEIGHT] = "qweight", [MQ_PART_QZEROS] = "qzeros", [MQ_PART_SCALES] = "scales",
+    [MQ_PART_G_IDX] = "g_idx",     [MQ_PART_BIAS] = "bias",
+};
+
+void mq_layout_part_name(const char *module, mq_gptq_part part, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "%s.%s", module, suffix[part]);
+}
+
+static mq_out_tensor part_shape(mq_gptq_part part, int64_t n_out, int64_t n_in,
+                                const mq_quant *quant)
+{
+    int64_t groups = mq_ceil_div(n_in, quant->group);
+    switch (part) {
+    case MQ_PART_QWEIGHT:
+        return (mq_out_tensor){
+            .dtype = MQ_I32, .n_dims = 2, .dim = {mq_gptq_words(n_in, quant->bits), n_out}};
+    case MQ_PART_QZEROS:
+        return (mq_out_tensor){
+            .dtype = MQ_I32, .n_dims = 2, .dim = {groups, mq_gptq_words(n_out, quant->bits)}};
+    case MQ_PART_SCALES:
+        return (mq_out_tensor){.dtype = MQ_F16, .n_dims = 2, .dim = {groups, n_out}};
+    case MQ_PART_G_IDX:
+        return (mq_out_tensor){.dtype = MQ_I32, .n_dims = 1, .dim = {n_in}};
+    default:
+        return (mq_out_tensor){.dtype = MQ_F16, .n_dims = 1, .dim = {n_out}};
+    }
+}
+
+/* The source tensor that a packed layer replaces, sorted by name for lookups. */
+typedef struct replaced {
+    char name[NAME_BYTES];
+    int64_t block;
+    mq_linear_id linear;
+    bool bias;
+} replaced;
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const replaced *)a)->name, ((const replaced *)b)->name);
+}
+
+static mq_status list_replaced(const mq_scheme *scheme, replaced **out, int64_t *n)
+{
+    int64_t room = 0;
+    MQ_TRY(mq_mul_i64(scheme->n_quantised, 2, &room));
+    MQ_TRY(mq_alloc(room, sizeof **out, "output layout", out));
+    *n = 0;
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            char module[NAME_BYTES - 16];
+            if (!mq_scheme_layer(scheme, b, (mq_linear_id)l)->quantise) continue;
+            mq_arch_linear_name(scheme->arch, (mq_linear_id)l, b, module, sizeof module);
+            for (int bias = 0; bias < 2; bias++) {
+                replaced *r = &(*out)[(*n)++];
+                *r = (replaced){.block = b, .linear = (mq_linear_id)l, .bias = bias != 0};
+                snprintf(r->name, sizeof r->name, "%s.%s", module, bias ? "bias" : "weight");
+            }
+        }
+    }
+    qsort(*out, (size_t)*n, sizeof **out, by_name);
+    return MQ_OK;
+}
+
+static const replaced *find_replaced(const replaced *list, int64_t n, const char *name)
+{
+    replaced key = {.block = 0};
+    snprintf(key.name, sizeof key.name, "%s", name);
+    return bsearch(&key, list, (size_t)n, sizeof *list, by_name);
+}
+
+typedef struct tensor_list {
+    mq_out_tensor *tensor;
+    char (*name)[NAME_BYTES];
+    int64_t n;
+} tensor_list;
+
+static void append(tensor_list *list, mq_out_tensor tensor, const char *name)
+{
+    snprintf(list->name[list->n], NAME_BYTES, "%s", name);
+    tensor.name = list->name[list->n];
+    list->tensor[list->n++] = tensor;
+}
+
+static void append_packed(tensor_list *list, const mq_scheme *scheme, const replaced *r)
+{
+    char module[NAME_BYTES - 16], name[NAME_BYTES];
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_name(scheme->arch, r->linear, r->block, module, sizeof module);
+    mq_arch_linear_shape(scheme->arch, r->linear, &n_out, &n_in);
+    const mq_quant *quant = &mq_scheme_layer(scheme, r->block, r->linear)->quant;
+    for (int p = MQ_PART_QWEIGHT; p <= MQ_PART_G_IDX; p++) {
+        mq_layout_part_name(module, (mq_gptq_part)p, name, sizeof name);
+        append(list, part_shape((mq_gptq_part)p, n_out, n_in, quant), name);
+    }
+}
+
+static mq_status append_source(tensor_list *list, const mq_tensor *t)
+{
+    if (strlen(t->name) >= NAME_BYTES) {
+        return mq_fail(MQ_E_INPUT, "tensor name of %zu bytes is too long: %.80s...",
+                       strlen(t->name), t->name);
+    }
+    mq_out_tensor out = {.dtype = t->dtype, .n_dims = t->n_dims};
+    memcpy(out.dim, t->dim, sizeof out.dim);
+    append(list, out, t->name);
+    return MQ_OK;
+}
+
+static mq_status fill_list(const mq_folder *source, const mq_scheme *scheme, tensor_list *list)
+{
+    replaced *gone = NULL;
+    int64_t n_gone = 0;
+    mq_status status = list_replaced(scheme, &gone, &n_gone);
+    for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
+        const mq_tensor *t = &source->tensor[i];
+        const replaced *r = find_replaced(gone, n_gone, t->name);
+        if (!r) {
+            status = append_source(list, t);
+        } else if (r->bias) {
+            append(list, (mq_out_tensor){.dtype = MQ_F16, .n_dims = 1, .dim = {t->dim[0]}},
+                   t->name);
+        } else {
+            append_packed(list, scheme, r);
+        }
+    }
+    mq_free(&gone);
+    return status;
+}
+
+mq_status mq_layout_create_writer(const mq_comm *comm, const char *output, const mq_folder *source,
+                                  const mq_scheme *scheme, uint64_t max_shard_bytes,
+                                  mq_writer **out)
+{
+    tensor_list list = {0};
+    int64_t packed = 0, room = 0;
+    *out = NULL;
+    mq_status status = mq_mul_i64(scheme->n_quantised, MQ_PART_G_IDX + 1, &packed);
+    if (status == MQ_OK) {
+        room = source->n_tensors + packed;
+        status = mq_alloc(room, sizeof *list.tensor, "output layout", &list.tensor);
+    }
+    if (status == MQ_OK) status = mq_alloc(room, NAME_BYTES, "output layout", &list.name);
+    if (status == MQ_OK) status = fill_list(source, scheme, &list);
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) {
+        status = mq_writer_create(comm, output, list.tensor, list.n, max_shard_bytes, out);
+    }
+    mq_free(&list.tensor);
+    mq_free(&list.name);
+    return status;
+}
+
+/* Chunk number c of all copied data goes to rank c mod P. */
+static mq_status copy_tensor(const mq_comm *comm, mq_folder *source, const mq_tensor *t,
+                             mq_writer *writer, char *buffer, int64_t *chunk)
+{
+    uint64_t bytes = t->end - t->begin;
+    for (uint64_t at = 0; at < bytes; at += copy_chunk, (*chunk)++) {
+        size_t n = bytes - at < copy_chunk ? (size_t)(bytes - at) : copy_chunk;
+        if (*chunk % comm->size != comm->rank) continue;
+        MQ_TRY(mq_folder_read(source, t, at, n, buffer));
+        MQ_TRY(mq_writer_put(writer, t->name, at, buffer, n));
+    }
+    return MQ_OK;
+}
+
+static mq_status copy_my_share(const mq_comm *comm, mq_folder *source, const mq_scheme *scheme,
+                               mq_writer *writer)
+{
+    replaced *gone = NULL;
+    char *buffer = NULL;
+    int64_t n_gone = 0, chunk = 0;
+    mq_status status = list_replaced(scheme, &gone, &n_gone);
+    if (status == MQ_OK) status = mq_alloc((int64_t)copy_chunk, 1, "copy buffer", &buffer);
+    for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
+        if (find_replaced(gone, n_gone, source->tensor[i].name)) continue;
+        status = copy_tensor(comm, source, &source->tensor[i], writer, buffer, &chunk);
+    }
+    mq_free(&buffer);
+    mq_free(&gone);
+    return status;
+}
+
+mq_status mq_layout_copy_rest(const mq_comm *comm, mq_folder *source, const mq_scheme *scheme,
+                              mq_writer *writer)
+{
+    return mq_agree(comm, copy_my_share(comm, source, scheme, writer));
+}

@@ -1,0 +1,33 @@
+#ifndef MQ_PIPELINE_LAYOUT_H
+#define MQ_PIPELINE_LAYOUT_H
+
+#include "plan/scheme.h"
+#include "store/folder.h"
+#include "store/writer.h"
+
+/* Which tensors the output has: the packed ones of every quantised layer, and the others of the
+ * source as they are. */
+
+/** The tensors of one layer's GPTQ form. */
+typedef enum mq_gptq_part {
+    MQ_PART_QWEIGHT,
+    MQ_PART_QZEROS,
+    MQ_PART_SCALES,
+    MQ_PART_G_IDX,
+    MQ_PART_BIAS,
+    MQ_N_PARTS
+} mq_gptq_part;
+
+/** "MODULE.qweight" etc. */
+void mq_layout_part_name(const char *module, mq_gptq_part part, char *out, size_t bytes);
+
+/** Creates the writer for the whole output. Collective. */
+mq_status mq_layout_create_writer(const mq_comm *comm, const char *output, const mq_folder *source,
+                                  const mq_scheme *scheme, uint64_t max_shard_bytes,
+                                  mq_writer **out);
+
+/** Copies the tensors that stay as they are, chunks dealt to ranks. Collective. */
+mq_status mq_layout_copy_rest(const mq_comm *comm, mq_folder *source, const mq_scheme *scheme,
+                              mq_writer *writer);
+
+#endif

@@ -1,0 +1,238 @@
+#include "pipeline/output.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "par/collectives.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RUN_FILE ".mpiquant-run.json"
+#define REPORT_FILE "mq_report.json"
+
+static const size_t json_limit = (size_t)256 << 20;
+
+/* An advisory record lock: the kernel drops it with the process, so it is never stale. */
+static mq_status lock_run_file(const char *path, int *fd)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*fd < 0) return mq_fail(MQ_E_IO, "%s: cannot create: %s", path, mq_errno_text(errno));
+    if (fcntl(*fd, F_SETLK, &whole) == 0) return MQ_OK;
+    int why = errno;
+    if (why == EACCES || why == EAGAIN) {
+        close(*fd);
+        *fd = -1;
+        return mq_fail(MQ_E_BUSY,
+                       "%s: locked: another run is writing this output folder; wait for it, or "
+                       "choose another --output",
+                       path);
+    }
+    mq_warn("%s: this file system has no locks (%s): make sure that no other run writes here", path,
+            mq_errno_text(why));
+    return MQ_OK;
+}
+
+static void print_value(const cJSON *v, char *text, size_t bytes)
+{
+    char *printed = v ? cJSON_PrintUnformatted(v) : NULL;
+    snprintf(text, bytes, "%s", printed ? printed : "nothing");
+    cJSON_free(printed);
+}
+
+/* The first setting that differs, by name. */
+static mq_status compare_settings(const char *path, const cJSON *then, const cJSON *now)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, now)
+    {
+        char a[256], b[256];
+        print_value(cJSON_GetObjectItemCaseSensitive(then, item->string), a, sizeof a);
+        print_value(item, b, sizeof b);
+        if (strcmp(a, b) != 0) {
+            return mq_fail(MQ_E_USAGE,
+                           "%s: holds a finished run with another %s (%s there, %s now): choose "
+                           "another --output",
+                           path, item->string, a, b);
+        }
+    }
+    return MQ_OK;
+}
+
+static mq_status check_finished(const char *path, const char *report_path, const cJSON *settings)
+{
+    char *text = NULL;
+    cJSON *report = NULL;
+    mq_status status = mq_read_text(report_path, json_limit, &text, NULL);
+    if (status == MQ_OK) status = mq_json_parse(text, report_path, &report);
+    if (status == MQ_OK) {
+        status = compare_settings(path, mq_json_find(report, "settings"), settings);
+    }
+    cJSON_Delete(report);
+    mq_free(&text);
+    return status;
+}
+
+/* Names that an unfinished run of ours may have left and the next one replaces. The index goes
+ * first: without it nothing claims to be complete. */
+static bool is_weights_file(const char *name)
+{
+    size_t n = strlen(name);
+    bool model = strncmp(name, "model", 5) == 0;
+    bool part = n > 5 && strcmp(name + n - 5, ".part") == 0;
+    bool shard = n > 12 && strcmp(name + n - 12, ".safetensors") == 0;
+    return model && (part || shard);
+}
+
+static mq_status remove_leftovers(const char *path)
+{
+    char *index = NULL;
+    MQ_TRY(mq_path_join(path, "model.safetensors.index.json", &index));
+    unlink(index);
+    mq_free(&index);
+    DIR *folder = opendir(path);
+    if (!folder) return mq_fail(MQ_E_IO, "%s: cannot list: %s", path, mq_errno_text(errno));
+    const struct dirent *entry = NULL;
+    mq_status status = MQ_OK;
+    while (status == MQ_OK && (entry = readdir(folder))) {
+        char *file = NULL;
+        if (!is_weights_file(entry->d_name)) continue;
+        status = mq_path_join(path, entry->d_name, &file);
+        if (status == MQ_OK && unlink(file) != 0) {
+            status = mq_fail(MQ_E_IO, "%s: cannot remove what an earlier run left: %s", file,
+                             mq_errno_text(errno));
+        }
+        mq_free(&file);
+    }
+    closedir(folder);
+    return status;
+}
+
+static mq_status is_empty(const char *path, bool *empty)
+{
+    DIR *folder = opendir(path);
+    if (!folder) return mq_fail(MQ_E_IO, "%s: cannot list: %s", path, mq_errno_text(errno));
+    const struct dirent *entry = NULL;
+    *empty = true;
+    while ((entry = readdir(folder))) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) *empty = false;
+    }
+    closedir(folder);
+    return MQ_OK;
+}
+
+static mq_status make_folder(const char *path)
+{
+    if (mkdir(path, 0777) == 0 || errno == EEXIST) return MQ_OK;
+    return mq_fail(MQ_E_IO, "%s: cannot create the output folder: %s", path, mq_errno_text(errno));
+}
+
+static mq_status check_owner(const char *path, const char *run_path, const char *report_path,
+                             const cJSON *settings, mq_output_state *state)
+{
+    bool empty = false;
+    *state = MQ_OUTPUT_FRESH;
+    MQ_TRY(make_folder(path));
+    if (!mq_is_folder(path)) {
+        return mq_fail(MQ_E_USAGE, "%s: exists and is not a folder: choose another --output", path);
+    }
+    if (mq_file_exists(run_path)) return MQ_OK;
+    if (mq_file_exists(report_path)) {
+        *state = MQ_OUTPUT_FINISHED;
+        return check_finished(path, report_path, settings);
+    }
+    MQ_TRY(is_empty(path, &empty));
+    if (empty) return MQ_OK;
+    return mq_fail(MQ_E_USAGE,
+                   "%s: exists and holds files that no run of mpiquant left there: choose another "
+                   "--output",
+                   path);
+}
+
+static mq_status write_run_file(int fd, const char *path, const cJSON *settings)
+{
+    char *text = mq_json_print(settings);
+    if (!text) return mq_fail(MQ_E_MEMORY, "no memory for %s", path);
+    size_t n = strlen(text);
+    bool good = ftruncate(fd, 0) == 0 && pwrite(fd, text, n, 0) == (ssize_t)n && fsync(fd) == 0;
+    cJSON_free(text);
+    return good ? MQ_OK : mq_fail(MQ_E_IO, "%s: cannot write: %s", path, mq_errno_text(errno));
+}
+
+static mq_status take_over(const char *path, const char *run_path, const cJSON *settings,
+                           mq_output *output)
+{
+    bool again = mq_file_exists(run_path);
+    MQ_TRY(lock_run_file(run_path, &output->lock_fd));
+    if (again) mq_log("%s holds an unfinished run: starting it afresh", path);
+    MQ_TRY(remove_leftovers(path));
+    return write_run_file(output->lock_fd, run_path, settings);
+}
+
+static mq_status open_at_root(const char *path, const cJSON *settings, mq_output_state *state,
+                              mq_output *output)
+{
+    char *run_path = NULL, *report_path = NULL;
+    mq_status status = mq_path_join(path, RUN_FILE, &run_path);
+    if (status == MQ_OK) status = mq_path_join(path, REPORT_FILE, &report_path);
+    if (status == MQ_OK) status = check_owner(path, run_path, report_path, settings, state);
+    if (status == MQ_OK && *state == MQ_OUTPUT_FRESH) {
+        status = take_over(path, run_path, settings, output);
+    }
+    mq_free(&run_path);
+    mq_free(&report_path);
+    return status;
+}
+
+mq_status mq_output_open(const mq_comm *comm, const char *path, const cJSON *settings,
+                         mq_output_state *state, mq_output **out)
+{
+    *out = NULL;
+    *state = MQ_OUTPUT_FRESH;
+    mq_status status = mq_alloc(1, sizeof **out, "output folder", out);
+    if (status == MQ_OK) {
+        (*out)->lock_fd = -1;
+        status = mq_alloc((int64_t)strlen(path) + 1, 1, "path", &(*out)->path);
+    }
+    if (status == MQ_OK) memcpy((*out)->path, path, strlen(path) + 1);
+    if (status == MQ_OK && comm->rank == 0) status = open_at_root(path, settings, state, *out);
+    status = mq_agree(comm, status);
+    int64_t shared = *state;
+    if (status == MQ_OK) status = mq_agree(comm, mq_bcast(comm, &shared, sizeof shared, 0));
+    *state = (mq_output_state)shared;
+    if (status != MQ_OK) mq_output_close(out, false);
+    return status;
+}
+
+mq_status mq_output_write(const mq_comm *comm, const mq_output *output, const char *name,
+                          const char *text)
+{
+    mq_status status = MQ_OK;
+    if (comm->rank == 0) {
+        char *path = NULL;
+        status = mq_path_join(output->path, name, &path);
+        if (status == MQ_OK) status = mq_write_file(path, text, strlen(text));
+        mq_free(&path);
+    }
+    return mq_agree(comm, status);
+}
+
+void mq_output_close(mq_output **output, bool complete)
+{
+    if (!*output) return;
+    mq_output *o = *output;
+    char *run_path = NULL;
+    if (complete && o->lock_fd >= 0 && mq_path_join(o->path, RUN_FILE, &run_path) == MQ_OK) {
+        unlink(run_path);
+        mq_free(&run_path);
+    }
+    if (o->lock_fd >= 0) close(o->lock_fd);
+    mq_free(&o->path);
+    mq_free(output);
+}

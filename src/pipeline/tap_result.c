@@ -1,0 +1,160 @@
+#include "pipeline/tap_result.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+static const size_t alignment = 64;
+
+typedef struct layer_bytes {
+    size_t codes, scales, stats; /* of one row block */
+    size_t total;                /* of the layer, padded */
+} layer_bytes;
+
+static mq_status add_padded(size_t *at, size_t bytes)
+{
+    MQ_TRY(mq_add_size(*at, bytes + alignment - 1, at));
+    *at = *at / alignment * alignment;
+    return MQ_OK;
+}
+
+static mq_status layer_size(int64_t n_in, const mq_tap_layer *layer, layer_bytes *b)
+{
+    size_t all = 0, blocks = (size_t)layer->n_row_blocks;
+    MQ_TRY(mq_mul_size(MQ_ROW_BLOCK, (size_t)n_in, &b->codes));
+    MQ_TRY(mq_mul_size(MQ_ROW_BLOCK * sizeof(float), (size_t)layer->n_groups, &b->scales));
+    b->stats = MQ_N_STATS * MQ_ROW_BLOCK * sizeof(double);
+    b->total = 0;
+    MQ_TRY(mq_mul_size(b->codes, blocks, &all));
+    MQ_TRY(add_padded(&b->total, all));
+    MQ_TRY(mq_mul_size(b->scales, blocks, &all));
+    MQ_TRY(add_padded(&b->total, all));
+    MQ_TRY(mq_mul_size(b->stats, blocks, &all));
+    return add_padded(&b->total, all);
+}
+
+/* Fills the description of the tap's layers, without pointers, and says how much room it takes. */
+static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap, mq_tap_result *r,
+                          size_t *bytes)
+{
+    mq_linear_id linears[MQ_N_LINEARS];
+    int n = mq_arch_tap_linears(scheme->arch, tap, linears);
+    r->n_in = mq_arch_tap_width(scheme->arch, tap);
+    r->n_layers = 0;
+    r->n_row_blocks = 0;
+    *bytes = 0;
+    for (int i = 0; i < n; i++) {
+        const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linears[i]);
+        if (!plan->quantise) continue;
+        mq_tap_layer *layer = &r->layer[r->n_layers++];
+        layer_bytes size;
+        int64_t n_in = 0;
+        layer->linear = linears[i];
+        layer->quant = plan->quant;
+        mq_arch_linear_shape(scheme->arch, linears[i], &layer->n_out, &n_in);
+        layer->n_groups = n_in / plan->quant.group;
+        layer->n_row_blocks = mq_ceil_div(layer->n_out, MQ_ROW_BLOCK);
+        layer->first_row_block = r->n_row_blocks;
+        r->n_row_blocks += layer->n_row_blocks;
+        MQ_TRY(layer_size(n_in, layer, &size));
+        MQ_TRY(mq_add_size(*bytes, size.total, bytes));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes)
+{
+    mq_tap_id taps[MQ_N_TAPS];
+    int n_taps = mq_arch_taps(scheme->arch, taps);
+    *bytes = 0;
+    for (int64_t b = scheme->first_block; b < scheme->last_block; b++) {
+        for (int t = 0; t < n_taps; t++) {
+            mq_tap_result probe;
+            size_t need = 0;
+            MQ_TRY(describe(scheme, b, taps[t], &probe, &need));
+            if (need > *bytes) *bytes = need;
+        }
+    }
+    return MQ_OK;
+}
+
+mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_tap_result **out)
+{
+    size_t bytes = 0;
+    *out = NULL;
+    mq_status status = mq_tap_result_bytes(scheme, &bytes);
+    if (status == MQ_OK) status = mq_alloc(1, sizeof **out, "tap result", out);
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) {
+        status = mq_share_create(comm, bytes, "codes of a tap", &(*out)->share);
+    }
+    if (status != MQ_OK) mq_tap_result_destroy(out);
+    return status;
+}
+
+void mq_tap_result_destroy(mq_tap_result **result)
+{
+    if (*result) mq_share_destroy(&(*result)->share);
+    mq_free(result);
+}
+
+mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int64_t block,
+                             mq_tap_id tap)
+{
+    size_t bytes = 0, at = 0;
+    MQ_TRY(describe(scheme, block, tap, result, &bytes));
+    char *base = result->share->base;
+    for (int i = 0; i < result->n_layers; i++) {
+        mq_tap_layer *layer = &result->layer[i];
+        layer_bytes size;
+        size_t blocks = (size_t)layer->n_row_blocks;
+        MQ_TRY(layer_size(result->n_in, layer, &size));
+        layer->codes = (uint8_t *)(base + at);
+        MQ_TRY(add_padded(&at, size.codes * blocks));
+        layer->scales = (float *)(void *)(base + at);
+        MQ_TRY(add_padded(&at, size.scales * blocks));
+        layer->stats = (double *)(void *)(base + at);
+        MQ_TRY(add_padded(&at, size.stats * blocks));
+    }
+    return MQ_OK;
+}
+
+static mq_range range_of(const mq_tap_result *result, const void *first, size_t bytes, int64_t b,
+                         int owner)
+{
+    size_t offset = (size_t)((const char *)first - (const char *)result->share->base);
+    return (mq_range){.offset = offset + (size_t)b * bytes, .bytes = bytes, .owner = owner};
+}
+
+mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result)
+{
+    mq_range *ranges = NULL;
+    int64_t n = 0;
+    mq_status status = mq_alloc(3 * result->n_row_blocks, sizeof *ranges, "ranges", &ranges);
+    for (int i = 0; i < result->n_layers && status == MQ_OK; i++) {
+        const mq_tap_layer *layer = &result->layer[i];
+        layer_bytes size;
+        status = layer_size(result->n_in, layer, &size);
+        for (int64_t b = 0; b < layer->n_row_blocks && status == MQ_OK; b++) {
+            int owner = (int)((layer->first_row_block + b) % comm->size);
+            ranges[n++] = range_of(result, layer->codes, size.codes, b, owner);
+            ranges[n++] = range_of(result, layer->scales, size.scales, b, owner);
+            ranges[n++] = range_of(result, layer->stats, size.stats, b, owner);
+        }
+    }
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) status = mq_share_publish(comm, result->share, ranges, n);
+    mq_free(&ranges);
+    return status;
+}
+
+double mq_tap_result_sum(const mq_tap_layer *layer, int stat)
+{
+    double sum = 0;
+    for (int64_t r = 0; r < layer->n_out; r++) {
+        int64_t b = r / MQ_ROW_BLOCK, row = r % MQ_ROW_BLOCK;
+        sum += layer->stats[(b * MQ_N_STATS + stat) * MQ_ROW_BLOCK + row];
+    }
+    return sum;
+}

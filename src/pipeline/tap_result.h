@@ -1,0 +1,48 @@
+#ifndef MQ_PIPELINE_TAP_RESULT_H
+#define MQ_PIPELINE_TAP_RESULT_H
+
+#include "par/node_share.h"
+#include "plan/scheme.h"
+
+/* What the solver makes of the layers of one tap, in memory that all ranks of a node see: codes,
+ * scales and the sums that the report needs. Rows are cut into blocks of MQ_ROW_BLOCK, zero-padded;
+ * block b of the tap belongs to rank b mod P. */
+
+enum { MQ_STAT_LOSS, MQ_STAT_ENERGY, MQ_STAT_ERROR2, MQ_STAT_WEIGHT2, MQ_N_STATS };
+
+typedef struct mq_tap_layer {
+    mq_linear_id linear;
+    mq_quant quant;
+    int64_t n_out, n_groups;
+    int64_t n_row_blocks, first_row_block; /* first: number within the tap */
+    uint8_t *codes;                        /* (n_row_blocks * 128, n_in), original columns */
+    float *scales;                         /* (n_row_blocks * 128, n_groups) */
+    double *stats;                         /* (n_row_blocks, MQ_N_STATS, 128) */
+} mq_tap_layer;
+
+typedef struct mq_tap_result {
+    mq_share *share; /* room for the largest tap */
+    int64_t n_in;
+    int n_layers; /* layers of this tap that are quantised */
+    int64_t n_row_blocks;
+    mq_tap_layer layer[MQ_N_LINEARS];
+} mq_tap_result;
+
+/** Room for any tap of the scheme. Collective. */
+mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_tap_result **out);
+void mq_tap_result_destroy(mq_tap_result **result);
+
+/** Bytes of that room on a node, checked. */
+mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes);
+
+/** Points the result at a tap of a block; n_layers is 0 when none of its layers is quantised. */
+mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int64_t block,
+                             mq_tap_id tap);
+
+/** Brings every row block from its owner to all nodes. Collective. */
+mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result);
+
+/** Sum of a statistic over the rows of a layer, in row order. */
+double mq_tap_result_sum(const mq_tap_layer *layer, int stat);
+
+#endif

@@ -1,0 +1,211 @@
+#include "plan/scheme.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <regex.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_BYTES = 256 };
+
+const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
+{
+    return &scheme->layer[block * MQ_N_LINEARS + linear];
+}
+
+static mq_status check_bits(int bits, const char *what)
+{
+    if (bits == 2 || bits == 3 || bits == 4 || bits == 8) return MQ_OK;
+    return mq_fail(MQ_E_USAGE, "%s: %d bits: 2, 3, 4 and 8 are possible", what, bits);
+}
+
+/* The group sizes a user would try that divide n: "32, 64, 192". */
+static void name_divisors(int64_t n, char *text, size_t bytes)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int64_t g = 16; g <= 1024 && g < n && used + 16 < bytes; g += 16) {
+        if (n % g == 0) {
+            used += (size_t)snprintf(text + used, bytes - used, "%s%" PRId64, used ? ", " : "", g);
+        }
+    }
+    snprintf(text + used, bytes - used, "%s-1 (the whole row)", used ? " and " : "only ");
+}
+
+static mq_status resolve_group(int64_t group, int64_t n_in, const char *name, int64_t *out)
+{
+    if (group == -1) {
+        *out = n_in;
+        return MQ_OK;
+    }
+    if (group > 0 && n_in % group == 0) {
+        *out = group;
+        return MQ_OK;
+    }
+    char divisors[256];
+    name_divisors(n_in, divisors, sizeof divisors);
+    return mq_fail(MQ_E_USAGE,
+                   "%s: group size %" PRId64 " does not divide its %" PRId64
+                   " input columns; these do: %s",
+                   name, group, n_in, divisors);
+}
+
+/* A compiled pattern and how often it matched: one that never does is a mistake of the user. */
+typedef struct pattern {
+    regex_t regex;
+    const char *text;
+    int64_t matches;
+} pattern;
+
+static mq_status compile(const char *text, const char *option, pattern *out)
+{
+    int code = regcomp(&out->regex, text, REG_EXTENDED | REG_NOSUB);
+    out->text = text;
+    out->matches = 0;
+    if (code == 0) return MQ_OK;
+    char why[128];
+    regerror(code, &out->regex, why, sizeof why);
+    return mq_fail(MQ_E_USAGE, "%s '%s': %s", option, text, why);
+}
+
+typedef struct rules {
+    pattern *skip, *override_;
+    int n_skip, n_override; /* compiled so far */
+} rules;
+
+static void rules_clear(rules *r)
+{
+    for (int i = 0; i < r->n_skip; i++) regfree(&r->skip[i].regex);
+    for (int i = 0; i < r->n_override; i++) regfree(&r->override_[i].regex);
+    mq_free(&r->skip);
+    mq_free(&r->override_);
+}
+
+static mq_status rules_compile(const mq_quantize_options *options, rules *r)
+{
+    MQ_TRY(mq_alloc(options->n_skip, sizeof *r->skip, "patterns", &r->skip));
+    MQ_TRY(mq_alloc(options->n_override, sizeof *r->override_, "patterns", &r->override_));
+    for (int i = 0; i < options->n_skip; i++) {
+        MQ_TRY(compile(options->skip[i], "--skip", &r->skip[i]));
+        r->n_skip++;
+    }
+    for (int i = 0; i < options->n_override; i++) {
+        MQ_TRY(compile(options->override_[i].pattern, "--override", &r->override_[i]));
+        r->n_override++;
+    }
+    return MQ_OK;
+}
+
+static bool matches(pattern *p, const char *name)
+{
+    bool hit = regexec(&p->regex, name, 0, NULL, 0) == 0;
+    p->matches += hit;
+    return hit;
+}
+
+/* The first override that matches wins, as in the readers' `dynamic`. */
+static mq_status plan_layer(const mq_arch *arch, const mq_quantize_options *options, rules *r,
+                            int64_t block, mq_linear_id linear, mq_layer_plan *plan)
+{
+    char name[NAME_BYTES];
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_name(arch, linear, block, name, sizeof name);
+    mq_arch_linear_shape(arch, linear, &n_out, &n_in);
+    plan->quantise = true;
+    for (int i = 0; i < r->n_skip; i++) {
+        if (matches(&r->skip[i], name)) plan->quantise = false;
+    }
+    int bits = options->bits;
+    int64_t group = options->group;
+    bool overridden = false;
+    for (int i = 0; i < r->n_override; i++) {
+        if (!matches(&r->override_[i], name) || overridden) continue;
+        if (options->override_[i].bits) bits = options->override_[i].bits;
+        if (options->override_[i].group) group = options->override_[i].group;
+        overridden = true;
+    }
+    if (!plan->quantise) return MQ_OK;
+    MQ_TRY(check_bits(bits, name));
+    MQ_TRY(resolve_group(group, n_in, name, &plan->quant.group));
+    plan->quant.bits = bits;
+    plan->quant.grid = MQ_SCALE_F16;
+    return MQ_OK;
+}
+
+static mq_status every_pattern_matched(const rules *r)
+{
+    for (int i = 0; i < r->n_skip; i++) {
+        if (r->skip[i].matches == 0) {
+            return mq_fail(MQ_E_USAGE, "--skip '%s' matches no linear layer", r->skip[i].text);
+        }
+    }
+    for (int i = 0; i < r->n_override; i++) {
+        if (r->override_[i].matches == 0) {
+            return mq_fail(MQ_E_USAGE, "--override '%s' matches no linear layer",
+                           r->override_[i].text);
+        }
+    }
+    return MQ_OK;
+}
+
+static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rules *r)
+{
+    const mq_arch *arch = scheme->arch;
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        bool inside = b >= scheme->first_block && b < scheme->last_block;
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            mq_layer_plan *plan = &scheme->layer[b * MQ_N_LINEARS + l];
+            MQ_TRY(plan_layer(arch, options, r, b, (mq_linear_id)l, plan));
+            plan->quantise = plan->quantise && inside;
+            scheme->n_quantised += plan->quantise;
+        }
+    }
+    MQ_TRY(every_pattern_matched(r));
+    if (scheme->n_quantised == 0) {
+        return mq_fail(MQ_E_USAGE, "nothing left to quantise: every linear layer is skipped");
+    }
+    return MQ_OK;
+}
+
+static mq_status check_range(const mq_arch *arch, const mq_quantize_options *options,
+                             mq_scheme *scheme)
+{
+    scheme->first_block = options->first_block;
+    scheme->last_block = options->last_block < 0 ? arch->n_blocks : options->last_block;
+    if (scheme->first_block >= 0 && scheme->first_block < scheme->last_block &&
+        scheme->last_block <= arch->n_blocks) {
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_USAGE,
+                   "--layers %" PRId64 ":%" PRId64 ": the model has blocks 0 to %" PRId64
+                   ", and A:B means A, A+1, ... B-1",
+                   scheme->first_block, scheme->last_block, arch->n_blocks - 1);
+}
+
+mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *options, mq_scheme **out)
+{
+    rules r = {0};
+    int64_t n_layers = 0;
+    *out = NULL;
+    MQ_TRY(check_bits(options->bits, "--bits"));
+    MQ_TRY(mq_mul_i64(arch->n_blocks, MQ_N_LINEARS, &n_layers));
+    mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
+    if (status == MQ_OK) {
+        (*out)->arch = arch;
+        status = mq_alloc(n_layers, sizeof(mq_layer_plan), "quantisation scheme", &(*out)->layer);
+    }
+    if (status == MQ_OK) status = check_range(arch, options, *out);
+    if (status == MQ_OK) status = rules_compile(options, &r);
+    if (status == MQ_OK) status = fill(*out, options, &r);
+    rules_clear(&r);
+    if (status != MQ_OK) mq_scheme_destroy(out);
+    return status;
+}
+
+void mq_scheme_destroy(mq_scheme **scheme)
+{
+    if (*scheme) mq_free(&(*scheme)->layer);
+    mq_free(scheme);
+}

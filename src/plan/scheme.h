@@ -1,0 +1,31 @@
+#ifndef MQ_PLAN_SCHEME_H
+#define MQ_PLAN_SCHEME_H
+
+#include "model/arch.h"
+#include "mpiquant/mpiquant.h"
+#include "solve/solve.h"
+
+/* What becomes of every linear layer: decided and checked before any work. */
+
+typedef struct mq_layer_plan {
+    bool quantise;
+    mq_quant quant; /* group resolved: never -1 */
+} mq_layer_plan;
+
+typedef struct mq_scheme {
+    const mq_arch *arch;
+    mq_layer_plan *layer; /* (n_blocks, MQ_N_LINEARS) */
+    int64_t n_quantised;
+    int64_t first_block, last_block; /* blocks with at least one layer to quantise lie in between */
+} mq_scheme;
+
+/** Applies bits, group, skip, override and the block range to every layer. Not collective.
+ *  Errors: MQ_E_USAGE: bits, a group that does not divide n_in (names those that do), a pattern
+ *  that is not a regular expression or matches nothing, an empty block range, nothing left. */
+mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *options,
+                           mq_scheme **out);
+void mq_scheme_destroy(mq_scheme **scheme);
+
+const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear);
+
+#endif

@@ -1,0 +1,97 @@
+#include "report/report.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+mq_status mq_report_create(int64_t capacity, mq_report **out)
+{
+    MQ_TRY(mq_alloc(1, sizeof **out, "report", out));
+    mq_status status = mq_alloc(capacity, sizeof(mq_layer_result), "report", &(*out)->layer);
+    if (status != MQ_OK) mq_report_destroy(out);
+    if (status == MQ_OK) (*out)->capacity = capacity;
+    return status;
+}
+
+void mq_report_destroy(mq_report **report)
+{
+    if (*report) mq_free(&(*report)->layer);
+    mq_free(report);
+}
+
+mq_status mq_report_add(mq_report *report, const mq_layer_result *result)
+{
+    if (report->n_layers == report->capacity) {
+        return mq_fail(MQ_E_INTERNAL, "more layers than the scheme has");
+    }
+    report->layer[report->n_layers++] = *result;
+    return MQ_OK;
+}
+
+int64_t mq_report_fallbacks(const mq_report *report)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < report->n_layers; i++) n += strcmp(report->layer[i].method, "rtn") == 0;
+    return n;
+}
+
+void mq_report_summary(const mq_report *report, double *mean, double *largest,
+                       const mq_layer_result **worst)
+{
+    double sum = 0;
+    int64_t n = 0;
+    *largest = NAN;
+    if (worst) *worst = NULL;
+    for (int64_t i = 0; i < report->n_layers; i++) {
+        const mq_layer_result *r = &report->layer[i];
+        if (!isfinite(r->relative_loss)) continue;
+        sum += r->relative_loss;
+        n++;
+        if (!(r->relative_loss <= *largest)) {
+            *largest = r->relative_loss;
+            if (worst) *worst = r;
+        }
+    }
+    *mean = n ? sum / (double)n : NAN;
+}
+
+static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *arch)
+{
+    char name[256];
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_name(arch, r->linear, r->block, name, sizeof name);
+    mq_arch_linear_shape(arch, r->linear, &n_out, &n_in);
+    MQ_TRY(mq_json_add_string(o, "name", name));
+    MQ_TRY(mq_json_add_int(o, "block", r->block));
+    MQ_TRY(mq_json_add_int(o, "n_out", n_out));
+    MQ_TRY(mq_json_add_int(o, "n_in", n_in));
+    MQ_TRY(mq_json_add_int(o, "bits", r->quant.bits));
+    MQ_TRY(mq_json_add_int(o, "group_size", r->quant.group));
+    MQ_TRY(mq_json_add_string(o, "method", r->method));
+    MQ_TRY(mq_json_add_double(o, "relative_loss", r->relative_loss));
+    MQ_TRY(mq_json_add_double(o, "relative_error", r->relative_error));
+    MQ_TRY(mq_json_add_double(o, "damping", r->damping));
+    MQ_TRY(mq_json_add_int(o, "attempts", r->attempts));
+    MQ_TRY(mq_json_add_int(o, "tokens", r->tokens));
+    MQ_TRY(mq_json_add_int(o, "rank_bound", r->rank_bound));
+    MQ_TRY(mq_json_add_bool(o, "rank_deficient", r->rank_bound < n_in));
+    MQ_TRY(mq_json_add_int(o, "dead_columns", r->dead));
+    return mq_json_add_double(o, "seconds", r->seconds);
+}
+
+mq_status mq_report_layers(const mq_report *report, const mq_arch *arch, cJSON **out)
+{
+    *out = cJSON_CreateArray();
+    mq_status status = *out ? MQ_OK : mq_fail(MQ_E_MEMORY, "no memory for the report");
+    for (int64_t i = 0; i < report->n_layers && status == MQ_OK; i++) {
+        cJSON *o = cJSON_CreateObject();
+        status = o && cJSON_AddItemToArray(*out, o) ? fill_layer(o, &report->layer[i], arch)
+                                                    : mq_fail(MQ_E_MEMORY, "no memory");
+    }
+    if (status != MQ_OK) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
+    return status;
+}

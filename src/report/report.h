@@ -1,0 +1,49 @@
+#ifndef MQ_REPORT_REPORT_H
+#define MQ_REPORT_REPORT_H
+
+#include "base/json.h"
+#include "calib/calib.h"
+#include "mpiquant/mpiquant.h"
+#include "plan/scheme.h"
+
+/* What a run did, layer by layer: mq_report.json. Built on every rank alike, written by rank 0. */
+
+typedef struct mq_layer_result {
+    int64_t block;
+    mq_linear_id linear;
+    mq_quant quant;
+    const char *method;   /* "ldlq" or "rtn" (the last resort) */
+    double relative_loss; /* e H e^T / w H w^T summed over rows, without the damping; NaN for rtn */
+    double relative_error; /* |e|^2 / |w|^2 */
+    double damping;        /* share of the mean diagonal that succeeded; NaN for rtn */
+    int attempts;
+    int64_t tokens;     /* that H was summed over */
+    int64_t rank_bound; /* rank(H) is at most this */
+    int64_t dead;       /* input columns that were zero on every token */
+    double seconds;     /* of the tap, this rank */
+} mq_layer_result;
+
+typedef struct mq_report {
+    mq_layer_result *layer;
+    int64_t n_layers, capacity;
+} mq_report;
+
+mq_status mq_report_create(int64_t capacity, mq_report **out);
+void mq_report_destroy(mq_report **report);
+mq_status mq_report_add(mq_report *report, const mq_layer_result *result);
+
+/** Layers that fell back to round-to-nearest. */
+int64_t mq_report_fallbacks(const mq_report *report);
+
+/** Mean and worst relative loss over the layers that have one; worst may be NULL. */
+void mq_report_summary(const mq_report *report, double *mean, double *largest,
+                       const mq_layer_result **worst);
+
+/** The "layers" array. Caller owns it. */
+mq_status mq_report_layers(const mq_report *report, const mq_arch *arch, cJSON **out);
+
+/** The model card, Markdown; free with mq_free. */
+mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
+                         const mq_quantize_options *options, const mq_calib *calib, char **out);
+
+#endif

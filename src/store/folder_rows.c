@@ -1,0 +1,114 @@
+#include "base/checked.h"
+#include "base/memory.h"
+#include "store/folder.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum { PIECE_BYTES = 4 << 20 };
+
+/* One call's constants. */
+typedef struct row_read {
+    mq_folder *folder;
+    const mq_tensor *tensor;
+    mq_dtype dtype; /* wanted */
+    int64_t n_columns;
+    char *raw;   /* a piece as stored; NULL when it is read straight to its place */
+    float *wide; /* a piece as f32; NULL when one conversion is enough */
+} row_read;
+
+/* True when a piece holds an exponent of all ones. No early exit, so that the loops vectorise. */
+static bool holds_non_finite(const void *data, mq_dtype dtype, int64_t n)
+{
+    unsigned bad = 0;
+    if (dtype == MQ_F32) {
+        const char *x = data;
+        for (int64_t i = 0; i < n; i++) {
+            uint32_t bits = 0;
+            memcpy(&bits, x + i * 4, sizeof bits);
+            bad |= (bits & 0x7F800000u) == 0x7F800000u;
+        }
+    } else {
+        const uint16_t *x = data;
+        for (int64_t i = 0; i < n; i++) bad |= (x[i] & 0x7F80u) == 0x7F80u;
+    }
+    return bad != 0;
+}
+
+/* Element `first` of the tensor is data[0]. */
+static mq_status check_finite(const row_read *r, const void *data, int64_t first, int64_t n)
+{
+    if (!holds_non_finite(data, r->dtype, n)) return MQ_OK;
+    size_t size = mq_dtype_size(r->dtype);
+    int64_t at = 0;
+    while (!holds_non_finite((const char *)data + (size_t)at * size, r->dtype, 1)) at++;
+    return mq_fail(MQ_E_NUMERIC,
+                   "tensor \"%.200s\" in %s: row %" PRId64 ", column %" PRId64
+                   " is NaN, inf, or too large for %s (stored as %s): the checkpoint is damaged",
+                   r->tensor->name, r->folder->shard[r->tensor->shard], (first + at) / r->n_columns,
+                   (first + at) % r->n_columns, mq_dtype_name(r->dtype),
+                   mq_dtype_name(r->tensor->dtype));
+}
+
+/* Elements [first, first + n) of the tensor to dst. */
+static mq_status read_piece(const row_read *r, int64_t first, int64_t n, void *dst)
+{
+    size_t size = mq_dtype_size(r->tensor->dtype);
+    void *raw = r->raw ? r->raw : dst;
+    float *wide = r->wide ? r->wide : dst;
+    MQ_TRY(mq_folder_read(r->folder, r->tensor, (uint64_t)first * size, (size_t)n * size, raw));
+    if (r->raw) MQ_TRY(mq_to_f32(raw, r->tensor->dtype, n, wide));
+    if (r->wide) MQ_TRY(mq_from_f32(wide, n, r->dtype, dst));
+    return check_finite(r, dst, first, n);
+}
+
+static mq_status read_pieces(row_read *r, int64_t first, int64_t n, void *dst)
+{
+    size_t size = mq_dtype_size(r->tensor->dtype), size_out = mq_dtype_size(r->dtype);
+    int64_t piece = mq_min_i64(n, (int64_t)(PIECE_BYTES / (size > 4 ? size : 4)));
+    mq_status status = MQ_OK;
+    if (r->tensor->dtype != r->dtype) {
+        status = mq_alloc(piece, size, "piece of a tensor", &r->raw);
+        if (status == MQ_OK && r->dtype != MQ_F32) {
+            status = mq_alloc(piece, sizeof(float), "piece of a tensor", &r->wide);
+        }
+    }
+    for (int64_t done = 0; done < n && status == MQ_OK; done += piece) {
+        status = read_piece(r, first + done, mq_min_i64(piece, n - done),
+                            (char *)dst + (size_t)done * size_out);
+    }
+    mq_free(&r->raw);
+    mq_free(&r->wide);
+    return status;
+}
+
+static bool is_float(mq_dtype dtype)
+{
+    return dtype == MQ_F32 || dtype == MQ_F16 || dtype == MQ_BF16 || dtype == MQ_F64;
+}
+
+mq_status mq_folder_read_rows(mq_folder *folder, const mq_tensor *tensor, int64_t r0, int64_t r1,
+                              mq_dtype dtype, void *dst)
+{
+    char text[128];
+    int64_t first = 0, n = 0;
+    row_read r = {folder, tensor, dtype, tensor->n_dims == 2 ? tensor->dim[1] : 1, NULL, NULL};
+    if (!is_float(tensor->dtype) || tensor->n_dims < 1 || tensor->n_dims > 2) {
+        return mq_fail(
+            MQ_E_INPUT,
+            "tensor \"%.200s\" is %s; expected 1 or 2 dimensions of F32, F16, BF16 or F64",
+            tensor->name, mq_tensor_describe(tensor, text, sizeof text));
+    }
+    if (dtype != MQ_F32 && dtype != MQ_BF16) {
+        return mq_fail(MQ_E_INTERNAL, "rows are read as F32 or BF16, not %s", mq_dtype_name(dtype));
+    }
+    if (r0 < 0 || r1 < r0 || r1 > tensor->dim[0]) {
+        return mq_fail(MQ_E_INTERNAL,
+                       "tensor \"%.200s\" is %s; asked for rows %" PRId64 " to %" PRId64,
+                       tensor->name, mq_tensor_describe(tensor, text, sizeof text), r0, r1);
+    }
+    MQ_TRY(mq_mul_i64(r0, r.n_columns, &first));
+    MQ_TRY(mq_mul_i64(r1 - r0, r.n_columns, &n));
+    return read_pieces(&r, first, n, dst);
+}
