@@ -329,8 +329,7 @@ static void finds_every_tensor(void **state)
     free(text);
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static char folder[] = "/tmp/mq_header_XXXXXX";
 static char path[64];
