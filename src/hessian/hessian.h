@@ -4,6 +4,8 @@
 #include "base/dtype.h"
 #include "par/comm.h"
 
+#include <stdbool.h>
+
 /* H = sum over all calibration tokens of x x^T, as an upper triangle packed by rows in f64: entry
  * (i, j), j >= i, at i * n - i * (i - 1) / 2 + (j - i). The sum is order-free (par/ordered_sum.h).
  */
@@ -12,25 +14,28 @@ typedef struct mq_hessian {
     int64_t n;
     double *packed;   /* n (n + 1) / 2 */
     int *exponent;    /* (n) of the grid */
+    bool has_grid;    /* set_grid was called */
     int64_t n_tokens; /* after reduce: of all ranks */
 } mq_hessian;
 
-/** Bytes of a packed triangle, checked. */
+/** Bytes of a packed triangle, checked. Errors: MQ_E_INPUT when they do not fit 64 bits. */
 mq_status mq_hessian_bytes(int64_t n, size_t *bytes);
 
+/** H = 0. Not collective. Errors: MQ_E_MEMORY, MQ_E_INPUT. Destroy takes NULL. */
 mq_status mq_hessian_create(int64_t n, mq_hessian **out);
 void mq_hessian_destroy(mq_hessian **h);
 
 /** Fixes the grid. largest[j] (n): the largest sum of squares of column j over any one of this
  *  rank's units (0 for a rank without units), from mq_column_sumsq; n_units: units of all ranks.
- *  Collective. Errors, the same everywhere: MQ_E_NUMERIC when an entry is not finite, naming the
- *  column. */
+ *  Collective. Errors, the same everywhere: MQ_E_NUMERIC when an entry is not finite or past what
+ *  the f32 products of a unit can hold, naming the column; MQ_E_MEMORY. */
 mq_status mq_hessian_set_grid(mq_hessian *h, const mq_comm *comm, const double *largest,
                               int64_t n_units);
 
 /** Adds one unit: x (n_tok, n) BF16 or F32. Products per unit in f32 panels of 512 columns, upper
  *  triangle only, rounded to the grid and added in f64. Threads over panel pairs. Not collective.
- */
+ *  Errors: MQ_E_INTERNAL before set_grid, those of mq_gram_panel, MQ_E_MEMORY; h is undefined
+ *  then. */
 mq_status mq_hessian_add(mq_hessian *h, const void *x, mq_dtype dtype, int64_t n_tok);
 
 /** Sums over ranks, in place, chunked. Collective. Afterwards every rank holds the same H.
@@ -43,8 +48,8 @@ double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j);
 /** out (n): the diagonal. */
 void mq_hessian_diagonal(const mq_hessian *h, double *out);
 
-/** Columns whose values in H are bit-identical duplicates or zero make the rank smaller than n:
- *  an upper bound of rank(H): min(n_tokens, live columns). */
+/** An upper bound of rank(H): the smaller of n_tokens and the columns that are not zero. Below n,
+ *  H is singular whatever its values. */
 int64_t mq_hessian_rank_bound(const mq_hessian *h);
 
 #endif

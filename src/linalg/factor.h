@@ -13,8 +13,8 @@
 enum { MQ_FACTOR_PANEL = 128 };
 
 /** Fills out[0 .. j1 - j0) with row i, columns [j0, j1) of the symmetric matrix to factor (already
- *  ordered and damped). Called for j1 <= i + 1 only (the lower half) or j0 >= i (the upper half),
- *  as the implementation documents. Local; every rank can produce every row. */
+ *  ordered and damped). Called with j0 = i and j1 = n, the upper half of a row, once for every row
+ *  this rank holds, from the calling thread. Local; every rank must be able to give every row. */
 typedef void (*mq_row_source)(void *context, int64_t i, int64_t j0, int64_t j1, double *out);
 
 typedef struct mq_factor mq_factor;
@@ -23,7 +23,9 @@ typedef struct mq_factor mq_factor;
  *  else pdpotrf on a 1 x 1 grid of rank `root` alone, the others wait at the agreement.
  *  Whether to distribute must depend on n and settings only.
  *  Errors, the same on every rank: MQ_E_NOT_PD with *order = the leading minor (1-based, in the
- *  reversed matrix) that failed; MQ_E_MEMORY; MQ_E_INTERNAL for a negative info.
+ *  reversed matrix) that failed, order <= n; MQ_E_NUMERIC naming the first NaN or inf a rank saw;
+ *  MQ_E_MEMORY; MQ_E_INTERNAL for a negative info. comm must outlive the factor. OpenBLAS runs with
+ *  one thread meanwhile, because the bits depend on it.
  *  Cost: n^3 / 3 flops, n^2 * 8 / P bytes. Same result for any rank count: bitwise. */
 mq_status mq_factor_create(const mq_comm *comm, int64_t n, bool distributed, int root,
                            mq_row_source source, void *context, mq_factor **out, int64_t *order);
@@ -36,7 +38,7 @@ const double *mq_factor_diagonal(const mq_factor *factor);
  *  Collective: same panels in the same order on every rank. */
 mq_status mq_factor_panel(mq_factor *factor, int64_t k0, int64_t k1, float *m);
 
-/** Collective. */
+/** Frees; NULL is fine. Not collective (BLACS grids end with mq_factor_create). */
 void mq_factor_destroy(mq_factor **factor);
 
 /** Refuses at plan time what ScaLAPACK 2.2 (32-bit indices) cannot hold: a local part of 2^31

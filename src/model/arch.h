@@ -8,7 +8,8 @@
 #include <stdbool.h>
 
 /* A model family as data: configs/arch/NAME.json says which tensors a block has, which config.json
- * keys mean what, and which features it uses; a model is a descriptor plus a config.json. */
+ * keys mean what, and which features it uses; a model is a descriptor plus a config.json. How a
+ * descriptor is written: docs/adding-a-model.md. */
 
 typedef enum mq_rope_scaling { MQ_ROPE_PLAIN, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3 } mq_rope_scaling;
 
@@ -36,10 +37,13 @@ typedef enum mq_tap_id {
     MQ_N_TAPS
 } mq_tap_id;
 
-const char *mq_tap_name(mq_tap_id tap); /* "attn_in", ... */
+const char *mq_tap_name(mq_tap_id tap);          /* "attn_in", ... */
+const char *mq_linear_name(mq_linear_id linear); /* "q", "k", "v", "o", "gate", "up", "down" */
+
+enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8 };
 
 typedef struct mq_arch {
-    char family[64];     /* file name of the descriptor, e.g. "llama" */
+    char family[64];     /* of the descriptor, e.g. "llama" for configs/arch/llama.json */
     char model_type[64]; /* from config.json */
     char where[1024];    /* path of config.json, for messages */
 
@@ -68,23 +72,30 @@ typedef struct mq_arch {
     bool tied; /* lm_head is the embedding */
     bool has_bias[MQ_N_LINEARS];
 
+    /* of a quantised folder (config.json has a quantization_config) */
+    bool gptq;            /* linears may be stored as qweight, qzeros, scales, g_idx */
+    int gptq_zero_offset; /* 1: zero points are stored minus one (v1); 0: as they are (v2) */
+
     /* tensor names; "{i}" stands for the block; linears without ".weight" */
-    char embed[128], final_norm[128], head[128];
-    char attn_norm[128], mlp_norm[128]; /* mlp_norm "" in a parallel block */
-    char q_norm[128], k_norm[128];      /* "" without q/k norm */
-    char linear[MQ_N_LINEARS][128];
+    char embed[MQ_ARCH_NAME], final_norm[MQ_ARCH_NAME], head[MQ_ARCH_NAME];
+    char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* mlp_norm "" in a parallel block */
+    char q_norm[MQ_ARCH_NAME], k_norm[MQ_ARCH_NAME];      /* "" without q/k norm */
+    char linear[MQ_N_LINEARS][MQ_ARCH_NAME];
+    char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME]; /* old checkpoints hold them; unused */
+    int n_ignored_tensors;
 } mq_arch;
 
 /** Reads MODEL/config.json, finds the descriptor for its model_type, fills the arch. Collective:
  *  rank 0 reads and broadcasts the texts. config.json as transformers 4 and 5 write it.
  *  Errors, same everywhere: MQ_E_IO; MQ_E_INPUT: unknown model_type (lists the known ones), a
- *  missing key, a rope type this version does not know, an unknown key that changes the
- * mathematics, sizes that contradict each other. */
+ *  missing key, a rope type this version does not know, an unknown key that may change the
+ *  mathematics, sizes that contradict each other, quantised by a method other than gptq. */
 mq_status mq_arch_load(const mq_comm *comm, const char *model, mq_arch **out);
 void mq_arch_destroy(mq_arch **arch);
 
-/** Folder with configs/ data: $MPIQUANT_DATA, else beside the installed program, else the source
- *  tree it was built from. */
+/** Folder with the data of configs/: $MPIQUANT_DATA, else ../share/mpiquant beside the program,
+ *  else the source tree it was built from, else where it was configured to be installed. Valid
+ *  until the next call; not for several threads. */
 const char *mq_data_folder(void);
 
 /** Name of a tensor of block i: `pattern` with {i} replaced. */
@@ -93,6 +104,9 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 /** Module name of a linear ("model.layers.3.self_attn.q_proj"). */
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes);
+
+/** Sliding window of a block, 0 for none. */
+int64_t mq_arch_window(const mq_arch *arch, int64_t block);
 
 /** (n_out, n_in) of a linear. */
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in);

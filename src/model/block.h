@@ -13,7 +13,10 @@
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid) */
 
 /** cos/sin table shared by all blocks: (n_positions, head_dim) f32 as in ops/kernels.h, with the
- *  arch's rope scaling. Computed in f64, in transformers' order of rounding to f32. */
+ *  arch's rope scaling; free with mq_free. Frequencies and angles are f32, each rounded where
+ *  transformers rounds it (within one unit in the last place of its own power function); sine and
+ *  cosine are the correctly rounded ones of that angle. Not collective.
+ *  Source: transformers, modeling_rope_utils (default, linear, llama3). */
 mq_status mq_rope_table(const mq_arch *arch, int64_t n_positions, float **out);
 
 /** Computes tap `tap` of one unit into `out` (n_tokens, width of the tap), and does the residual
@@ -21,8 +24,9 @@ mq_status mq_rope_table(const mq_arch *arch, int64_t n_positions, float **out);
  *  x (n_tokens, hidden) in/out; in: the activations of the tap that this one is computed from
  *  (attn_in for attn_out, and for mlp_mid in a parallel block; attn_out for mlp_in; mlp_in for
  *  mlp_mid); attn_out must also be given for mlp_mid in a parallel block, through `in2`.
- *  in and in2 are NULL where there is none. Uses threads and thread scratch; work is a buffer of
- *  mq_block_work_bytes. Not collective. */
+ *  in and in2 are NULL where there is none; the buffers must not overlap. Uses threads and thread
+ *  scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope table
+ *  must reach the unit's longest sample. Not collective. */
 mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, mq_tap_id tap,
                            const mq_unit *unit, void *x, const void *in, const void *in2,
                            void *work, void *out);
@@ -39,7 +43,8 @@ mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, con
                          const int32_t *token, void *x);
 
 /** Logits of rows [t0, t1) of the final residual stream: norm, head, logit_scale; out
- *  (t1 - t0, vocab) f32; h is scratch (t1 - t0, hidden). */
+ *  (t1 - t0, vocab) f32; h is scratch (t1 - t0, hidden) of the weights' dtype. Threads over tiles
+ *  of the vocabulary. The bits depend on t1 - t0: callers that compare runs fix it. */
 mq_status mq_block_logits(const mq_outer_weights *outer, const mq_arch *arch, const void *x,
                           int64_t t0, int64_t t1, void *h, float *out);
 

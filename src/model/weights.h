@@ -5,7 +5,7 @@
 #include "par/node_share.h"
 #include "store/folder.h"
 
-/* The weights of one block, once per node: read when needed, freed (or reused) afterwards. */
+/* The weights of one block, once per node: read when needed, then overwritten by the next block. */
 
 typedef struct mq_block_weights {
     const mq_arch *arch;
@@ -16,6 +16,8 @@ typedef struct mq_block_weights {
     size_t w_offset[MQ_N_LINEARS]; /* of w[] in the share, bytes */
     float *bias[MQ_N_LINEARS];     /* (n_out) or NULL */
     float *attn_norm, *mlp_norm, *q_norm, *k_norm; /* NULL when absent */
+    float *vectors;                                /* storage behind biases and norms */
+    int64_t n_vector_values;
 } mq_block_weights;
 
 /** Allocates room for one block (all blocks of a model have one shape). Collective. */
@@ -23,31 +25,39 @@ mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_d
                                   mq_block_weights **out);
 
 /** Reads block `block` of the folder: the node's ranks share the rows of every linear between them;
- *  norms and biases are read by node rank 0 of... every rank gets its own copy (small).
- *  Dense F32/F16/BF16 weights are converted; GPTQ layers (X.qweight ...) are dequantised.
+ *  rank 0 reads norms and biases and broadcasts them, a copy for every rank (small).
+ *  Dense F32/F16/BF16 weights are converted; GPTQ layers (X.qweight ...) are dequantised in f32 and
+ *  rounded. While a block has GPTQ layers, their packed tensors take a second node share.
  *  Collective. Errors, same everywhere: MQ_E_INPUT for a missing tensor or a wrong shape (expected
  *  and found), MQ_E_NUMERIC for NaN or inf naming tensor, row and column; MQ_E_IO. */
 mq_status mq_block_weights_read(const mq_comm *comm, mq_folder *folder, int64_t block,
                                 mq_block_weights *weights);
+
+/** Collective. */
 void mq_block_weights_destroy(mq_block_weights **weights);
 
 /** Embedding table, final norm and head, for the first and the last step of the forward. */
 typedef struct mq_outer_weights {
-    mq_share *share;
+    const mq_arch *arch;
+    mq_share *share; /* backs embed and head: one copy per node */
     mq_dtype dtype;
-    void *embed,
-        *head; /* (vocab, hidden) dtype; head == embed when tied; NULL when not asked for */
-    float *final_norm;
+    void *embed; /* (vocab, hidden) dtype; NULL when not asked for */
+    void *head;  /* (vocab, hidden) dtype; embed's memory when tied; NULL when not asked for */
+    float *final_norm; /* (hidden); NULL without the head */
 } mq_outer_weights;
 
-/** Reads what `want_embed` / `want_head` ask for (head brings final_norm). Collective. */
+/** Reads what `want_embed` / `want_head` ask for (head brings final_norm). A tied model whose
+ *  folder holds a head of its own all the same gets that one, as transformers 5 does where the two
+ *  differ. Collective. Errors, same everywhere: as mq_block_weights_read. */
 mq_status mq_outer_weights_read(const mq_comm *comm, mq_folder *folder, const mq_arch *arch,
                                 mq_dtype dtype, bool want_embed, bool want_head,
                                 mq_outer_weights **out);
+
+/** Collective. */
 void mq_outer_weights_destroy(mq_outer_weights **weights);
 
-/** Checks before any work that the folder has every tensor the arch needs, with the right shapes,
- *  and no decoder-block tensor that the descriptor does not know. Not collective (the folder is the
+/** Checks before any work that the folder has every tensor the arch needs, with the right shapes
+ *  and types, and no tensor that the descriptor does not know. Not collective (the folder is the
  *  same everywhere). Errors: MQ_E_INPUT naming tensor, expected and found shape. */
 mq_status mq_model_check(const mq_folder *folder, const mq_arch *arch);
 

@@ -10,7 +10,10 @@
  * of M come through a callback. Symmetric grids: w ~ scale * (code - 2^(bits-1)), scale on the
  * output format's grid, possibly negative. */
 
-enum { MQ_ROW_BLOCK = 128 };
+enum {
+    MQ_ROW_BLOCK = 128,   /* rows of W that are solved together */
+    MQ_SOLVE_PANEL = 128, /* columns of M asked for at once: MQ_FACTOR_PANEL of linalg */
+};
 
 /** How scales are stored; the solver rounds to it before it chooses codes. */
 typedef enum mq_scale_grid { MQ_SCALE_F16, MQ_SCALE_BF16, MQ_SCALE_F32 } mq_scale_grid;
@@ -38,9 +41,14 @@ double mq_damping_factor(double requested, int attempt);
 
 /** Scales of one block of rows by search over shrink factors, ranges and both signs; the error is
  *  weighted by the Hessian's diagonal.
- *  w (n_rows, n_in) original order; weight (n_in) >= 0; scales (n_rows, G) out, G = n_in / group.
- *  A group of zeros gets the smallest positive scale of the grid. Source: algorithms.md 3.
- *  Cost: ~140 candidates * n_rows * n_in. Serial: the caller's tasks are row blocks. */
+ *  w (n_rows, n_in) original order, finite; weight (n_in) >= 0 and finite, the scale of both does
+ *  not matter; scales (n_rows, G) out, G = n_in / group, on quant->grid, never 0 or inf.
+ *  A group of zeros gets the smallest positive scale of the grid. A group without any weight is
+ *  searched with equal weights. Equal errors: the widest candidate, full range before half a step
+ *  less, positive before negative. Source: algorithms.md 3.
+ *  Cost: 144 candidates * n_rows * n_in (10-100 ns a weight). Serial: the caller's tasks are row
+ *  blocks. Errors: MQ_E_INTERNAL for a quant that does not fit n_in, MQ_E_MEMORY.
+ *  Same result for any rank and thread count and any cut into rows: bitwise. */
 mq_status mq_search_scales(const float *w, int64_t n_rows, int64_t n_in, const double *weight,
                            const mq_quant *quant, float *scales);
 
@@ -50,7 +58,8 @@ typedef struct mq_row_block {
     float *w;            /* (128, n) weights */
     float *e;            /* (128, n) w - w_hat, filled */
     uint8_t *codes;      /* (128, n) unsigned codes, columns in ORIGINAL order, filled */
-    const float *scales; /* (128, G), G = n / quant.group, groups of original columns */
+    const float *scales; /* (128, G), G = n / quant.group, groups of original columns; the 0 of a
+                            padding row counts as 1 */
     mq_quant quant;
     double *loss;    /* (128) sum of (t - w_hat)^2 R_kk^2, filled: e (H + lambda I) e^T */
     double *energy;  /* (128) w (H + lambda I) w^T, filled */
@@ -64,7 +73,10 @@ typedef mq_status (*mq_panel_source)(void *context, int64_t k0, int64_t k1, cons
 /** Quantises all blocks column by column (algorithms.md 2): for each panel of 128 columns one
  *  product with the errors so far, then a sequential part inside the panel. Asks for every panel
  *  once, ascending, also when n_blocks is 0 (panels are collective).
- *  order (n), r_diagonal (n) in processing order. Threads over blocks.
+ *  order (n), r_diagonal (n) in processing order. Threads over blocks. After a failure of this
+ *  rank's own work it goes on asking for panels, and returns the failure at the end; a failure of
+ *  the panel source must be the same on every rank, and is returned at once.
+ *  Errors: MQ_E_INTERNAL for a quant that does not fit n, MQ_E_MEMORY, those of the source.
  *  Same result for any rank and thread count: bitwise. Cost: n_rows * n^2 flops, twice. */
 mq_status mq_ldlq(mq_row_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
                   const double *r_diagonal, mq_panel_source panel, void *context);

@@ -1,0 +1,166 @@
+#include "hessian/hessian.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "base/parallel.h"
+#include "ops/gemm.h"
+#include "ops/ops.h"
+#include "par/collectives.h"
+#include "par/ordered_sum.h"
+
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+
+enum { PANEL = 512, SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
+
+static int64_t row_start(int64_t n, int64_t i)
+{
+    return i * n - i * (i - 1) / 2;
+}
+
+mq_status mq_hessian_bytes(int64_t n, size_t *bytes)
+{
+    int64_t twice = 0;
+    MQ_TRY(mq_mul_i64(n, n + 1, &twice));
+    return mq_mul_size((size_t)(twice / 2), sizeof(double), bytes);
+}
+
+mq_status mq_hessian_create(int64_t n, mq_hessian **out)
+{
+    size_t bytes = 0;
+    *out = NULL;
+    MQ_TRY(mq_hessian_bytes(n, &bytes));
+    mq_hessian *h = NULL;
+    MQ_TRY(mq_alloc(1, sizeof *h, "Hessian", &h));
+    h->n = n;
+    mq_status status =
+        mq_alloc((int64_t)(bytes / sizeof(double)), sizeof(double), "Hessian", &h->packed);
+    if (status == MQ_OK) status = mq_alloc(n, sizeof(int), "grid of a Hessian", &h->exponent);
+    if (status != MQ_OK) mq_hessian_destroy(&h);
+    *out = h;
+    return status;
+}
+
+void mq_hessian_destroy(mq_hessian **h)
+{
+    if (!*h) return;
+    mq_free(&(*h)->packed);
+    mq_free(&(*h)->exponent);
+    mq_free(h);
+}
+
+/* A unit's entries are f32 sums, and no entry is larger than the largest diagonal one: half of
+ * FLT_MAX leaves room for the rounding of those sums. NaN fails the comparison too. */
+static mq_status check_bounds(const double *largest, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        if (largest[j] <= (double)FLT_MAX / 2) continue;
+        if (isfinite(largest[j])) {
+            return mq_fail(MQ_E_NUMERIC,
+                           "input column %" PRId64 " has a sum of squares of %g over one unit, "
+                           "more than f32 sums can hold (%g)",
+                           j, largest[j], (double)FLT_MAX / 2);
+        }
+        return mq_fail(MQ_E_NUMERIC,
+                       "input column %" PRId64 " holds NaN or inf: look for the sample or the "
+                       "earlier layer that made it; no damping can mend that",
+                       j);
+    }
+    return MQ_OK;
+}
+
+mq_status mq_hessian_set_grid(mq_hessian *h, const mq_comm *comm, const double *largest,
+                              int64_t n_units)
+{
+    double *bound = NULL;
+    mq_status status = check_bounds(largest, h->n);
+    if (status == MQ_OK) status = mq_alloc(h->n, sizeof *bound, "bounds of a Hessian", &bound);
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) {
+        for (int64_t j = 0; j < h->n; j++) bound[j] = largest[j];
+        status = mq_max_f64(comm, bound, h->n);
+    }
+    if (status == MQ_OK) {
+        for (int64_t j = 0; j < h->n; j++) h->exponent[j] = mq_grid_exponent(bound[j], n_units);
+        h->has_grid = true;
+    }
+    mq_free(&bound);
+    return status;
+}
+
+typedef struct gram {
+    mq_hessian *h;
+    const void *x;
+    mq_dtype dtype;
+    int64_t n_tok, n_panels;
+} gram;
+
+/* Adds row i, columns [j0, j0 + n) of a unit's product g, rounded to the grid 2^(e_i + e_j).
+ * Powers of two multiply exactly, so the constant of an entry is a product of two factors; the
+ * exponents' range (-480 up to half of f64's) keeps it a normal number. */
+static void add_row(double *dst, const float *g, double c_i, const double *c_j, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) {
+        dst[j] += mq_grid_round((double)g[j], c_i * c_j[j]);
+    }
+}
+
+/* Panel pair number t of the upper triangle, pairs counted by rows: (0,0) (0,1) ... (1,1) ... */
+static mq_status gram_task(void *context, int64_t t)
+{
+    const gram *p = context;
+    mq_hessian *h = p->h;
+    int64_t pi = 0, pj = t;
+    for (; pj >= p->n_panels - pi; pi++) pj -= p->n_panels - pi;
+    pj += pi;
+    int64_t i0 = pi * PANEL, n_i = mq_min_i64(PANEL, h->n - i0);
+    int64_t j0 = pj * PANEL, n_j = mq_min_i64(PANEL, h->n - j0);
+    float *g = mq_scratch(SCRATCH_SLOT, (size_t)PANEL * PANEL * sizeof *g);
+    if (!g) return mq_fail(MQ_E_MEMORY, "no memory for a panel of a Hessian");
+    MQ_TRY(mq_gram_panel(p->x, p->dtype, p->n_tok, h->n, i0, n_i, j0, n_j, g));
+    double c_j[PANEL];
+    for (int64_t j = 0; j < n_j; j++) c_j[j] = ldexp(1, h->exponent[j0 + j]);
+    for (int64_t i = 0; i < n_i; i++) {
+        int64_t first = pi == pj ? i : 0; /* a diagonal panel: j >= i only */
+        double *row = h->packed + row_start(h->n, i0 + i) + (j0 + first - i0 - i);
+        add_row(row, g + i * n_j + first, mq_grid_constant(h->exponent[i0 + i]), c_j + first,
+                n_j - first);
+    }
+    return MQ_OK;
+}
+
+mq_status mq_hessian_add(mq_hessian *h, const void *x, mq_dtype dtype, int64_t n_tok)
+{
+    if (!h->has_grid) return mq_fail(MQ_E_INTERNAL, "a Hessian needs its grid before its units");
+    if (n_tok == 0) return MQ_OK;
+    int64_t n_panels = mq_ceil_div(h->n, PANEL);
+    gram p = {.h = h, .x = x, .dtype = dtype, .n_tok = n_tok, .n_panels = n_panels};
+    MQ_TRY(mq_parallel_for(n_panels * (n_panels + 1) / 2, gram_task, &p));
+    h->n_tokens += n_tok;
+    return MQ_OK;
+}
+
+mq_status mq_hessian_reduce(mq_hessian *h, const mq_comm *comm)
+{
+    MQ_TRY(mq_sum_i64(comm, &h->n_tokens, 1));
+    return mq_sum_f64(comm, h->packed, row_start(h->n, h->n));
+}
+
+double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j)
+{
+    int64_t low = mq_min_i64(i, j), high = mq_max_i64(i, j);
+    return h->packed[row_start(h->n, low) + (high - low)];
+}
+
+void mq_hessian_diagonal(const mq_hessian *h, double *out)
+{
+    for (int64_t j = 0; j < h->n; j++) out[j] = h->packed[row_start(h->n, j)];
+}
+
+int64_t mq_hessian_rank_bound(const mq_hessian *h)
+{
+    int64_t live = 0;
+    for (int64_t j = 0; j < h->n; j++) live += h->packed[row_start(h->n, j)] != 0;
+    return mq_min_i64(live, h->n_tokens);
+}

@@ -1,0 +1,106 @@
+#include "model/arch.h"
+
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *mq_tap_name(mq_tap_id tap)
+{
+    static const char *const names[MQ_N_TAPS] = {"attn_in", "attn_out", "mlp_in", "mlp_mid"};
+    return names[tap];
+}
+
+const char *mq_linear_name(mq_linear_id linear)
+{
+    static const char *const names[MQ_N_LINEARS] = {"q", "k", "v", "o", "gate", "up", "down"};
+    return names[linear];
+}
+
+void mq_arch_destroy(mq_arch **arch)
+{
+    mq_free(arch);
+}
+
+void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes)
+{
+    const char *mark = strstr(pattern, "{i}");
+    if (!mark) {
+        snprintf(out, bytes, "%s", pattern);
+    } else {
+        snprintf(out, bytes, "%.*s%" PRId64 "%s", (int)(mark - pattern), pattern, block, mark + 3);
+    }
+}
+
+void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
+                         size_t bytes)
+{
+    mq_arch_name(arch->linear[linear], block, out, bytes);
+}
+
+int64_t mq_arch_window(const mq_arch *arch, int64_t block)
+{
+    return block >= arch->window_from ? arch->window : 0;
+}
+
+void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)
+{
+    int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
+    const int64_t shapes[MQ_N_LINEARS][2] = {
+        [MQ_Q] = {q, arch->hidden},
+        [MQ_K] = {kv, arch->hidden},
+        [MQ_V] = {kv, arch->hidden},
+        [MQ_O] = {arch->hidden, q},
+        [MQ_GATE] = {arch->intermediate, arch->hidden},
+        [MQ_UP] = {arch->intermediate, arch->hidden},
+        [MQ_DOWN] = {arch->hidden, arch->intermediate},
+    };
+    *n_out = shapes[linear][0];
+    *n_in = shapes[linear][1];
+}
+
+int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS])
+{
+    int n = 0;
+    taps[n++] = MQ_TAP_ATTN_IN;
+    taps[n++] = MQ_TAP_ATTN_OUT;
+    if (!arch->parallel_block) taps[n++] = MQ_TAP_MLP_IN;
+    taps[n++] = MQ_TAP_MLP_MID;
+    return n;
+}
+
+/* The tap that a linear reads. */
+static mq_tap_id tap_of(const mq_arch *arch, mq_linear_id linear)
+{
+    switch (linear) {
+    case MQ_O:
+        return MQ_TAP_ATTN_OUT;
+    case MQ_GATE:
+    case MQ_UP:
+        return arch->parallel_block ? MQ_TAP_ATTN_IN : MQ_TAP_MLP_IN;
+    case MQ_DOWN:
+        return MQ_TAP_MLP_MID;
+    case MQ_Q:
+    case MQ_K:
+    case MQ_V:
+    case MQ_N_LINEARS:
+        break;
+    }
+    return MQ_TAP_ATTN_IN;
+}
+
+int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears[MQ_N_LINEARS])
+{
+    int n = 0;
+    for (int i = 0; i < MQ_N_LINEARS; i++) {
+        if (tap_of(arch, (mq_linear_id)i) == tap) linears[n++] = (mq_linear_id)i;
+    }
+    return n;
+}
+
+int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap)
+{
+    if (tap == MQ_TAP_ATTN_OUT) return arch->n_heads * arch->head_dim;
+    return tap == MQ_TAP_MLP_MID ? arch->intermediate : arch->hidden;
+}

@@ -1,0 +1,88 @@
+#include "model/arch_parse.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Keys of config.json come in four kinds: those a spec of the descriptor reads, those listed as
+ * harmless, those that must have one value, and the rest. Of the rest nobody can say what they do,
+ * so they are refused unless they are switched off. */
+
+bool mq_json_is_off(const cJSON *value)
+{
+    if (cJSON_IsNumber(value)) return value->valuedouble == 0;
+    if (cJSON_IsString(value)) return value->valuestring[0] == '\0';
+    if (cJSON_IsArray(value) || cJSON_IsObject(value)) return cJSON_GetArraySize(value) == 0;
+    return !cJSON_IsTrue(value);
+}
+
+/* Whether any spec below `json` has "key": name. */
+static bool spec_reads(const cJSON *json, const char *name)
+{
+    const cJSON *key = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "key") : NULL;
+    if (cJSON_IsString(key) && strcmp(key->valuestring, name) == 0) return true;
+    const cJSON *child = NULL;
+    cJSON_ArrayForEach(child, json)
+    {
+        if (cJSON_IsObject(child) && spec_reads(child, name)) return true;
+    }
+    return false;
+}
+
+static bool listed(const cJSON *source, const char *name)
+{
+    const cJSON *entry = NULL;
+    cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(source, "ignored_keys"))
+    {
+        if (cJSON_IsString(entry) && strcmp(entry->valuestring, name) == 0) return true;
+    }
+    return false;
+}
+
+/* What the descriptor, or else the common list, expects of a key. */
+static const cJSON *expected_value(const mq_arch_texts *texts, const char *name)
+{
+    const cJSON *const sources[] = {texts->descriptor, texts->common};
+    for (int i = 0; i < 2; i++) {
+        const cJSON *keys = cJSON_GetObjectItemCaseSensitive(sources[i], "expected_keys");
+        const cJSON *value = cJSON_GetObjectItemCaseSensitive(keys, name);
+        if (value) return value;
+    }
+    return NULL;
+}
+
+static mq_status check_expected(const mq_arch_texts *texts, const cJSON *item,
+                                const cJSON *expected)
+{
+    if (cJSON_IsNull(item) || cJSON_Compare(item, expected, true)) return MQ_OK;
+    char *found = cJSON_PrintUnformatted(item), *needed = cJSON_PrintUnformatted(expected);
+    mq_status status = mq_fail(
+        MQ_E_INPUT, "%s: \"%s\" is %.100s; this version computes %s models with %.100s only",
+        texts->where, item->string, found ? found : "?", texts->family, needed ? needed : "?");
+    cJSON_free(found);
+    cJSON_free(needed);
+    return status;
+}
+
+mq_status mq_arch_check_keys(const mq_arch_texts *texts)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, texts->config)
+    {
+        const char *name = item->string;
+        const cJSON *expected = expected_value(texts, name);
+        if (expected) {
+            MQ_TRY(check_expected(texts, item, expected));
+            continue;
+        }
+        if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
+            mq_json_is_off(item) || listed(texts->common, name) ||
+            listed(texts->descriptor, name) || spec_reads(texts->descriptor, name)) {
+            continue;
+        }
+        return mq_fail(MQ_E_INPUT,
+                       "%s: unknown key \"%s\", which may change what a %s model computes; if it "
+                       "is harmless, add it to \"ignored_keys\" in configs/arch/%s.json",
+                       texts->where, name, texts->family, texts->family);
+    }
+    return MQ_OK;
+}

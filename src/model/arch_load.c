@@ -1,0 +1,179 @@
+#include "base/file.h"
+#include "base/memory.h"
+#include "model/arch_parse.h"
+#include "par/collectives.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* No descriptor or config.json of use is larger. */
+static const size_t text_limit = (size_t)4 << 20;
+
+const char *mq_data_folder(void)
+{
+    static char folder[4096];
+    const char *set = getenv("MPIQUANT_DATA");
+    if (set && set[0]) {
+        snprintf(folder, sizeof folder, "%s", set);
+        return folder;
+    }
+    char program[2048];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(program, '/');
+    if (slash) {
+        *slash = '\0';
+        snprintf(folder, sizeof folder, "%s/../share/mpiquant", program);
+        if (mq_is_folder(folder)) return folder;
+    }
+    return mq_is_folder(MQ_SOURCE_DATA) ? MQ_SOURCE_DATA : MQ_INSTALLED_DATA;
+}
+
+/* ---- rank 0 finds the texts ----------------------------------------------------------------- */
+
+enum { CONFIG, DESCRIPTOR, COMMON, WHERE, N_TEXTS };
+
+typedef struct search {
+    const char *folder;     /* .../arch */
+    const char *model_type; /* wanted */
+    char *text;             /* of the descriptor that has it; NULL so far */
+    char known[1024];       /* model types seen, for the message */
+} search;
+
+static mq_status read_in(const char *folder, const char *name, char **text)
+{
+    char *path = NULL;
+    mq_status status = mq_path_join(folder, name, &path);
+    if (status == MQ_OK) status = mq_read_text(path, text_limit, text, NULL);
+    mq_free(&path);
+    return status;
+}
+
+static bool lists_type(search *s, const cJSON *descriptor)
+{
+    bool found = false;
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(descriptor, "model_types"))
+    {
+        const char *name = cJSON_GetStringValue(item);
+        if (!name) continue;
+        size_t used = strlen(s->known);
+        snprintf(s->known + used, sizeof s->known - used, "%s%s", used ? ", " : "", name);
+        found = found || strcmp(name, s->model_type) == 0;
+    }
+    return found;
+}
+
+static mq_status look_into(search *s, const char *name)
+{
+    char *text = NULL;
+    cJSON *json = NULL;
+    mq_status status = read_in(s->folder, name, &text);
+    if (status == MQ_OK) status = mq_json_parse(text, name, &json);
+    if (status == MQ_OK && lists_type(s, json) && !s->text) {
+        s->text = text;
+        text = NULL;
+    }
+    cJSON_Delete(json);
+    mq_free(&text);
+    return status;
+}
+
+static int is_descriptor(const struct dirent *entry)
+{
+    size_t n = strlen(entry->d_name);
+    return n > 5 && strcmp(entry->d_name + n - 5, ".json") == 0 &&
+           strcmp(entry->d_name, "common.json") != 0;
+}
+
+/* The text of the descriptor that lists the model type. */
+static mq_status find_descriptor(const char *folder, const char *model_type, const char *where,
+                                 char **text)
+{
+    search s = {.folder = folder, .model_type = model_type};
+    struct dirent **entries = NULL;
+    int n = scandir(folder, &entries, is_descriptor, alphasort);
+    if (n <= 0) {
+        free(entries);
+        return mq_fail(MQ_E_IO,
+                       "%s: no model descriptors there; set MPIQUANT_DATA to the folder "
+                       "that holds arch/*.json",
+                       folder);
+    }
+    mq_status status = MQ_OK;
+    for (int i = 0; i < n; i++) {
+        if (status == MQ_OK) status = look_into(&s, entries[i]->d_name);
+        free(entries[i]);
+    }
+    free(entries);
+    if (status == MQ_OK && !s.text) {
+        status = mq_fail(MQ_E_INPUT, "%s: model_type \"%s\" is not known; this version knows %s",
+                         where, model_type, s.known);
+    }
+    if (status == MQ_OK) {
+        *text = s.text;
+    } else {
+        mq_free(&s.text);
+    }
+    return status;
+}
+
+static mq_status find_by_config(const char *folder, char *text[N_TEXTS])
+{
+    cJSON *config = NULL;
+    const char *model_type = NULL;
+    mq_status status = mq_json_parse(text[CONFIG], text[WHERE], &config);
+    if (status == MQ_OK) status = mq_json_string(config, "model_type", text[WHERE], &model_type);
+    if (status == MQ_OK) {
+        status = find_descriptor(folder, model_type, text[WHERE], &text[DESCRIPTOR]);
+    }
+    cJSON_Delete(config);
+    return status;
+}
+
+static mq_status find_texts(const char *model, char *text[N_TEXTS])
+{
+    char *folder = NULL;
+    if (!mq_is_folder(model)) return mq_fail(MQ_E_IO, "%s: no such model folder", model);
+    MQ_TRY(mq_path_join(model, "config.json", &text[WHERE]));
+    MQ_TRY(mq_read_text(text[WHERE], text_limit, &text[CONFIG], NULL));
+    MQ_TRY(mq_path_join(mq_data_folder(), "arch", &folder));
+    mq_status status = find_by_config(folder, text);
+    if (status == MQ_OK) status = read_in(folder, "common.json", &text[COMMON]);
+    mq_free(&folder);
+    return status;
+}
+
+/* ---- all ranks ------------------------------------------------------------------------------ */
+
+static mq_status share_texts(const mq_comm *comm, const char *model, char *text[N_TEXTS])
+{
+    MQ_TRY(mq_agree(comm, comm->rank == 0 ? find_texts(model, text) : MQ_OK));
+    mq_status status = MQ_OK;
+    for (int i = 0; i < N_TEXTS && status == MQ_OK; i++) {
+        status = mq_bcast_text(comm, &text[i], 0);
+    }
+    return status;
+}
+
+mq_status mq_arch_load(const mq_comm *comm, const char *model, mq_arch **out)
+{
+    char *text[N_TEXTS] = {NULL};
+    mq_arch *arch = NULL;
+    *out = NULL;
+    mq_status status = mq_agree(comm, share_texts(comm, model, text));
+    if (status == MQ_OK) {
+        status = mq_alloc(1, sizeof *arch, "architecture", &arch);
+        if (status == MQ_OK) {
+            status = mq_arch_parse(text[CONFIG], text[WHERE], text[DESCRIPTOR], text[COMMON], arch);
+        }
+        status = mq_agree(comm, status);
+    }
+    for (int i = 0; i < N_TEXTS; i++) mq_free(&text[i]);
+    if (status != MQ_OK) mq_arch_destroy(&arch);
+    *out = arch;
+    return status;
+}

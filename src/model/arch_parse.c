@@ -1,0 +1,264 @@
+#include "model/arch_parse.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the section "config": one property, one member of mq_arch ------------------------------ */
+
+static const mq_choice norm_names[] = {{"rms", MQ_NORM_RMS}, {"layer", MQ_NORM_LAYER}, {NULL, 0}};
+static const mq_choice qk_names[] = {{"none", MQ_QK_NONE},
+                                     {"head_shared", MQ_QK_HEAD_SHARED},
+                                     {"per_head", MQ_QK_PER_HEAD},
+                                     {NULL, 0}};
+/* Under the names of transformers, which has several for the same function. */
+static const mq_choice activation_names[] = {{"silu", MQ_SILU},
+                                             {"swish", MQ_SILU},
+                                             {"gelu", MQ_GELU_ERF},
+                                             {"gelu_new", MQ_GELU_TANH},
+                                             {"gelu_pytorch_tanh", MQ_GELU_TANH},
+                                             {NULL, 0}};
+
+typedef enum field_kind { INT, DOUBLE, BOOL, CHOICE } field_kind;
+
+typedef struct field {
+    const char *name;
+    field_kind kind;
+    size_t offset; /* in mq_arch */
+    const mq_choice *choices;
+} field;
+
+#define FIELD(kind, name)                          \
+    {                                              \
+#name, kind, offsetof(mq_arch, name), NULL \
+    }
+#define CHOICE_FIELD(name, choices)                     \
+    {                                                   \
+#name, CHOICE, offsetof(mq_arch, name), choices \
+    }
+
+/* In the order of reading: a default may name sizes that come before it. */
+static const field fields[] = {
+    FIELD(INT, n_blocks),
+    FIELD(INT, hidden),
+    FIELD(INT, intermediate),
+    FIELD(INT, vocab),
+    FIELD(INT, n_heads),
+    FIELD(INT, n_kv_heads),
+    FIELD(INT, head_dim),
+    FIELD(INT, max_position),
+    CHOICE_FIELD(norm, norm_names),
+    FIELD(DOUBLE, norm_eps),
+    FIELD(BOOL, parallel_block),
+    CHOICE_FIELD(qk_norm, qk_names),
+    CHOICE_FIELD(qk_norm_kind, norm_names),
+    CHOICE_FIELD(activation, activation_names),
+    FIELD(BOOL, rope_interleaved),
+    FIELD(DOUBLE, logit_scale),
+    FIELD(BOOL, tied),
+};
+enum { N_FIELDS = sizeof fields / sizeof *fields };
+
+/* Choices are written into enum members as ints. */
+_Static_assert(sizeof(mq_norm_kind) == sizeof(int) && sizeof(mq_qk_norm) == sizeof(int) &&
+                   sizeof(mq_activation_kind) == sizeof(int),
+               "enum members of mq_arch are ints");
+
+static mq_status read_field(const mq_arch_texts *texts, const field *f, mq_arch *arch)
+{
+    char *to = (char *)arch + f->offset;
+    int64_t integer = 0;
+    double number = 0;
+    bool flag = false;
+    int choice = 0;
+    switch (f->kind) {
+    case INT:
+        MQ_TRY(mq_spec_int(texts, "config", f->name, arch, &integer));
+        memcpy(to, &integer, sizeof integer);
+        break;
+    case DOUBLE:
+        MQ_TRY(mq_spec_double(texts, "config", f->name, &number));
+        memcpy(to, &number, sizeof number);
+        break;
+    case BOOL:
+        MQ_TRY(mq_spec_bool(texts, "config", f->name, &flag));
+        memcpy(to, &flag, sizeof flag);
+        break;
+    case CHOICE:
+        MQ_TRY(mq_spec_choice(texts, "config", f->name, f->choices, &choice));
+        memcpy(to, &choice, sizeof choice);
+        break;
+    }
+    return MQ_OK;
+}
+
+/* A misspelt member would otherwise be a feature that is silently left out. */
+static mq_status check_members(const mq_arch_texts *texts)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(texts->descriptor, "config"))
+    {
+        bool known = false;
+        for (int i = 0; i < N_FIELDS; i++)
+            known = known || strcmp(item->string, fields[i].name) == 0;
+        if (!known) {
+            return mq_fail(MQ_E_INPUT,
+                           "descriptor \"%s\": \"config\" has the unknown member \"%s\"",
+                           texts->family, item->string);
+        }
+    }
+    return MQ_OK;
+}
+
+static mq_status read_fields(const mq_arch_texts *texts, mq_arch *arch)
+{
+    MQ_TRY(check_members(texts));
+    for (int i = 0; i < N_FIELDS; i++) MQ_TRY(read_field(texts, &fields[i], arch));
+    for (int i = 0; i < MQ_N_LINEARS; i++) {
+        MQ_TRY(mq_spec_bool(texts, "bias", mq_linear_name((mq_linear_id)i), &arch->has_bias[i]));
+    }
+    arch->embed_scale = 1;
+    arch->attention_scale = 1 / sqrt((double)arch->head_dim);
+    return MQ_OK;
+}
+
+/* ---- sizes that make no sense --------------------------------------------------------------- */
+
+static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
+{
+    const char *where = texts->where;
+    for (int i = 0; i < N_FIELDS; i++) {
+        if (fields[i].kind != INT) continue;
+        int64_t size = 0, least = strcmp(fields[i].name, "max_position") != 0;
+        memcpy(&size, (const char *)a + fields[i].offset, sizeof size);
+        /* Below 2^31 a product of two sizes, n_heads * head_dim say, cannot overflow. */
+        if (size < least || size > INT32_MAX) {
+            return mq_fail(MQ_E_INPUT, "%s: %s = %" PRId64 " is out of range", where,
+                           fields[i].name, size);
+        }
+    }
+    if (a->n_heads % a->n_kv_heads != 0) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: %" PRId64 " attention heads cannot share %" PRId64
+                       " key/value heads evenly",
+                       where, a->n_heads, a->n_kv_heads);
+    }
+    if (a->head_dim % 2 != 0) {
+        return mq_fail(MQ_E_INPUT, "%s: head_dim %" PRId64 " is odd; rope turns pairs", where,
+                       a->head_dim);
+    }
+    if (!(a->norm_eps >= 0)) {
+        return mq_fail(MQ_E_INPUT, "%s: a norm epsilon of %g", where, a->norm_eps);
+    }
+    if (a->logit_scale == 0) {
+        return mq_fail(MQ_E_INPUT, "%s: a logit scale of 0 makes every token equal", where);
+    }
+    return MQ_OK;
+}
+
+/* ---- tensor names --------------------------------------------------------------------------- */
+
+static mq_status copy_name(const mq_arch_texts *texts, const char *key, bool in_block,
+                           const char *name, char out[MQ_ARCH_NAME])
+{
+    if (!name || strlen(name) + 1 > MQ_ARCH_NAME || in_block != (strstr(name, "{i}") != NULL)) {
+        return mq_fail(MQ_E_INPUT,
+                       "descriptor \"%s\": \"tensors\" needs \"%s\", a name of less than %d bytes, "
+                       "with {i} for the block if it is in one",
+                       texts->family, key, (int)MQ_ARCH_NAME);
+    }
+    memcpy(out, name, strlen(name) + 1);
+    return MQ_OK;
+}
+
+static mq_status tensor_name(const mq_arch_texts *texts, const char *key, bool in_block,
+                             char out[MQ_ARCH_NAME])
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, key));
+    return copy_name(texts, key, in_block, name, out);
+}
+
+static mq_status read_ignored(const mq_arch_texts *texts, mq_arch *arch)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(texts->descriptor, "ignored_tensors"))
+    {
+        if (arch->n_ignored_tensors == MQ_ARCH_IGNORED) {
+            return mq_fail(MQ_E_INPUT, "descriptor \"%s\": more than %d \"ignored_tensors\"",
+                           texts->family, (int)MQ_ARCH_IGNORED);
+        }
+        const char *name = cJSON_GetStringValue(item);
+        MQ_TRY(copy_name(texts, "ignored_tensors", name && strstr(name, "{i}"), name,
+                         arch->ignored_tensor[arch->n_ignored_tensors]));
+        arch->n_ignored_tensors++;
+    }
+    return MQ_OK;
+}
+
+static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
+{
+    MQ_TRY(tensor_name(texts, "embed", false, arch->embed));
+    MQ_TRY(tensor_name(texts, "final_norm", false, arch->final_norm));
+    MQ_TRY(tensor_name(texts, "head", false, arch->head));
+    MQ_TRY(tensor_name(texts, "attn_norm", true, arch->attn_norm));
+    if (!arch->parallel_block) MQ_TRY(tensor_name(texts, "mlp_norm", true, arch->mlp_norm));
+    if (arch->qk_norm != MQ_QK_NONE) {
+        MQ_TRY(tensor_name(texts, "q_norm", true, arch->q_norm));
+        MQ_TRY(tensor_name(texts, "k_norm", true, arch->k_norm));
+    }
+    for (int i = 0; i < MQ_N_LINEARS; i++) {
+        MQ_TRY(tensor_name(texts, mq_linear_name((mq_linear_id)i), true, arch->linear[i]));
+    }
+    return read_ignored(texts, arch);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------ */
+
+static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
+{
+    const char *model_type = NULL;
+    if (!cJSON_IsObject(texts->config)) {
+        return mq_fail(MQ_E_INPUT, "%s: not a JSON object", texts->where);
+    }
+    MQ_TRY(mq_json_string(texts->config, "model_type", texts->where, &model_type));
+    snprintf(arch->model_type, sizeof arch->model_type, "%s", model_type);
+    snprintf(arch->where, sizeof arch->where, "%s", texts->where);
+    snprintf(arch->family, sizeof arch->family, "%s", texts->family);
+    MQ_TRY(read_fields(texts, arch));
+    MQ_TRY(check_sizes(texts, arch));
+    MQ_TRY(read_names(texts, arch));
+    MQ_TRY(mq_arch_parse_rope(texts, arch));
+    MQ_TRY(mq_arch_parse_window(texts, arch));
+    MQ_TRY(mq_arch_parse_quantization(texts, arch));
+    return mq_arch_check_keys(texts);
+}
+
+static mq_status parse_texts(const char *config, const char *descriptor, const char *common,
+                             cJSON *json[3], mq_arch_texts *texts)
+{
+    const char *family = NULL;
+    MQ_TRY(mq_json_parse(descriptor, "descriptor", &json[0]));
+    MQ_TRY(mq_json_string(json[0], "family", "descriptor", &family));
+    snprintf(texts->family, sizeof texts->family, "%s", family);
+    MQ_TRY(mq_json_parse(common, "configs/arch/common.json", &json[1]));
+    MQ_TRY(mq_json_parse(config, texts->where, &json[2]));
+    texts->descriptor = json[0];
+    texts->common = json[1];
+    texts->config = json[2];
+    return MQ_OK;
+}
+
+mq_status mq_arch_parse(const char *config, const char *where, const char *descriptor,
+                        const char *common, mq_arch *arch)
+{
+    cJSON *json[3] = {NULL, NULL, NULL};
+    mq_arch_texts texts = {.where = where};
+    memset(arch, 0, sizeof *arch);
+    mq_status status = parse_texts(config, descriptor, common, json, &texts);
+    if (status == MQ_OK) status = parse(&texts, arch);
+    for (int i = 0; i < 3; i++) cJSON_Delete(json[i]);
+    return status;
+}

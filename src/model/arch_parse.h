@@ -1,0 +1,73 @@
+#ifndef MQ_MODEL_ARCH_PARSE_H
+#define MQ_MODEL_ARCH_PARSE_H
+
+#include "model/arch.h"
+
+/* From texts to an arch, without files and ranks. Private to src/model; tests use it too.
+ *
+ * A *spec* is what a descriptor says about one property. A plain JSON value is a constant. An
+ * object maps a key of config.json:
+ *     {"key": K, "default": D, "null": N, "map": {...}}
+ * K absent: D, or an error where there is no D. K there but null: N, or as if absent where there is
+ * no N. "map" turns the value's text ("true", "false", or a string) into another. An integer D or N
+ * may name another size, or a quotient of two: "n_heads", "hidden / n_heads". */
+
+typedef struct mq_arch_texts {
+    const cJSON *config;     /* config.json */
+    const cJSON *descriptor; /* configs/arch/NAME.json */
+    const cJSON *common;     /* configs/arch/common.json */
+    const char *where;       /* path of config.json, for messages */
+    char family[64];         /* of the descriptor, for messages */
+} mq_arch_texts;
+
+/** Fills `arch` from the three texts. Not collective. Errors: MQ_E_INPUT as for mq_arch_load;
+ *  also a descriptor that lacks a member or has one that means nothing. */
+mq_status mq_arch_parse(const char *config, const char *where, const char *descriptor,
+                        const char *common, mq_arch *arch);
+
+/* The value that a spec stands for. `json` is NULL when it is absent and has no default. */
+typedef struct mq_spec_value {
+    const cJSON *json;
+    const char *name; /* of the key, or of the field for a constant: for messages */
+    bool from_config; /* else from the descriptor */
+} mq_spec_value;
+
+/** Evaluates descriptor[section][field]. Errors: MQ_E_INPUT when the descriptor has no such spec.
+ */
+mq_status mq_spec_find(const mq_arch_texts *texts, const char *section, const char *field,
+                       mq_spec_value *out);
+
+/** The same with the value's type checked. Errors: MQ_E_INPUT naming the file and the key. `arch`
+ *  gives the sizes that a default may name. */
+mq_status mq_spec_int(const mq_arch_texts *texts, const char *section, const char *field,
+                      const mq_arch *arch, int64_t *out);
+mq_status mq_spec_double(const mq_arch_texts *texts, const char *section, const char *field,
+                         double *out);
+mq_status mq_spec_bool(const mq_arch_texts *texts, const char *section, const char *field,
+                       bool *out);
+
+typedef struct mq_choice {
+    const char *name;
+    int value;
+} mq_choice;
+
+/** One of a list of names that ends with a NULL name; the message lists them. */
+mq_status mq_spec_choice(const mq_arch_texts *texts, const char *section, const char *field,
+                         const mq_choice *choices, int *out);
+
+/** Rope: theta, scaling and its parameters, in both styles of config.json. */
+mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Sliding window. */
+mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
+
+/** quantization_config. */
+mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Refuses a key of config.json that nobody reads and that is not known to be harmless. */
+mq_status mq_arch_check_keys(const mq_arch_texts *texts);
+
+/** True for null, false, 0, "" and empty lists and objects: a feature that is switched off. */
+bool mq_json_is_off(const cJSON *value);
+
+#endif

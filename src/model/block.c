@@ -1,0 +1,127 @@
+#include "model/block.h"
+
+#include "base/checked.h"
+#include "ops/gemm.h"
+
+/* x += linear(in) */
+static mq_status add_linear(const mq_block_weights *w, mq_linear_id linear, const mq_unit *unit,
+                            const void *in, void *x)
+{
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_shape(w->arch, linear, &n_out, &n_in);
+    return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
+                         w->dtype);
+}
+
+/* Several linears of one input side by side in rows of `ld`; column[l] is where linear l begins. */
+static mq_status side_by_side(const mq_block_weights *w, const mq_linear_id *linears, int n,
+                              const mq_unit *unit, const void *in, void *work, int64_t ld,
+                              void *column[])
+{
+    char *at = work;
+    for (int i = 0; i < n; i++) {
+        mq_linear_id l = linears[i];
+        int64_t n_out = 0, n_in = 0;
+        mq_arch_linear_shape(w->arch, l, &n_out, &n_in);
+        column[i] = at;
+        MQ_TRY(mq_linear(in, unit->n_tokens, n_in, w->w[l], n_out, w->bias[l], at, ld, w->dtype));
+        at += (size_t)n_out * mq_dtype_size(w->dtype);
+    }
+    return MQ_OK;
+}
+
+static mq_status norm(const mq_block_weights *w, const float *weight, const mq_unit *unit,
+                      const void *x, void *out)
+{
+    const mq_arch *a = w->arch;
+    return mq_norm(a->norm, x, unit->n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
+}
+
+/* Norm (where the family has one) and rotation of the heads of q or k. */
+static mq_status prepare_heads(const mq_block_weights *w, const float *rope, const mq_unit *unit,
+                               int64_t n_heads, const float *weight, void *x, int64_t ld)
+{
+    const mq_arch *a = w->arch;
+    if (a->qk_norm != MQ_QK_NONE) {
+        MQ_TRY(mq_norm_heads(a->qk_norm_kind, x, unit->n_tokens, ld, n_heads, a->head_dim, weight,
+                             a->qk_norm == MQ_QK_PER_HEAD, a->norm_eps, w->dtype));
+    }
+    return mq_rope(x, unit->n_tokens, ld, n_heads, a->head_dim, rope, unit->position,
+                   a->rope_interleaved, w->dtype);
+}
+
+static mq_status attention(const mq_block_weights *w, const float *rope, const mq_unit *unit,
+                           const void *in, void *work, void *out)
+{
+    const mq_arch *a = w->arch;
+    static const mq_linear_id linears[] = {MQ_Q, MQ_K, MQ_V};
+    int64_t ld = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
+    void *qkv[3];
+    MQ_TRY(side_by_side(w, linears, 3, unit, in, work, ld, qkv));
+    MQ_TRY(prepare_heads(w, rope, unit, a->n_heads, w->q_norm, qkv[0], ld));
+    MQ_TRY(prepare_heads(w, rope, unit, a->n_kv_heads, w->k_norm, qkv[1], ld));
+    mq_attention_shape shape = {.n_heads = a->n_heads,
+                                .n_kv_heads = a->n_kv_heads,
+                                .head_dim = a->head_dim,
+                                .ld_q = ld,
+                                .ld_k = ld,
+                                .ld_v = ld,
+                                .ld_out = a->n_heads * a->head_dim,
+                                .scale = a->attention_scale,
+                                .window = mq_arch_window(a, w->block)};
+    return mq_attention(&shape, qkv[0], qkv[1], qkv[2], unit->offset, unit->n_samples, out,
+                        w->dtype);
+}
+
+static mq_status gated(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work,
+                       void *out)
+{
+    static const mq_linear_id linears[] = {MQ_GATE, MQ_UP};
+    int64_t width = w->arch->intermediate, ld = 2 * width;
+    void *parts[2];
+    MQ_TRY(side_by_side(w, linears, 2, unit, in, work, ld, parts));
+    return mq_gated(w->arch->activation, parts[0], ld, parts[1], ld, unit->n_tokens, width, out,
+                    w->dtype);
+}
+
+mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, mq_tap_id tap,
+                           const mq_unit *unit, void *x, const void *in, const void *in2,
+                           void *work, void *out)
+{
+    const mq_arch *a = weights->arch;
+    switch (tap) {
+    case MQ_TAP_ATTN_IN:
+        return norm(weights, weights->attn_norm, unit, x, out);
+    case MQ_TAP_ATTN_OUT:
+        return attention(weights, rope, unit, in, work, out);
+    case MQ_TAP_MLP_IN:
+        MQ_TRY(add_linear(weights, MQ_O, unit, in, x));
+        return norm(weights, weights->mlp_norm, unit, x, out);
+    case MQ_TAP_MLP_MID:
+        if (a->parallel_block) MQ_TRY(add_linear(weights, MQ_O, unit, in2, x));
+        return gated(weights, unit, in, work, out);
+    case MQ_N_TAPS:
+        break;
+    }
+    return mq_fail(MQ_E_INTERNAL, "a block has no tap %d", (int)tap);
+}
+
+mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
+                          const void *mlp_mid)
+{
+    return add_linear(weights, MQ_DOWN, unit, mlp_mid, x);
+}
+
+mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
+{
+    int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
+    MQ_TRY(mq_mul_i64(n_tokens, mq_max_i64(qkv, 2 * arch->intermediate), &count));
+    return mq_mul_size((size_t)count, mq_dtype_size(dtype), bytes);
+}
+
+mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, const mq_unit *unit,
+                         const int32_t *token, void *x)
+{
+    return mq_embed(outer->embed, outer->dtype, arch->vocab, arch->hidden, token, unit->n_tokens,
+                    arch->embed_scale, x, outer->dtype);
+}

@@ -1,0 +1,59 @@
+#ifndef MQ_MODEL_TENSORS_H
+#define MQ_MODEL_TENSORS_H
+
+#include "model/arch.h"
+#include "store/folder.h"
+
+/* Which tensors of a folder make up a block, with their shapes checked. Private to src/model. */
+
+enum { MQ_NAME_BYTES = MQ_ARCH_NAME + 64 }; /* a name with its block number and a suffix */
+
+/** The tensor of that name, of that shape and of a floating-point type.
+ *  Errors: MQ_E_INPUT naming expected and found shape. */
+mq_status mq_tensor_expect(const mq_folder *folder, const char *name, int n_dims,
+                           const int64_t *dims, const mq_tensor **out);
+
+/* The small tensors of a block: norms and biases. */
+typedef enum mq_vector_id {
+    MQ_VECTOR_ATTN_NORM,
+    MQ_VECTOR_MLP_NORM,
+    MQ_VECTOR_Q_NORM,
+    MQ_VECTOR_K_NORM,
+    MQ_VECTOR_BIAS, /* + linear */
+    MQ_N_VECTORS = MQ_VECTOR_BIAS + MQ_N_LINEARS
+} mq_vector_id;
+
+typedef struct mq_vector {
+    int id;
+    char name[MQ_NAME_BYTES];
+    int n_dims;
+    int64_t dim[2];
+    int64_t count;
+} mq_vector;
+
+/** Those that the arch has; returns how many. */
+int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTORS]);
+
+/* How a linear is stored: as one weight, or packed. */
+enum { MQ_QWEIGHT, MQ_QZEROS, MQ_SCALES, MQ_G_IDX, MQ_N_PACKED };
+
+typedef struct mq_linear_source {
+    const mq_tensor *weight;              /* NULL when packed */
+    const mq_tensor *packed[MQ_N_PACKED]; /* NULL when not */
+    int bits;
+    int64_t n_groups;
+} mq_linear_source;
+
+/** Finds the tensors of a linear and checks their shapes and types. Errors: MQ_E_INPUT. */
+mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
+                         int64_t block, mq_linear_source *out);
+
+/** Part `rank` of `size` of n things: *begin, *end. */
+static inline void mq_even_part(int64_t n, int rank, int size, int64_t *begin, int64_t *end)
+{
+    int64_t each = n / size, left = n % size;
+    *begin = each * rank + (rank < left ? rank : left);
+    *end = *begin + each + (rank < left);
+}
+
+#endif

@@ -1,0 +1,154 @@
+#include "model/weights.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "model/packed.h"
+#include "model/tensors.h"
+#include "par/collectives.h"
+
+#include <inttypes.h>
+
+enum { ALIGNMENT = 64 };
+
+/* ---- room for one block --------------------------------------------------------------------- */
+
+/* Where w[l] begins in the share, and the share's size. */
+static mq_status lay_out(const mq_arch *arch, mq_dtype dtype, size_t *offset, size_t *bytes)
+{
+    *bytes = 0;
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        int64_t dims[2], count = 0;
+        size_t size = 0;
+        mq_arch_linear_shape(arch, (mq_linear_id)l, &dims[0], &dims[1]);
+        MQ_TRY(mq_count(dims, 2, &count));
+        MQ_TRY(mq_mul_size((size_t)count, mq_dtype_size(dtype), &size));
+        MQ_TRY(mq_add_size(size, ALIGNMENT - 1, &size));
+        offset[l] = *bytes;
+        MQ_TRY(mq_add_size(*bytes, size / ALIGNMENT * ALIGNMENT, bytes));
+    }
+    return MQ_OK;
+}
+
+static float **vector_place(mq_block_weights *w, int id)
+{
+    switch (id) {
+    case MQ_VECTOR_ATTN_NORM:
+        return &w->attn_norm;
+    case MQ_VECTOR_MLP_NORM:
+        return &w->mlp_norm;
+    case MQ_VECTOR_Q_NORM:
+        return &w->q_norm;
+    case MQ_VECTOR_K_NORM:
+        return &w->k_norm;
+    default:
+        return &w->bias[id - MQ_VECTOR_BIAS];
+    }
+}
+
+static mq_status allocate_vectors(mq_block_weights *w)
+{
+    mq_vector list[MQ_N_VECTORS];
+    int n = mq_arch_vectors(w->arch, 0, list);
+    for (int i = 0; i < n; i++) w->n_vector_values += list[i].count;
+    MQ_TRY(mq_alloc(w->n_vector_values, sizeof(float), "norms and biases", &w->vectors));
+    float *at = w->vectors;
+    for (int i = 0; i < n; i++) {
+        *vector_place(w, list[i].id) = at;
+        at += list[i].count;
+    }
+    return MQ_OK;
+}
+
+static mq_status start(const mq_arch *arch, mq_dtype dtype, size_t *bytes, mq_block_weights **out)
+{
+    if (dtype != MQ_BF16 && dtype != MQ_F32) {
+        return mq_fail(MQ_E_INTERNAL, "weights of a block as %s", mq_dtype_name(dtype));
+    }
+    MQ_TRY(mq_alloc(1, sizeof **out, "weights of a block", out));
+    (*out)->arch = arch;
+    (*out)->dtype = dtype;
+    MQ_TRY(allocate_vectors(*out));
+    return lay_out(arch, dtype, (*out)->w_offset, bytes);
+}
+
+mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_dtype dtype,
+                                  mq_block_weights **out)
+{
+    size_t bytes = 0;
+    *out = NULL;
+    mq_status status = mq_agree(comm, start(arch, dtype, &bytes, out));
+    if (status == MQ_OK) {
+        status = mq_share_create(comm, bytes, "weights of a block", &(*out)->share);
+    }
+    if (status != MQ_OK) {
+        mq_block_weights_destroy(out);
+        return status;
+    }
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        (*out)->w[l] = (char *)(*out)->share->base + (*out)->w_offset[l];
+    }
+    return MQ_OK;
+}
+
+void mq_block_weights_destroy(mq_block_weights **weights)
+{
+    if (!*weights) return;
+    mq_share_destroy(&(*weights)->share);
+    mq_free(&(*weights)->vectors);
+    mq_free(weights);
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+static mq_status find_sources(const mq_folder *folder, const mq_arch *arch, int64_t block,
+                              mq_linear_source sources[MQ_N_LINEARS])
+{
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        MQ_TRY(mq_linear_find(folder, arch, (mq_linear_id)l, block, &sources[l]));
+    }
+    return MQ_OK;
+}
+
+/* This rank's rows of the linears that are stored as they are. */
+static mq_status read_dense(const mq_comm *comm, mq_folder *folder, const mq_linear_source *sources,
+                            mq_block_weights *w)
+{
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        int64_t n_out = 0, n_in = 0, begin = 0, end = 0;
+        if (!sources[l].weight) continue;
+        mq_arch_linear_shape(w->arch, (mq_linear_id)l, &n_out, &n_in);
+        mq_even_part(n_out, comm->node_rank, comm->node_size, &begin, &end);
+        char *to = (char *)w->w[l] + (size_t)(begin * n_in) * mq_dtype_size(w->dtype);
+        MQ_TRY(mq_folder_read_rows(folder, sources[l].weight, begin, end, w->dtype, to));
+    }
+    return MQ_OK;
+}
+
+/* Norms and biases, on rank 0. */
+static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights *w)
+{
+    mq_vector list[MQ_N_VECTORS];
+    int n = mq_arch_vectors(w->arch, block, list);
+    for (int i = 0; i < n; i++) {
+        const mq_tensor *tensor = NULL;
+        MQ_TRY(mq_tensor_expect(folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
+        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32,
+                                   *vector_place(w, list[i].id)));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_block_weights_read(const mq_comm *comm, mq_folder *folder, int64_t block,
+                                mq_block_weights *weights)
+{
+    mq_linear_source sources[MQ_N_LINEARS];
+    /* All ranks have arrived here before the first one overwrites the block before. */
+    MQ_TRY(mq_agree(comm, find_sources(folder, weights->arch, block, sources)));
+    weights->block = block;
+    mq_status status = read_dense(comm, folder, sources, weights);
+    if (status == MQ_OK && comm->rank == 0) status = read_vectors(folder, block, weights);
+    MQ_TRY(mq_agree(comm, status));
+    MQ_TRY(mq_bcast(comm, weights->vectors, (size_t)weights->n_vector_values * sizeof(float), 0));
+    MQ_TRY(mq_packed_read(comm, folder, sources, weights));
+    return mq_agree(comm, mq_share_fence(comm, weights->share));
+}

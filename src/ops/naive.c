@@ -1,0 +1,140 @@
+#include "ops/naive.h"
+
+#include <math.h>
+
+static double get(const void *x, int64_t i, mq_dtype dtype)
+{
+    if (dtype == MQ_BF16) return (double)mq_bf16_to_f32(((const uint16_t *)x)[i]);
+    return (double)((const float *)x)[i];
+}
+
+static void put(void *x, int64_t i, double v, mq_dtype dtype)
+{
+    if (dtype == MQ_BF16) {
+        ((uint16_t *)x)[i] = mq_f32_to_bf16((float)v);
+    } else {
+        ((float *)x)[i] = (float)v;
+    }
+}
+
+void mq_naive_gemm(const mq_gemm_shape *s, const void *a, const void *b, void *c)
+{
+    for (int64_t i = 0; i < s->m; i++) {
+        for (int64_t j = 0; j < s->n; j++) {
+            double sum = s->accumulate ? get(c, i * s->ldc + j, s->out) : 0;
+            for (int64_t l = 0; l < s->k; l++) {
+                double x = get(a, s->a_trans ? l * s->lda + i : i * s->lda + l, s->in);
+                double y = get(b, s->b_trans ? j * s->ldb + l : l * s->ldb + j, s->in);
+                sum += x * y;
+            }
+            put(c, i * s->ldc + j, sum, s->out);
+        }
+    }
+}
+
+void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
+                   double eps, void *y, mq_dtype dtype)
+{
+    for (int64_t t = 0; t < n_tok; t++) {
+        double mean = 0, square = 0;
+        if (kind == MQ_NORM_LAYER) {
+            for (int64_t j = 0; j < d; j++) mean += get(x, t * d + j, dtype) / (double)d;
+        }
+        for (int64_t j = 0; j < d; j++) {
+            square += pow(get(x, t * d + j, dtype) - mean, 2) / (double)d;
+        }
+        for (int64_t j = 0; j < d; j++) {
+            double centred = get(x, t * d + j, dtype) - mean;
+            put(y, t * d + j, centred / sqrt(square + eps) * (double)w[j], dtype);
+        }
+    }
+}
+
+void mq_naive_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                   const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype)
+{
+    int64_t half = head_dim / 2;
+    for (int64_t t = 0; t < n_tok; t++) {
+        const float *row = cos_sin + position[t] * head_dim;
+        for (int64_t h = 0; h < n_heads; h++) {
+            for (int64_t i = 0; i < half; i++) {
+                int64_t first = t * ld + h * head_dim + (interleaved ? 2 * i : i);
+                int64_t second = first + (interleaved ? 1 : half);
+                double c = (double)row[i], s = (double)row[half + i];
+                double u = get(x, first, dtype), v = get(x, second, dtype);
+                put(x, first, u * c - v * s, dtype);
+                put(x, second, v * c + u * s, dtype);
+            }
+        }
+    }
+}
+
+/* One query and one head: query row t of a sample that starts at row t0. */
+static void attend(const mq_attention_shape *s, const void *q, const void *k, const void *v,
+                   int64_t t0, int64_t t, int64_t h, void *out, mq_dtype dtype)
+{
+    int64_t d = s->head_dim, g = h / (s->n_heads / s->n_kv_heads);
+    int64_t first = s->window > 0 && t - s->window + 1 > t0 ? t - s->window + 1 : t0;
+    double top = -INFINITY, total = 0;
+    for (int pass = 0; pass < 2; pass++) { /* 0: maximum; 1: sum */
+        for (int64_t u = first; u <= t; u++) {
+            double score = 0;
+            for (int64_t i = 0; i < d; i++) {
+                score +=
+                    get(q, t * s->ld_q + h * d + i, dtype) * get(k, u * s->ld_k + g * d + i, dtype);
+            }
+            if (pass == 0) top = fmax(top, score * s->scale);
+            if (pass == 1) total += exp(score * s->scale - top);
+        }
+    }
+    for (int64_t i = 0; i < d; i++) {
+        double sum = 0;
+        for (int64_t u = first; u <= t; u++) {
+            double score = 0;
+            for (int64_t l = 0; l < d; l++) {
+                score +=
+                    get(q, t * s->ld_q + h * d + l, dtype) * get(k, u * s->ld_k + g * d + l, dtype);
+            }
+            sum += exp(score * s->scale - top) / total * get(v, u * s->ld_v + g * d + i, dtype);
+        }
+        put(out, t * s->ld_out + h * d + i, sum, dtype);
+    }
+}
+
+void mq_naive_attention(const mq_attention_shape *shape, const void *q, const void *k,
+                        const void *v, const int64_t *sample_offset, int64_t n_samples, void *out,
+                        mq_dtype dtype)
+{
+    for (int64_t s = 0; s < n_samples; s++) {
+        for (int64_t t = sample_offset[s]; t < sample_offset[s + 1]; t++) {
+            for (int64_t h = 0; h < shape->n_heads; h++) {
+                attend(shape, q, k, v, sample_offset[s], t, h, out, dtype);
+            }
+        }
+    }
+}
+
+static double activate(mq_activation_kind kind, double x)
+{
+    const double root_2_over_pi = 0.79788456080286535588;
+    switch (kind) {
+    case MQ_SILU:
+        return x / (1 + exp(-x));
+    case MQ_GELU_TANH:
+        return 0.5 * x * (1 + tanh(root_2_over_pi * (x + 0.044715 * x * x * x)));
+    case MQ_GELU_ERF:
+        break;
+    }
+    return 0.5 * x * erfc(-x / sqrt(2.0));
+}
+
+void mq_naive_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
+                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype)
+{
+    for (int64_t t = 0; t < n_tok; t++) {
+        for (int64_t j = 0; j < d; j++) {
+            double g = get(gate, t * ld_gate + j, dtype), u = get(up, t * ld_up + j, dtype);
+            put(y, t * d + j, activate(kind, g) * u, dtype);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+#include "solve/grid.h"
+
+#include "base/dtype.h"
+
+#include <float.h>
+#include <inttypes.h>
+
+float mq_smallest_scale(mq_scale_grid grid)
+{
+    return grid == MQ_SCALE_F16 ? 0x1p-24f : FLT_MIN;
+}
+
+static float largest_scale(mq_scale_grid grid)
+{
+    switch (grid) {
+    case MQ_SCALE_F16:
+        return 65504.0f;
+    case MQ_SCALE_BF16:
+        return 0x1.FEp127f;
+    case MQ_SCALE_F32:
+        break;
+    }
+    return FLT_MAX;
+}
+
+float mq_round_scale(mq_scale_grid grid, float x)
+{
+    if (!(x > mq_smallest_scale(grid))) return mq_smallest_scale(grid);
+    if (x >= largest_scale(grid)) return largest_scale(grid);
+    if (grid == MQ_SCALE_F16) return mq_f16_to_f32(mq_f32_to_f16(x));
+    if (grid == MQ_SCALE_BF16) return mq_bf16_to_f32(mq_f32_to_bf16(x));
+    return x;
+}
+
+mq_status mq_check_quant(const mq_quant *quant, int64_t n)
+{
+    if (quant->bits != 2 && quant->bits != 3 && quant->bits != 4 && quant->bits != 8) {
+        return mq_fail(MQ_E_INTERNAL, "solver: %d bits, expected 2, 3, 4 or 8", quant->bits);
+    }
+    if (n <= 0 || quant->group <= 0 || n % quant->group != 0) {
+        return mq_fail(MQ_E_INTERNAL,
+                       "solver: groups of %" PRId64 " columns do not divide %" PRId64 " columns",
+                       quant->group, n);
+    }
+    return MQ_OK;
+}

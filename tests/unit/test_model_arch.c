@@ -1,0 +1,453 @@
+#include "base/file.h"
+#include "base/memory.h"
+#include "model/arch_parse.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* The sizes of a small model, as the head of a config.json. */
+#define SIZES                                                                       \
+    "\"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 3, "    \
+    "\"vocab_size\": 100, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, " \
+    "\"max_position_embeddings\": 512"
+
+static char *read_data(const char *name)
+{
+    char path[4096], *text = NULL;
+    snprintf(path, sizeof path, "%s/configs/arch/%s.json", MQ_SOURCE_DIR, name);
+    assert_int_equal(mq_read_text(path, 1 << 20, &text, NULL), MQ_OK);
+    return text;
+}
+
+static mq_status parse(const char *family, const char *config, mq_arch *arch)
+{
+    char *descriptor = read_data(family), *common = read_data("common");
+    mq_status status = mq_arch_parse(config, "M/config.json", descriptor, common, arch);
+    mq_free(&descriptor);
+    mq_free(&common);
+    return status;
+}
+
+/* A config with SIZES and `more` is refused with a message that holds `text`. */
+static void refuses(const char *family, const char *more, const char *text)
+{
+    mq_arch arch;
+    char config[2048];
+    snprintf(config, sizeof config, "{\"model_type\": \"%s\", " SIZES "%s%s}", family,
+             more[0] ? ", " : "", more);
+    assert_int_equal(parse(family, config, &arch), MQ_E_INPUT);
+    if (!strstr(mq_message(), text)) fail_msg("\"%s\" lacks \"%s\"", mq_message(), text);
+}
+
+static void accepts(const char *family, const char *more, mq_arch *arch)
+{
+    char config[2048];
+    snprintf(config, sizeof config, "{\"model_type\": \"%s\", " SIZES "%s%s}", family,
+             more[0] ? ", " : "", more);
+    if (parse(family, config, arch) != MQ_OK) fail_msg("%s", mq_message());
+}
+
+static void test_llama_defaults(void **state)
+{
+    (void)state;
+    mq_arch a;
+    assert_int_equal(parse("llama",
+                           "{\"model_type\": \"llama\", \"hidden_size\": 64, "
+                           "\"intermediate_size\": 96, \"num_hidden_layers\": 3, "
+                           "\"vocab_size\": 100, \"num_attention_heads\": 4}",
+                           &a),
+                     MQ_OK);
+    assert_string_equal(a.family, "llama");
+    assert_string_equal(a.model_type, "llama");
+    assert_int_equal(a.n_kv_heads, 4);
+    assert_int_equal(a.head_dim, 16);
+    assert_int_equal(a.max_position, 0);
+    assert_true(a.norm == MQ_NORM_RMS && a.norm_eps == 1e-6);
+    assert_true(a.rope_theta == 10000 && a.rope_scaling == MQ_ROPE_PLAIN);
+    assert_true(a.activation == MQ_SILU && !a.rope_interleaved);
+    assert_true(!a.tied && !a.parallel_block && a.qk_norm == MQ_QK_NONE);
+    assert_true(a.logit_scale == 1 && a.embed_scale == 1 && a.attention_scale == 0.25);
+    assert_true(a.window == 0 && !a.gptq);
+    for (int l = 0; l < MQ_N_LINEARS; l++) assert_false(a.has_bias[l]);
+}
+
+static void test_llama_switches(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama",
+            "\"tie_word_embeddings\": true, \"attention_bias\": true, \"mlp_bias\": true, "
+            "\"head_dim\": 32, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"gelu_pytorch_tanh\", "
+            "\"pretraining_tp\": 1, \"use_cache\": true, \"eos_token_id\": [1, 2]",
+            &a);
+    for (int l = 0; l < MQ_N_LINEARS; l++) assert_true(a.has_bias[l]);
+    assert_true(a.tied && a.head_dim == 32 && a.norm_eps == 1e-5);
+    assert_int_equal(a.activation, MQ_GELU_TANH);
+    assert_int_equal(a.max_position, 512);
+}
+
+static void test_null_is_absent(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama", "\"head_dim\": null, \"rope_scaling\": null, \"unheard_of\": null", &a);
+    assert_int_equal(a.head_dim, 16);
+}
+
+static void test_mistral_window(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("mistral", "", &a); /* transformers' default */
+    assert_int_equal(mq_arch_window(&a, 0), 4096);
+    accepts("mistral", "\"sliding_window\": null", &a); /* said to have none */
+    assert_int_equal(mq_arch_window(&a, 2), 0);
+    accepts("mistral", "\"sliding_window\": 48", &a);
+    assert_int_equal(mq_arch_window(&a, 0), 48);
+    refuses("mistral", "\"sliding_window\": -1", "sliding window of -1");
+}
+
+static void test_mistral_heads(void **state)
+{
+    (void)state;
+    mq_arch a;
+    const char *config = "{\"model_type\": \"mistral\", \"hidden_size\": 64, "
+                         "\"intermediate_size\": 96, \"num_hidden_layers\": 3, "
+                         "\"vocab_size\": 100, \"num_attention_heads\": 16%s}";
+    char text[512];
+    snprintf(text, sizeof text, config, "");
+    assert_int_equal(parse("mistral", text, &a), MQ_OK);
+    assert_int_equal(a.n_kv_heads, 8);
+    snprintf(text, sizeof text, config, ", \"num_key_value_heads\": null");
+    assert_int_equal(parse("mistral", text, &a), MQ_OK);
+    assert_int_equal(a.n_kv_heads, 16);
+}
+
+static void test_qwen2_window(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen2", "\"sliding_window\": 48, \"max_window_layers\": 1", &a);
+    assert_int_equal(mq_arch_window(&a, 2), 0); /* use_sliding_window is false by default */
+    accepts("qwen2",
+            "\"sliding_window\": 48, \"max_window_layers\": 1, \"use_sliding_window\": true", &a);
+    assert_int_equal(mq_arch_window(&a, 0), 0);
+    assert_int_equal(mq_arch_window(&a, 1), 48);
+    assert_int_equal(mq_arch_window(&a, 2), 48);
+}
+
+static void test_layer_types(void **state)
+{
+    (void)state;
+    mq_arch a;
+#define WINDOW "\"sliding_window\": 48, \"use_sliding_window\": true, \"layer_types\": "
+    accepts("qwen3", WINDOW "[\"full_attention\", \"full_attention\", \"sliding_attention\"]", &a);
+    assert_int_equal(mq_arch_window(&a, 1), 0);
+    assert_int_equal(mq_arch_window(&a, 2), 48);
+    accepts("qwen3", WINDOW "[\"full_attention\", \"full_attention\", \"full_attention\"]", &a);
+    assert_int_equal(mq_arch_window(&a, 2), 0);
+    refuses("qwen3", WINDOW "[\"sliding_attention\", \"full_attention\", \"full_attention\"]",
+            "block 1");
+    refuses("qwen3", WINDOW "[\"full_attention\", \"linear_attention\", \"full_attention\"]",
+            "linear_attention");
+    refuses("qwen3", WINDOW "[\"full_attention\"]", "each of 3 blocks");
+    refuses("qwen3", WINDOW "\"full_attention\"", "each of 3 blocks");
+    refuses("qwen3",
+            "\"sliding_window\": null, \"layer_types\": [\"full_attention\", \"full_attention\", "
+            "\"sliding_attention\"]",
+            "where a window is set");
+}
+
+static void test_qwen_features(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen2", "\"attention_bias\": false", &a); /* not a key of this family */
+    assert_true(a.has_bias[MQ_Q] && a.has_bias[MQ_K] && a.has_bias[MQ_V]);
+    assert_true(!a.has_bias[MQ_O] && !a.has_bias[MQ_GATE] && !a.has_bias[MQ_DOWN]);
+    assert_int_equal(a.head_dim, 16);
+    accepts("qwen3", "", &a);
+    assert_int_equal(a.head_dim, 128);
+    assert_true(a.qk_norm == MQ_QK_HEAD_SHARED && a.qk_norm_kind == MQ_NORM_RMS);
+    assert_string_equal(a.q_norm, "model.layers.{i}.self_attn.q_norm.weight");
+}
+
+static void test_cohere(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("cohere", "\"rope_theta\": 8000000.0, \"model_max_length\": 131072", &a);
+    assert_true(a.parallel_block && a.rope_interleaved && a.tied);
+    assert_true(a.norm == MQ_NORM_LAYER && a.norm_eps == 1e-5 && a.logit_scale == 0.0625);
+    assert_true(a.qk_norm == MQ_QK_NONE && a.q_norm[0] == '\0' && a.mlp_norm[0] == '\0');
+    accepts("cohere",
+            "\"rope_theta\": 75000000.0, \"use_qk_norm\": true, \"logit_scale\": 0.8333, "
+            "\"tie_word_embeddings\": false",
+            &a);
+    assert_true(a.qk_norm == MQ_QK_PER_HEAD && a.qk_norm_kind == MQ_NORM_LAYER && !a.tied);
+    assert_true(a.logit_scale == 0.8333 && a.rope_theta == 75e6);
+    refuses("cohere", "", "rope_theta"); /* versions of transformers differ in the default */
+    refuses("cohere", "\"rope_theta\": 1e4, \"use_qk_norm\": 1", "use_qk_norm");
+}
+
+/* The styles of transformers 4 and 5 give the same arch. */
+static void test_rope_styles(void **state)
+{
+    (void)state;
+    mq_arch old, new;
+#define LLAMA3                                                               \
+    "\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, " \
+    "\"original_max_position_embeddings\": 64"
+    accepts("llama",
+            "\"rope_theta\": 5000.0, \"torch_dtype\": \"bfloat16\", "
+            "\"rope_scaling\": {\"rope_type\": \"llama3\", " LLAMA3 "}",
+            &old);
+    accepts("llama",
+            "\"dtype\": \"bfloat16\", \"rope_parameters\": {\"rope_type\": \"llama3\", "
+            "\"rope_theta\": 5000.0, " LLAMA3 "}",
+            &new);
+    assert_memory_equal(&old, &new, sizeof old);
+    assert_true(old.rope_scaling == MQ_ROPE_LLAMA3 && old.rope_theta == 5000);
+    assert_true(old.rope_factor == 8 && old.rope_low_freq == 1 && old.rope_high_freq == 4);
+    assert_int_equal(old.rope_original_positions, 64);
+    accepts("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}", &old);
+    accepts("llama", "\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 4.0}", &new);
+    assert_memory_equal(&old, &new, sizeof old);
+    assert_true(old.rope_scaling == MQ_ROPE_LINEAR && old.rope_factor == 4);
+    assert_true(old.rope_theta == 10000);
+    accepts("llama",
+            "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, "
+            "\"low_freq_factor\": 1, \"high_freq_factor\": 4}",
+            &old);
+    assert_int_equal(old.rope_original_positions, 512); /* max_position_embeddings */
+}
+
+static void test_bad_rope(void **state)
+{
+    (void)state;
+    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4}", "\"yarn\"");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4}", "dynamic");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"linear\"}", "factor");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": -1}", "factor -1");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4, \"beta\": 3}",
+            "\"beta\"");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"default\", \"factor\": 4}", "\"factor\"");
+    refuses("llama",
+            "\"rope_scaling\": {\"type\": \"linear\", \"rope_type\": \"llama3\", \"factor\": 4}",
+            "rope_type");
+    refuses("llama", "\"rope_scaling\": \"linear\"", "must be an object");
+    refuses("llama",
+            "\"rope_scaling\": {\"type\": \"default\"}, "
+            "\"rope_parameters\": {\"rope_type\": \"default\"}",
+            "both");
+    refuses("llama", "\"rope_theta\": 1e4, \"rope_parameters\": {\"rope_theta\": 1e5}",
+            "rope_theta");
+    refuses("llama", "\"rope_theta\": 0", "positive");
+    refuses("llama", "\"rope_theta\": \"big\"", "must be a finite number");
+    refuses("llama", "\"partial_rotary_factor\": 0.5", "partial_rotary_factor");
+    refuses("llama",
+            "\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}",
+            "partial_rotary_factor");
+    refuses("llama",
+            "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
+            "\"high_freq_factor\": 4}",
+            "low < high");
+    refuses("llama", "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}",
+            "full_attention");
+}
+
+static void test_unknown_keys(void **state)
+{
+    (void)state;
+    mq_arch a;
+    refuses("llama", "\"clip_qkv\": 8.0", "\"clip_qkv\"");
+    refuses("llama", "\"clip_qkv\": 8.0", "ignored_keys");
+    refuses("llama", "\"attn_kind\": \"linear\"", "\"attn_kind\"");
+    refuses("llama", "\"experts\": {\"n\": 8}", "\"experts\"");
+    refuses("llama", "\"pretraining_tp\": 2", "\"pretraining_tp\" is 2");
+    refuses("llama", "\"is_encoder_decoder\": true", "is_encoder_decoder");
+    /* switched off */
+    accepts("llama",
+            "\"clip_qkv\": 0, \"a\": false, \"b\": null, \"c\": \"\", \"d\": [], \"e\": {}", &a);
+    /* A key of another family is unknown to this one. */
+    refuses("llama", "\"use_qk_norm\": true", "use_qk_norm");
+    refuses("mistral", "\"attention_bias\": true", "attention_bias");
+    refuses("llama", "\"sliding_window\": 128", "sliding_window");
+}
+
+static void test_bad_sizes(void **state)
+{
+    (void)state;
+    mq_arch a;
+    refuses("llama", "\"head_dim\": 0", "head_dim = 0");
+    refuses("llama", "\"head_dim\": 15", "odd");
+    refuses("llama", "\"head_dim\": 16.5", "must be an integer");
+    refuses("llama", "\"head_dim\": 4294967296", "out of range");
+    refuses("llama", "\"head_dim\": \"hidden\"", "must be an integer");
+    refuses("llama", "\"hidden_act\": \"relu\"", "\"relu\"; this version knows silu");
+    refuses("llama", "\"hidden_act\": 3", "hidden_act");
+    refuses("llama", "\"tie_word_embeddings\": \"no\"", "must be true or false");
+    refuses("llama", "\"rms_norm_eps\": -1e-6", "epsilon");
+    assert_int_equal(parse("llama",
+                           "{\"model_type\": \"llama\", \"hidden_size\": 64, "
+                           "\"intermediate_size\": 96, \"num_hidden_layers\": 3, "
+                           "\"vocab_size\": 100, \"num_attention_heads\": 6}",
+                           &a),
+                     MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "64 / 6"));
+    assert_int_equal(parse("llama",
+                           "{\"model_type\": \"llama\", \"hidden_size\": 64, "
+                           "\"intermediate_size\": 96, \"num_hidden_layers\": 3, "
+                           "\"vocab_size\": 100, \"num_attention_heads\": 4, "
+                           "\"num_key_value_heads\": 3}",
+                           &a),
+                     MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "evenly"));
+    assert_int_equal(parse("llama", "{\"model_type\": \"llama\", \"hidden_size\": 64}", &a),
+                     MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "num_hidden_layers"));
+}
+
+static void test_bad_texts(void **state)
+{
+    (void)state;
+    mq_arch a;
+    assert_int_equal(parse("llama", "{\"model_type\": ", &a), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "M/config.json: not valid JSON"));
+    assert_int_equal(parse("llama", "[1]", &a), MQ_E_INPUT);
+    assert_int_equal(parse("llama", "{}", &a), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "model_type"));
+}
+
+static void test_quantised(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama", "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}", &a);
+    assert_true(a.gptq && a.gptq_zero_offset == 1);
+    accepts("llama",
+            "\"quantization_config\": {\"quant_method\": \"gptq\", "
+            "\"checkpoint_format\": \"gptq_v2\"}",
+            &a);
+    assert_true(a.gptq && a.gptq_zero_offset == 0);
+    refuses("llama", "\"quantization_config\": {\"quant_method\": \"awq\"}", "\"awq\"");
+    refuses("llama", "\"quantization_config\": {\"bits\": 4}", "quant_method");
+    refuses("llama",
+            "\"quantization_config\": {\"quant_method\": \"gptq\", "
+            "\"checkpoint_format\": \"marlin\"}",
+            "marlin");
+}
+
+/* Descriptors that say too little or something unknown: edits of Llama's. */
+static void test_bad_descriptors(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *message;
+    } edits[] = {
+        {"\"logit_scale\": 1.0", "\"lgoit_scale\": 1.0", "lgoit_scale"},
+        {"\"logit_scale\": 1.0,", "", "logit_scale"},
+        {"\"norm\": \"rms\"", "\"norm\": \"batch\"", "batch"},
+        {"\"gate\": {\"key\"", "\"gatte\": {\"key\"", "\"gate\""},
+        {"model.layers.{i}.mlp.up_proj", "model.layers.mlp.up_proj", "\"up\""},
+        {"model.norm.weight", "model.{i}.norm.weight", "final_norm"},
+        {"hidden / n_heads", "hidden / fingers", "quotient"},
+        {"\"family\"", "\"tribe\"", "family"},
+    };
+    const char *config = "{\"model_type\": \"llama\", " SIZES "}";
+    char *text = read_data("llama"), *common = read_data("common");
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        char edited[8192];
+        mq_arch a;
+        const char *at = strstr(text, edits[i].from);
+        assert_non_null(at);
+        snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, edits[i].to,
+                 at + strlen(edits[i].from));
+        assert_int_equal(mq_arch_parse(config, "c", edited, common, &a), MQ_E_INPUT);
+        if (!strstr(mq_message(), edits[i].message)) {
+            fail_msg("edit %zu: \"%s\" lacks \"%s\"", i, mq_message(), edits[i].message);
+        }
+    }
+    mq_free(&text);
+    mq_free(&common);
+}
+
+static void test_names_and_shapes(void **state)
+{
+    (void)state;
+    mq_arch a;
+    char name[64];
+    int64_t n_out = 0, n_in = 0;
+    accepts("llama", "\"head_dim\": 24", &a);
+    mq_arch_linear_name(&a, MQ_DOWN, 12, name, sizeof name);
+    assert_string_equal(name, "model.layers.12.mlp.down_proj");
+    mq_arch_name("a.{i}", 3, name, sizeof name);
+    assert_string_equal(name, "a.3");
+    mq_arch_name("lm_head.weight", 3, name, sizeof name);
+    assert_string_equal(name, "lm_head.weight");
+    mq_arch_name("model.layers.{i}.x", 1234567, name, 16); /* cut, with its end marked */
+    assert_string_equal(name, "model.layers.12");
+    static const int64_t expected[MQ_N_LINEARS][2] = {{96, 64}, {48, 64}, {48, 64}, {64, 96},
+                                                      {96, 64}, {96, 64}, {64, 96}};
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        mq_arch_linear_shape(&a, (mq_linear_id)l, &n_out, &n_in);
+        assert_int_equal(n_out, expected[l][0]);
+        assert_int_equal(n_in, expected[l][1]);
+    }
+}
+
+/* Every linear hangs on exactly one tap, whose width is the linear's n_in. */
+static void check_taps(const mq_arch *a, const char *expected)
+{
+    mq_tap_id taps[MQ_N_TAPS];
+    mq_linear_id linears[MQ_N_LINEARS];
+    char text[256] = "";
+    int seen = 0, n_taps = mq_arch_taps(a, taps);
+    for (int t = 0; t < n_taps; t++) {
+        int n = mq_arch_tap_linears(a, taps[t], linears);
+        strcat(text, mq_tap_name(taps[t]));
+        for (int i = 0; i < n; i++) {
+            int64_t n_out = 0, n_in = 0;
+            mq_arch_linear_shape(a, linears[i], &n_out, &n_in);
+            assert_int_equal(n_in, mq_arch_tap_width(a, taps[t]));
+            strcat(strcat(text, i ? "," : ":"), mq_linear_name(linears[i]));
+            seen++;
+        }
+        strcat(text, " ");
+    }
+    assert_int_equal(seen, MQ_N_LINEARS);
+    assert_string_equal(text, expected);
+}
+
+static void test_taps(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen3", "", &a);
+    check_taps(&a, "attn_in:q,k,v attn_out:o mlp_in:gate,up mlp_mid:down ");
+    accepts("cohere", "\"rope_theta\": 1e6", &a);
+    check_taps(&a, "attn_in:q,k,v,gate,up attn_out:o mlp_mid:down ");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_llama_defaults),   cmocka_unit_test(test_llama_switches),
+        cmocka_unit_test(test_null_is_absent),   cmocka_unit_test(test_mistral_window),
+        cmocka_unit_test(test_mistral_heads),    cmocka_unit_test(test_qwen2_window),
+        cmocka_unit_test(test_layer_types),      cmocka_unit_test(test_qwen_features),
+        cmocka_unit_test(test_cohere),           cmocka_unit_test(test_rope_styles),
+        cmocka_unit_test(test_bad_rope),         cmocka_unit_test(test_unknown_keys),
+        cmocka_unit_test(test_bad_sizes),        cmocka_unit_test(test_bad_texts),
+        cmocka_unit_test(test_quantised),        cmocka_unit_test(test_bad_descriptors),
+        cmocka_unit_test(test_names_and_shapes), cmocka_unit_test(test_taps),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
