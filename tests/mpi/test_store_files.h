@@ -58,6 +58,15 @@ static inline void remove_one(const char *path)
     if (unlink(path) != 0) rmdir(path);
 }
 
+/** How many names there are once every rank is done. Collective. */
+static inline int folder_count(void)
+{
+    MPI_Barrier(MPI_COMM_WORLD);
+    int n = folder_names(NULL);
+    MPI_Barrier(MPI_COMM_WORLD);
+    return n;
+}
+
 /** Empties the folder. Collective. */
 static inline void folder_empty(void)
 {
