@@ -60,9 +60,9 @@ static mq_status reserve_weakly(room *r, const mq_shard *shard, int fd)
         return no_room(r, shard, mq_errno_text(errno));
     }
     if (!r->warned) {
-        mq_warn("%s: this file system cannot reserve space; %" PRIu64 " bytes are needed, %" PRIu64
-                " are free now, but that is no guarantee",
-                r->folder, r->needed, r->free);
+        mq_warn("%s: this file system cannot reserve space; the output needs %" PRIu64
+                " bytes, and nothing guarantees that it will find them",
+                r->folder, r->needed);
     }
     r->warned = true;
     return MQ_OK;

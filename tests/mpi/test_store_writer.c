@@ -2,12 +2,14 @@
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "par/collectives.h"
 #include "store/folder.h"
 #include "store/writer.h"
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
@@ -365,6 +367,76 @@ static void test_write_that_fails(void)
     CHECK(folder_count() == 0);
 }
 
+/* A file system of its own inside the test folder; false, with a word, where mounting is not
+ * allowed. Collective. */
+static bool mount_folder(const char *type, const char *options)
+{
+    int mounted = 0;
+    if (harness.rank == 0) {
+        mounted = mkdir(in_folder("mnt"), 0777) == 0 &&
+                  mount("none", in_folder("mnt"), type, 0, options) == 0;
+        if (!mounted) printf("skip %s: cannot mount\n", type);
+    }
+    MPI_Bcast(&mounted, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    return mounted != 0;
+}
+
+static void unmount_folder(void)
+{
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (harness.rank == 0) CHECK(umount(in_folder("mnt")) == 0);
+    folder_empty();
+}
+
+/* Disks that are too small, and full: nothing is left but what was there. */
+static void test_disk_without_room(void)
+{
+    mq_writer *w = NULL;
+    char junk[4096] = "";
+    if (mount_folder("tmpfs", "size=8k")) {
+        mq_status status = mq_writer_create(comm, in_folder("mnt"), tensors, N, 1 << 20, &w);
+        check_failure(status, MQ_E_IO, "too little is free");
+        CHECK(strstr(mq_message(), "8192 were free") != NULL);
+        if (harness.rank == 0) {
+            int fd = open(in_folder("mnt/other"), O_WRONLY | O_CREAT, 0600);
+            while (write(fd, junk, sizeof junk) > 0) {
+            }
+            close(fd);
+        }
+        status = mq_writer_create(comm, in_folder("mnt"), tensors, N, 1 << 20, &w);
+        check_failure(status, MQ_E_IO, "No space left on device");
+        CHECK(!has_file("mnt/model.safetensors.part") && w == NULL);
+        unmount_folder();
+    }
+    CHECK(test_folder[0] != '\0');
+    folder_empty();
+}
+
+/* ramfs knows no fallocate: a warning, and the same bytes. */
+static void test_disk_that_cannot_reserve(void)
+{
+    int before = mq_warning_count();
+    if (mount_folder("ramfs", NULL)) {
+        char *path = strdup(in_folder("mnt"));
+        write_all(comm, path, 3000, 41);
+        write_all(comm, test_folder, 3000, 42);
+        size_t n = 0, m = 0;
+        char *x = get_file("mnt/model-00002-of-00005.safetensors", &n);
+        char *y = get_file("model-00002-of-00005.safetensors", &m);
+        CHECK(x && y && n == m && memcmp(x, y, n) == 0);
+        if (harness.rank == 0) {
+            CHECK(mq_warning_count() == before + 1);
+            CHECK(strstr(mq_warning(before), "cannot reserve space") != NULL);
+        }
+        free(x);
+        free(y);
+        free(path);
+        unmount_folder();
+    }
+    CHECK(mq_warning_count() <= before + 1);
+    folder_empty();
+}
+
 static void test_ranges_that_are_not_there(void)
 {
     mq_writer *w = NULL;
@@ -533,6 +605,8 @@ int main(int argc, char **argv)
     RUN(test_folders_that_cannot_hold_it);
     RUN(test_reservation_that_fails);
     RUN(test_write_that_fails);
+    RUN(test_disk_without_room);
+    RUN(test_disk_that_cannot_reserve);
     RUN(test_ranges_that_are_not_there);
     RUN(test_missing_and_double_pieces);
     RUN(test_storage_that_changes_bytes);
