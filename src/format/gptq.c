@@ -35,8 +35,7 @@ static int words_of_unit(int bits)
     return bits == 3 ? 3 : 1;
 }
 
-/* ---- packing ----------------------------------------------------------------------------------
- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are little-endian");
 
@@ -151,8 +150,7 @@ void mq_gptq_g_idx(int64_t n_in, int64_t group, int32_t *out)
     for (int64_t k = 0; k < n_in; k++) out[k] = (int32_t)(k / group);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 mq_status mq_gptq_bits(int64_t qweight_rows, int64_t n_in, const char *name, int *bits)
 {

@@ -107,8 +107,7 @@ static mq_status folder_from_bytes(mq_folder *f)
     return MQ_OK;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* Rank 0's bytes to every rank. */
 static mq_status share_bytes(const mq_comm *comm, mq_folder *f, int64_t n)
@@ -168,8 +167,7 @@ const mq_tensor *mq_folder_find(const mq_folder *folder, const char *name)
     return mq_tensor_find(folder->tensor, folder->n_tensors, name);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static mq_status read_at(mq_folder *f, const char *file, const mq_tensor *t, uint64_t begin,
                          size_t bytes, void *dst)

@@ -33,8 +33,7 @@ static bool is_plain_name(const char *name)
            strchr(name, '/') == NULL;
 }
 
-/* ---- the index --------------------------------------------------------------------------------
- */
+/* ---- the index ------------------------------------------------------------------------------- */
 
 static int compare_mapped_tensor(const void *a, const void *b)
 {
@@ -99,8 +98,7 @@ static mq_status list_shards(const mapped *map, int64_t n, const char *path, mq_
     return status;
 }
 
-/* ---- shards -----------------------------------------------------------------------------------
- */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static mq_status read_headers(const char *path, mq_folder_scan *out)
 {
@@ -175,8 +173,7 @@ static mq_status match_map(const char *path, const mapped *map, int64_t n,
     return MQ_OK;
 }
 
-/* ---- the folder -------------------------------------------------------------------------------
- */
+/* ---- the folder ------------------------------------------------------------------------------ */
 
 static mq_status scan_sharded(const char *path, const char *index_path, const char *text,
                               mq_folder_scan *out)

@@ -18,8 +18,7 @@ struct mq_h5 {
     char *path;
 };
 
-/* ---- the file ---------------------------------------------------------------------------------
- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 /* Without the lock that HDF5 takes also for reading: network file systems often refuse it. */
 static hid_t open_unlocked(const char *path)
@@ -78,8 +77,7 @@ void mq_h5_close(mq_h5 **file)
     mq_free(file);
 }
 
-/* ---- attributes -------------------------------------------------------------------------------
- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 /* An attribute of one value, open. */
 typedef struct attribute {
@@ -213,8 +211,7 @@ _Bool mq_h5_has_attribute(mq_h5 *file, const char *name)
     return H5Aexists(file->file, name) > 0;
 }
 
-/* ---- datasets ---------------------------------------------------------------------------------
- */
+/* ---- datasets -------------------------------------------------------------------------------- */
 
 /* A one-dimensional integer dataset, open. */
 typedef struct dataset {

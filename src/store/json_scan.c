@@ -68,8 +68,7 @@ mq_status mq_scan_colon(mq_scan *scan)
     return MQ_OK;
 }
 
-/* ---- strings ----------------------------------------------------------------------------------
- */
+/* ---- strings --------------------------------------------------------------------------------- */
 
 static bool in_range(unsigned char c, unsigned char lowest, unsigned char highest)
 {
@@ -202,8 +201,7 @@ mq_status mq_scan_string(mq_scan *scan, char *dst, size_t *length)
     return MQ_OK;
 }
 
-/* ---- numbers and other values -----------------------------------------------------------------
- */
+/* ---- numbers and other values ---------------------------------------------------------------- */
 
 /* Passes over digits, at least one. */
 static mq_status digits(mq_scan *scan)

@@ -25,8 +25,7 @@ typedef struct parse {
     bool seen_metadata;
 } parse;
 
-/* ---- grammar ----------------------------------------------------------------------------------
- */
+/* ---- grammar --------------------------------------------------------------------------------- */
 
 static mq_status metadata(parse *p)
 {
@@ -158,8 +157,7 @@ static mq_status whole_text(parse *p)
     return MQ_OK;
 }
 
-/* ---- order and layout -------------------------------------------------------------------------
- */
+/* ---- order and layout ------------------------------------------------------------------------ */
 
 /* By name, then by place in the text (both point into the same array). */
 static int compare_names(const void *a, const void *b)
@@ -275,8 +273,7 @@ mq_status mq_header_scan(const char *path, const char *text, size_t length, uint
     return status;
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static mq_status read_length_word(int fd, const char *path, uint64_t file_bytes, uint64_t *n)
 {
@@ -338,8 +335,7 @@ void mq_header_clear(mq_header *header)
     memset(header, 0, sizeof *header);
 }
 
-/* ---- lookups ----------------------------------------------------------------------------------
- */
+/* ---- lookups --------------------------------------------------------------------------------- */
 
 static int compare_name_with_tensor(const void *name, const void *tensor)
 {

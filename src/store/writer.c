@@ -12,8 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- life -------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void free_writer(mq_writer **writer)
 {
@@ -86,8 +85,7 @@ void mq_writer_destroy(mq_writer **writer)
     free_writer(writer);
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static mq_status file_check(int code, const char *path, const char *what)
 {
@@ -193,8 +191,7 @@ mq_status mq_writer_put(mq_writer *writer, const char *name, uint64_t begin, con
     return keep_piece(writer, &piece);
 }
 
-/* ---- questions --------------------------------------------------------------------------------
- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 int64_t mq_writer_count(const mq_writer *writer)
 {

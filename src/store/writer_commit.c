@@ -20,8 +20,7 @@ typedef struct record {
     int64_t n;
 } record;
 
-/* ---- closing ----------------------------------------------------------------------------------
- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 static mq_status sync_shard(mq_shard *shard)
 {
@@ -50,8 +49,7 @@ static mq_status sync_all(mq_writer *w)
     return first;
 }
 
-/* ---- the record of pieces ---------------------------------------------------------------------
- */
+/* ---- the record of pieces -------------------------------------------------------------------- */
 
 static int compare_pieces(const void *a, const void *b)
 {
@@ -108,8 +106,7 @@ static mq_status check_cover(const mq_writer *w, const record *all)
     return MQ_OK;
 }
 
-/* ---- reading back -----------------------------------------------------------------------------
- */
+/* ---- reading back ---------------------------------------------------------------------------- */
 
 /* What one rank needs to read back its share. */
 typedef struct reading {
@@ -254,8 +251,7 @@ static mq_status share_checksums(const mq_writer *w)
     return mq_sum_i64(w->comm, (int64_t *)w->checksum, w->n_slots);
 }
 
-/* ---- commit -----------------------------------------------------------------------------------
- */
+/* ---- commit ---------------------------------------------------------------------------------- */
 
 mq_status mq_writer_commit(mq_writer *writer)
 {

@@ -36,14 +36,13 @@ static uint64_t bytes_free(const char *folder)
     return statvfs(folder, &s) == 0 ? (uint64_t)s.f_bavail * (uint64_t)s.f_frsize : 0;
 }
 
-/* ---- creating ---------------------------------------------------------------------------------
- */
+/* ---- creating -------------------------------------------------------------------------------- */
 
-/* Disk space as the reservation finds it. */
+/* Disk space before the first file is reserved. */
 typedef struct room {
     const char *folder;
-    uint64_t needed, free; /* by all files together, before the first is reserved */
-    bool weak;             /* the file system cannot reserve */
+    uint64_t needed, free; /* by all files together; 0 when the file system does not tell */
+    bool warned;           /* that the file system cannot reserve */
 } room;
 
 static mq_status no_room(const room *r, const mq_shard *shard, const char *why)
@@ -54,19 +53,18 @@ static mq_status no_room(const room *r, const mq_shard *shard, const char *why)
                    shard->part, file_bytes(shard), why, r->needed, r->free);
 }
 
-/* Where the file system cannot reserve: a look at what is free, and a file of the right length. */
+/* Where the file system cannot reserve: a file of the right length, which promises nothing. */
 static mq_status reserve_weakly(room *r, const mq_shard *shard, int fd)
 {
-    if (r->free < r->needed) return no_room(r, shard, "statvfs");
     if (ftruncate(fd, (off_t)file_bytes(shard)) != 0) {
         return no_room(r, shard, mq_errno_text(errno));
     }
-    if (!r->weak) {
-        mq_warn("%s: this file system cannot reserve space; %" PRIu64 " bytes are needed, %" PRIu64
-                " are free now, but that is no guarantee",
-                r->folder, r->needed, r->free);
+    if (!r->warned) {
+        mq_warn("%s: this file system cannot reserve space; the output needs %" PRIu64
+                " bytes, and nothing guarantees that it will find them",
+                r->folder, r->needed);
     }
-    r->weak = true;
+    r->warned = true;
     return MQ_OK;
 }
 
@@ -123,9 +121,18 @@ static mq_status create_file(room *r, const mq_shard *shard)
     return status;
 }
 
+void mq_writer_remove_files(const mq_writer *w)
+{
+    for (int32_t s = 0; s < w->n_shards; s++) unlink(w->shard[s].part);
+}
+
+/* What an interrupted run left behind goes first, then what is free is looked at: fallocate would
+ * fill the disk up to its last byte, under everybody's feet, before it failed. */
 mq_status mq_writer_create_files(const mq_writer *w)
 {
+    mq_writer_remove_files(w);
     room r = {w->folder, all_files_bytes(w), bytes_free(w->folder), false};
+    if (r.free > 0 && r.free < r.needed) return no_room(&r, &w->shard[0], "too little is free");
     for (int32_t s = 0; s < w->n_shards; s++) {
         mq_status status = create_file(&r, &w->shard[s]);
         if (status == MQ_OK) continue;
@@ -135,13 +142,7 @@ mq_status mq_writer_create_files(const mq_writer *w)
     return MQ_OK;
 }
 
-void mq_writer_remove_files(const mq_writer *w)
-{
-    for (int32_t s = 0; s < w->n_shards; s++) unlink(w->shard[s].part);
-}
-
-/* ---- publishing -------------------------------------------------------------------------------
- */
+/* ---- publishing ------------------------------------------------------------------------------ */
 
 static mq_status fill_index(const mq_writer *w, cJSON *index)
 {

@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- slots ------------------------------------------------------------------------------------
- */
+/* ---- slots ----------------------------------------------------------------------------------- */
 
 static mq_status tensor_bytes(const mq_out_tensor *t, uint64_t *bytes)
 {
@@ -107,8 +106,7 @@ static mq_status index_names(mq_writer *w)
     return MQ_OK;
 }
 
-/* ---- headers ----------------------------------------------------------------------------------
- */
+/* ---- headers --------------------------------------------------------------------------------- */
 
 /* base NULL: only counts. */
 typedef struct sink {
@@ -204,8 +202,7 @@ static mq_status check_header(const mq_shard *shard, size_t length)
     return status;
 }
 
-/* ---- shards -----------------------------------------------------------------------------------
- */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static mq_status name_shard(const mq_writer *w, int32_t number, mq_shard *shard)
 {
