@@ -64,7 +64,9 @@ typedef struct fused {
 } fused;
 
 static const fused groups[] = {
-    {MQ_Q, MQ_V, "qkv_proj"}, {MQ_O, MQ_O, NULL}, {MQ_GATE, MQ_UP, "gate_up_proj"},
+    {MQ_Q, MQ_V, "qkv_proj"},
+    {MQ_O, MQ_O, NULL},
+    {MQ_GATE, MQ_UP, "gate_up_proj"},
     {MQ_DOWN, MQ_DOWN, NULL},
 };
 
