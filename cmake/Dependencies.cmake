@@ -2,12 +2,7 @@
 find_package(MPI REQUIRED COMPONENTS C)
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(cjson REQUIRED IMPORTED_TARGET libcjson)
-pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
-pkg_check_modules(crypto REQUIRED IMPORTED_TARGET libcrypto)
-pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)
-pkg_search_module(scalapack REQUIRED IMPORTED_TARGET scalapack-openmpi scalapack)
-pkg_search_module(hdf5 REQUIRED IMPORTED_TARGET hdf5-openmpi hdf5-mpi)
+include(cmake/Libraries.cmake)
 
 add_library(mq_dependencies INTERFACE)
 target_link_libraries(mq_dependencies INTERFACE
@@ -23,3 +18,5 @@ if(MQ_WITH_DNNL)
   target_link_libraries(mq_dependencies INTERFACE ${MQ_DNNL_LIBRARY} ${MQ_GOMP_LIBRARY})
   target_compile_definitions(mq_dependencies INTERFACE MQ_WITH_DNNL)
 endif()
+target_compile_definitions(mq_dependencies INTERFACE
+  MQ_SCALAPACK_VERSION="${scalapack_VERSION}")

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/parallel.h"
 #include "ops/gemm.h"
+#include "ops/ops.h"
 #include "par/collectives.h"
 #include "par/ordered_sum.h"
 
@@ -11,8 +12,7 @@
 #include <inttypes.h>
 #include <math.h>
 
-/* Slot 4 of the thread scratch: the ones from MQ_OPS_FIRST_SCRATCH on belong to ops. */
-enum { PANEL = 512, SCRATCH_SLOT = 4 };
+enum { PANEL = 512, SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
 
 static int64_t row_start(int64_t n, int64_t i)
 {

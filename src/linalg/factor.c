@@ -148,8 +148,13 @@ static mq_status factor(mq_factor *f, int64_t *order)
     Cfree_blacs_system_handle(handle);
     if (status != MQ_OK) return status;
     if (info < 0) return mq_fail(MQ_E_INTERNAL, "pdpotrf gave info = %d", info);
-    if (info > 0) *order = info;
-    return info > 0 ? MQ_E_NOT_PD : MQ_OK;
+    if (info == 0) return MQ_OK;
+    *order = info;
+    return mq_fail(MQ_E_NOT_PD,
+                   "the leading minor of order %d of %" PRId64
+                   " (last processed column first) is not positive definite: raise the damping or "
+                   "calibrate with more tokens",
+                   info, f->n);
 }
 
 static mq_status share_diagonal(mq_factor *f)
@@ -169,23 +174,13 @@ static mq_status fill_and_factor(mq_factor *f, mq_row_source source, void *conte
     if (status == MQ_OK && f->process >= 0) status = fill(f, source, context);
     status = mq_agree(f->comm, status);
     if (status != MQ_OK) return status;
-    int64_t failed_at = 0;
-    if (f->process >= 0) status = factor(f, &failed_at);
-    if (status == MQ_E_NOT_PD) mq_fail(status, "%s", "leading minor not positive definite");
+    if (f->process >= 0) status = factor(f, order);
     status = mq_agree(f->comm, status);
     if (status == MQ_E_NOT_PD) {
-        status = mq_highest_i64(f->comm, &failed_at, 1);
-        *order = failed_at;
-        if (status == MQ_OK) {
-            status = mq_fail(MQ_E_NOT_PD,
-                             "the leading minor of order %" PRId64 " of %" PRId64
-                             " (last processed column first) is not positive definite: raise the "
-                             "damping or calibrate with more tokens",
-                             failed_at, f->n);
-        }
+        mq_status shared = mq_highest_i64(f->comm, order, 1); /* the others hold 0 */
+        return shared == MQ_OK ? status : shared;
     }
-    if (status == MQ_OK) status = mq_agree(f->comm, share_diagonal(f));
-    return status;
+    return status == MQ_OK ? mq_agree(f->comm, share_diagonal(f)) : status;
 }
 
 mq_status mq_factor_create(const mq_comm *comm, int64_t n, bool distributed, int root,

@@ -7,13 +7,13 @@
 /* y = act(gate) * up, through pieces of rows in f32 on the stack. */
 enum { ROWS_PER_TASK = 64, PIECE = 512 };
 
-static MQ_CLONES void gate_silu(const float *restrict gate, float *restrict up, int64_t n)
+static MQ_CLONES void vec_gate_silu(const float *restrict gate, float *restrict up, int64_t n)
 {
     for (int64_t j = 0; j < n; j++) up[j] = gate[j] * mq_sigmoidf(gate[j]) * up[j];
 }
 
 /* 0.5 x (1 + tanh(u)) is x / (1 + exp(-2u)), which loses nothing for negative x. */
-static MQ_CLONES void gate_gelu_tanh(const float *restrict gate, float *restrict up, int64_t n)
+static MQ_CLONES void vec_gate_gelu_tanh(const float *restrict gate, float *restrict up, int64_t n)
 {
     const float twice_root_2_over_pi = 0x1.988454p0f;
     for (int64_t j = 0; j < n; j++) {
@@ -22,7 +22,7 @@ static MQ_CLONES void gate_gelu_tanh(const float *restrict gate, float *restrict
     }
 }
 
-static MQ_CLONES void gate_gelu_erf(const float *restrict gate, float *restrict up, int64_t n)
+static MQ_CLONES void vec_gate_gelu_erf(const float *restrict gate, float *restrict up, int64_t n)
 {
     for (int64_t j = 0; j < n; j++) up[j] = gate[j] * mq_normal_cdf(gate[j]) * up[j];
 }
@@ -44,13 +44,13 @@ static void gate_row(const gated_job *job, int64_t t)
         mq_row_load(mq_at(job->up, t * job->ld_up + j, job->dtype), job->dtype, n, up);
         switch (job->kind) {
         case MQ_SILU:
-            gate_silu(gate, up, n);
+            vec_gate_silu(gate, up, n);
             break;
         case MQ_GELU_TANH:
-            gate_gelu_tanh(gate, up, n);
+            vec_gate_gelu_tanh(gate, up, n);
             break;
         case MQ_GELU_ERF:
-            gate_gelu_erf(gate, up, n);
+            vec_gate_gelu_erf(gate, up, n);
             break;
         }
         mq_row_store(up, n, mq_at_mut(job->y, t * job->d + j, job->dtype), job->dtype);

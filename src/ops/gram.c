@@ -59,12 +59,13 @@ mq_status mq_gram_panel(const void *x, mq_dtype dtype, int64_t n_tok, int64_t ld
 }
 
 /* sum[j] += x[j]^2. A f32 squared is exact in f64, so only the additions round. */
-static MQ_CLONES void add_squares_f32(const float *restrict x, int64_t n, double *restrict sum)
+static MQ_CLONES void vec_add_squares_f32(const float *restrict x, int64_t n, double *restrict sum)
 {
     for (int64_t j = 0; j < n; j++) sum[j] += (double)x[j] * (double)x[j];
 }
 
-static MQ_CLONES void add_squares_bf16(const uint16_t *restrict x, int64_t n, double *restrict sum)
+static MQ_CLONES void vec_add_squares_bf16(const uint16_t *restrict x, int64_t n,
+                                           double *restrict sum)
 {
     for (int64_t j = 0; j < n; j++) {
         double v = (double)mq_bf16_to_f32(x[j]);
@@ -87,9 +88,9 @@ static mq_status sumsq_task(void *context, int64_t i)
     for (int64_t t = 0; t < job->n_tok; t++) {
         const void *row = mq_at(job->x, t * job->n + j0, job->dtype);
         if (job->dtype == MQ_BF16) {
-            add_squares_bf16(row, n, sum);
+            vec_add_squares_bf16(row, n, sum);
         } else {
-            add_squares_f32(row, n, sum);
+            vec_add_squares_f32(row, n, sum);
         }
     }
     memcpy(job->out + j0, sum, (size_t)n * sizeof *sum);

@@ -1,4 +1,5 @@
 #include "ops/kernels.h"
+#include "ops/rows.h"
 #include "ops/vector.h"
 
 #include <math.h>
@@ -34,22 +35,8 @@ MQ_INLINE double exp_below_zero(double x)
     return x < -708.0 ? 0.0 : p * scale.f;
 }
 
-/* The largest of n > 0 values, NaN set aside; -inf when there is none. */
-static MQ_CLONES float largest(const float *x, int64_t n)
-{
-    float lane[4 * MQ_LANES], top = -INFINITY;
-    for (int l = 0; l < 4 * MQ_LANES; l++) lane[l] = -INFINITY;
-    int64_t j = 0;
-    for (; j + 4 * MQ_LANES <= n; j += 4 * MQ_LANES) {
-        for (int l = 0; l < 4 * MQ_LANES; l++) lane[l] = x[j + l] > lane[l] ? x[j + l] : lane[l];
-    }
-    for (; j < n; j++) top = x[j] > top ? x[j] : top;
-    for (int l = 0; l < 4 * MQ_LANES; l++) top = lane[l] > top ? lane[l] : top;
-    return top;
-}
-
 /* sum of exp(x - top) in 16 lanes. */
-static MQ_CLONES double exp_sum(const float *x, int64_t n, double top)
+static MQ_CLONES double vec_exp_sum(const float *x, int64_t n, double top)
 {
     double lane[MQ_LANES] = {0}, e[MQ_LANES], sum = 0;
     int64_t j = 0;
@@ -64,11 +51,11 @@ static MQ_CLONES double exp_sum(const float *x, int64_t n, double top)
 
 double mq_logsumexp(const float *x, int64_t n, int64_t *argmax)
 {
-    double top = (double)largest(x, n);
+    double top = (double)mq_row_largest(x, n);
     int64_t first = 0;
     while (first < n && (double)x[first] != top) first++;
     *argmax = first < n ? first : 0; /* all NaN */
-    if (!isinf(top)) return top + log(exp_sum(x, n, top));
+    if (!isinf(top)) return top + log(vec_exp_sum(x, n, top));
     /* +inf wins, and -inf everywhere is an empty sum; inf - inf must not be formed. */
     for (int64_t j = 0; j < n; j++) {
         if (isnan(x[j])) return NAN;

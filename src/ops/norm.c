@@ -28,7 +28,7 @@ MQ_INLINE void load_rest(mq_vec *v, const float *x, int64_t n)
     memcpy(v, x, (size_t)n * sizeof *x);
 }
 
-static MQ_CLONES float row_sum(const float *x, int64_t n)
+static MQ_CLONES float vec_row_sum(const float *x, int64_t n)
 {
     mq_vec sum = {0}, v;
     int64_t j = 0;
@@ -41,7 +41,7 @@ static MQ_CLONES float row_sum(const float *x, int64_t n)
     return sum_lanes(&sum);
 }
 
-static MQ_CLONES float row_square_sum(const float *x, int64_t n)
+static MQ_CLONES float vec_row_square_sum(const float *x, int64_t n)
 {
     mq_vec sum = {0}, v;
     int64_t j = 0;
@@ -54,21 +54,22 @@ static MQ_CLONES float row_square_sum(const float *x, int64_t n)
     return sum_lanes(&sum);
 }
 
-static MQ_CLONES void row_shift(float *x, int64_t n, float shift)
+static MQ_CLONES void vec_row_shift(float *x, int64_t n, float shift)
 {
     for (int64_t j = 0; j < n; j++) x[j] += shift;
 }
 
-static MQ_CLONES void row_scale(float *restrict x, int64_t n, float factor, const float *restrict w)
+static MQ_CLONES void vec_row_scale(float *restrict x, int64_t n, float factor,
+                                    const float *restrict w)
 {
     for (int64_t j = 0; j < n; j++) x[j] = x[j] * factor * w[j];
 }
 
 static void norm_row(mq_norm_kind kind, float *x, int64_t d, const float *w, float eps)
 {
-    if (kind == MQ_NORM_LAYER) row_shift(x, d, -(row_sum(x, d) / (float)d));
-    float mean_square = row_square_sum(x, d) / (float)d;
-    row_scale(x, d, 1.0f / sqrtf(mean_square + eps), w);
+    if (kind == MQ_NORM_LAYER) vec_row_shift(x, d, -(vec_row_sum(x, d) / (float)d));
+    float mean_square = vec_row_square_sum(x, d) / (float)d;
+    vec_row_scale(x, d, 1.0f / sqrtf(mean_square + eps), w);
 }
 
 typedef struct norm_job {

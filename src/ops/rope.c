@@ -8,8 +8,8 @@
 /* Rotary embedding: each pair (u, v) of a head becomes (u c - v s, v c + u s). */
 enum { ROWS_PER_TASK = 64 };
 
-static MQ_CLONES void rotate_halves(float *restrict u, float *restrict v, int64_t half,
-                                    const float *restrict c, const float *restrict s)
+static MQ_CLONES void vec_rotate_halves(float *restrict u, float *restrict v, int64_t half,
+                                        const float *restrict c, const float *restrict s)
 {
     for (int64_t i = 0; i < half; i++) {
         float a = u[i], b = v[i];
@@ -18,8 +18,8 @@ static MQ_CLONES void rotate_halves(float *restrict u, float *restrict v, int64_
     }
 }
 
-static MQ_CLONES void rotate_neighbours(float *restrict x, int64_t half, const float *restrict c,
-                                        const float *restrict s)
+static MQ_CLONES void vec_rotate_neighbours(float *restrict x, int64_t half,
+                                            const float *restrict c, const float *restrict s)
 {
     for (int64_t i = 0; i < half; i++) {
         float a = x[2 * i], b = x[2 * i + 1];
@@ -44,9 +44,9 @@ static void rotate_row(const rope_job *job, float *row, int32_t position)
     for (int64_t h = 0; h < job->n_heads; h++) {
         float *x = row + h * job->head_dim;
         if (job->interleaved) {
-            rotate_neighbours(x, half, c, s);
+            vec_rotate_neighbours(x, half, c, s);
         } else {
-            rotate_halves(x, x + half, half, c, s);
+            vec_rotate_halves(x, x + half, half, c, s);
         }
     }
 }

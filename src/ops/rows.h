@@ -12,6 +12,9 @@ void mq_row_store(const float *src, int64_t n, void *dst, mq_dtype dtype);
 /** dst += add, summed in f32 and rounded once. */
 void mq_row_add(void *dst, mq_dtype dtype, const float *add, int64_t n);
 
+/** The largest of n values, NaN set aside; -inf when there is none. */
+float mq_row_largest(const float *x, int64_t n);
+
 /** Where element `index` of an array of `dtype` lies. */
 static inline const void *mq_at(const void *base, int64_t index, mq_dtype dtype)
 {

@@ -9,6 +9,8 @@
  * MQ_CLONES in front of a function compiles it for several instruction sets; the loader picks one.
  * All clones do the same operations in the same order: no contraction (-ffp-contract=off), and
  * sums in the fixed lanes of mq_vec, which the compiler splits where registers are narrower.
+ * Clones are static, behind plain functions, for clang 14 exports none; and vec_* with a name of
+ * their own in all of src, for its choosers are global.
  * -DMQ_NO_CLONES compiles the plain version only; the golden sums of the tests hold for both.
  * Sanitizers come up after the loader runs the choice, so they get the plain version too. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -64,7 +64,9 @@ typedef struct fused {
 } fused;
 
 static const fused groups[] = {
-    {MQ_Q, MQ_V, "qkv_proj"}, {MQ_O, MQ_O, NULL}, {MQ_GATE, MQ_UP, "gate_up_proj"},
+    {MQ_Q, MQ_V, "qkv_proj"},
+    {MQ_O, MQ_O, NULL},
+    {MQ_GATE, MQ_UP, "gate_up_proj"},
     {MQ_DOWN, MQ_DOWN, NULL},
 };
 
@@ -73,7 +75,7 @@ static void group_pattern(const mq_scheme *scheme, int64_t block, const fused *g
 {
     char module[NAME_BYTES];
     pattern[0] = '\0';
-    for (int l = g->first; l <= (int)g->last; l++) {
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
         mq_arch_linear_name(scheme->arch, (mq_linear_id)l, block, module, sizeof module);
         char *dot = strrchr(module, '.');
         const char *leaf = dot ? dot + 1 : module;
@@ -110,14 +112,14 @@ static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme,
                            const mq_quantize_options *options, int64_t block, const fused *g)
 {
     bool uniform = true, all_default = true;
-    for (int l = g->first; l <= (int)g->last; l++) {
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
         uniform = uniform && same_plan(mq_scheme_layer(scheme, block, (mq_linear_id)l),
                                        mq_scheme_layer(scheme, block, g->first));
         all_default = all_default && is_default(scheme, options, block, (mq_linear_id)l);
     }
     if (all_default) return MQ_OK;
     if (uniform) return add_group_rule(dynamic, scheme, block, g);
-    for (int l = g->first; l <= (int)g->last; l++) {
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
         fused one = {(mq_linear_id)l, (mq_linear_id)l, NULL};
         if (is_default(scheme, options, block, (mq_linear_id)l)) continue;
         MQ_TRY(add_group_rule(dynamic, scheme, block, &one));

@@ -10,15 +10,13 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* The system of one tap. */
 typedef struct tap_system {
     const mq_hessian *h;
     int64_t n;
     int64_t *order;
-    double *diagonal; /* of H, original order, as summed: weights of the scale search */
-    double *revived;  /* the same with dead columns set to the mean */
+    double *diagonal; /* of H in original order, dead columns at the mean of the others */
     int64_t n_dead;
     double lambda;
     double damping; /* share of the mean that succeeded, NaN when none did */
@@ -32,7 +30,6 @@ static void system_destroy(tap_system *s)
     mq_factor_destroy(&s->factor);
     mq_free(&s->order);
     mq_free(&s->diagonal);
-    mq_free(&s->revived);
     mq_free(&s->panel);
 }
 
@@ -43,12 +40,10 @@ static mq_status system_create(const mq_hessian *h, tap_system *s)
     s->damping = NAN;
     MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
     MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
-    MQ_TRY(mq_alloc(s->n, sizeof *s->revived, "diagonal", &s->revived));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
     mq_hessian_diagonal(h, s->diagonal);
-    memcpy(s->revived, s->diagonal, (size_t)s->n * sizeof *s->revived);
     mq_order_columns(s->diagonal, s->n, s->order);
-    s->n_dead = mq_revive_dead(s->revived, s->n);
+    s->n_dead = mq_revive_dead(s->diagonal, s->n);
     return MQ_OK;
 }
 
@@ -58,7 +53,7 @@ static void ordered_row(void *context, int64_t i, int64_t j0, int64_t j1, double
     const tap_system *s = context;
     int64_t row = s->order[i];
     for (int64_t j = j0; j < j1; j++) {
-        out[j - j0] = j == i ? s->revived[row] + s->lambda : mq_hessian_at(s->h, row, s->order[j]);
+        out[j - j0] = j == i ? s->diagonal[row] + s->lambda : mq_hessian_at(s->h, row, s->order[j]);
     }
 }
 
@@ -67,7 +62,7 @@ static void ordered_row(void *context, int64_t i, int64_t j0, int64_t j1, double
 static mq_status factor_with_damping(mq_run *run, int root, tap_system *s)
 {
     double mean = 0;
-    for (int64_t j = 0; j < s->n; j++) mean += s->revived[j];
+    for (int64_t j = 0; j < s->n; j++) mean += s->diagonal[j];
     mean /= (double)s->n;
     bool distributed = s->n > run->options->distribute_above;
     for (;; s->attempts++) {

@@ -16,9 +16,10 @@ static void warn_when_pinned(int threads)
     if (sched_getaffinity(0, sizeof mask, &mask) != 0) return;
     int cores = CPU_COUNT(&mask);
     if (cores >= threads) return;
-    mq_warn("%d threads a rank, but each rank may use %d core%s only: give mpirun --bind-to none or "
-            "--map-by slot:PE=%d, or srun --cpus-per-task=%d",
-            threads, cores, cores == 1 ? "" : "s", threads, threads);
+    mq_warn(
+        "%d threads a rank, but each rank may use %d core%s only: give mpirun --bind-to none or "
+        "--map-by slot:PE=%d, or srun --cpus-per-task=%d",
+        threads, cores, cores == 1 ? "" : "s", threads, threads);
 }
 
 static mq_status check_same_kernels(const mq_comm *comm)
@@ -42,7 +43,8 @@ mq_status mq_start_kernels(const mq_comm *comm, int threads)
     warn_when_pinned(threads);
     mq_status status = mq_lowest_i64(comm, &level, 1);
     if (status == MQ_OK) {
-        status = mq_agree(comm, mq_ops_start(threads, level < 0 ? "" : mq_ops_isa_name((int)level)));
+        status =
+            mq_agree(comm, mq_ops_start(threads, level < 0 ? "" : mq_ops_isa_name((int)level)));
     }
     if (status == MQ_OK) status = check_same_kernels(comm);
     return status;

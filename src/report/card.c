@@ -9,12 +9,6 @@
 
 enum { CARD_BYTES = 8192 };
 
-static const char *text_of(const cJSON *json, const char *path)
-{
-    const cJSON *v = mq_json_find(json, path);
-    return cJSON_IsString(v) ? v->valuestring : "";
-}
-
 static int print_front(char *at, size_t room, const mq_quantize_options *o, const char *model)
 {
     return snprintf(at, room,
@@ -27,7 +21,7 @@ static int print_front(char *at, size_t room, const mq_quantize_options *o, cons
 }
 
 static int print_figures(char *at, size_t room, const mq_report *report, const mq_arch *arch,
-                         const mq_quantize_options *o, const cJSON *json)
+                         const mq_quantize_options *o, const mq_calib *calib)
 {
     double mean = NAN, largest = NAN;
     const mq_layer_result *worst = NULL;
@@ -37,7 +31,7 @@ static int print_figures(char *at, size_t room, const mq_report *report, const m
     return snprintf(
         at, room,
         "## Calibration\n\n"
-        "| | |\n|---|---|\n| source | %s |\n| samples | %.0f |\n| tokens | %.0f |\n"
+        "| | |\n|---|---|\n| source | %s |\n| samples | %" PRId64 " |\n| tokens | %" PRId64 " |\n"
         "| damping | %g of the mean diagonal |\n\n"
         "## Losses\n\n"
         "Relative loss of a layer: the squared error of its outputs over the calibration "
@@ -46,10 +40,8 @@ static int print_figures(char *at, size_t room, const mq_report *report, const m
         "%.3g |\n| largest | %.3g (`%s`) |\n| rounded to nearest as a last resort | "
         "%" PRId64 " |\n\n"
         "Every layer is listed in `mq_report.json`.\n\n",
-        text_of(json, "calibration.source"),
-        cJSON_GetNumberValue(mq_json_find(json, "calibration.samples")),
-        cJSON_GetNumberValue(mq_json_find(json, "calibration.tokens")), o->damping,
-        report->n_layers, mean, largest, name, mq_report_fallbacks(report));
+        calib->source, calib->n_samples, calib->n_tokens, o->damping, report->n_layers, mean,
+        largest, name, mq_report_fallbacks(report));
 }
 
 static int print_use(char *at, size_t room)
@@ -72,13 +64,13 @@ static const char *last_part(const char *path)
 }
 
 mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
-                         const mq_quantize_options *options, const cJSON *json, char **out)
+                         const mq_quantize_options *options, const mq_calib *calib, char **out)
 {
     MQ_TRY(mq_alloc(CARD_BYTES, 1, "model card", out));
     char *at = *out, *end = *out + CARD_BYTES;
     /* snprintf never writes past the room; a card that long would only be cut. */
     at += print_front(at, (size_t)(end - at), options, last_part(options->model));
-    if (at < end) at += print_figures(at, (size_t)(end - at), report, arch, options, json);
+    if (at < end) at += print_figures(at, (size_t)(end - at), report, arch, options, calib);
     if (at < end) print_use(at, (size_t)(end - at));
     return MQ_OK;
 }

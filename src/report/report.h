@@ -2,6 +2,7 @@
 #define MQ_REPORT_REPORT_H
 
 #include "base/json.h"
+#include "calib/calib.h"
 #include "mpiquant/mpiquant.h"
 #include "plan/scheme.h"
 
@@ -41,8 +42,8 @@ void mq_report_summary(const mq_report *report, double *mean, double *largest,
 /** The "layers" array. Caller owns it. */
 mq_status mq_report_layers(const mq_report *report, const mq_arch *arch, cJSON **out);
 
-/** The model card, Markdown; free with mq_free. `json` is the whole report. */
+/** The model card, Markdown; free with mq_free. */
 mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
-                         const mq_quantize_options *options, const cJSON *json, char **out);
+                         const mq_quantize_options *options, const mq_calib *calib, char **out);
 
 #endif

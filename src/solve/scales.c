@@ -1,5 +1,6 @@
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "ops/ops.h"
 #include "solve/grid.h"
 #include "solve/simd.h"
 
@@ -15,7 +16,13 @@
  * chunk. Everything is f32 after two normalisations per group that keep it away from overflow and
  * underflow: weights w are divided by the row's largest, Hessian weights by the group's largest. */
 
-enum { LANES = 16, CHUNK = 128, N_SHRINKS = 36, N_CANDIDATES = 2 * N_SHRINKS, SCRATCH_SLOT = 4 };
+enum {
+    LANES = 16,
+    CHUNK = 128,
+    N_SHRINKS = 36,
+    N_CANDIDATES = 2 * N_SHRINKS,
+    SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1
+};
 
 typedef struct search {
     float v[CHUNK][LANES];               /* w / absmax, transposed */
@@ -77,7 +84,8 @@ static void list_candidates(search *s, const mq_quant *quant)
 {
     double half = (double)(1 << (quant->bits - 1));
     for (int c = 0; c < N_CANDIDATES; c++) {
-        double factor = (1.12 - 0.02 * (c / 2)) / (c % 2 == 0 ? half : half - 0.5);
+        int shrink = c / 2;
+        double factor = (1.12 - 0.02 * shrink) / (c % 2 == 0 ? half : half - 0.5);
         for (int l = 0; l < LANES; l++) {
             float absmax = s->absmax[l];
             float scale = mq_round_scale(quant->grid, (float)(factor * (double)absmax));

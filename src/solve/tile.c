@@ -1,12 +1,12 @@
 #include "solve/tile.h"
 
 #include "base/parallel.h"
+#include "ops/ops.h"
 #include "solve/simd.h"
 
 #include <string.h>
 
-/* Of a thread's scratch the slots from MQ_OPS_FIRST_SCRATCH (5) on belong to ops. */
-enum { SCRATCH_SLOT = 4 };
+enum { SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
 
 mq_tile *mq_tile_scratch(void)
 {

@@ -62,6 +62,15 @@ static inline void *test_copy(const void *x, int64_t n, mq_dtype dtype)
     return y;
 }
 
+/** The same values in f32, for a reference without rounding. */
+static inline float *test_exact(const void *x, int64_t n, mq_dtype dtype)
+{
+    float *y = malloc((size_t)n * sizeof *y + (n == 0));
+    assert_non_null(y);
+    for (int64_t i = 0; i < n; i++) y[i] = test_get(x, i, dtype);
+    return y;
+}
+
 /** Fails unless |got - want| <= absolute + relative |want|; NaN equals NaN, inf equals inf. */
 static inline void test_near(double got, double want, double absolute, double relative,
                              const char *what, int64_t i)
@@ -72,12 +81,12 @@ static inline void test_near(double got, double want, double absolute, double re
     fail_msg("%s at %lld: got %.9g, want %.9g", what, (long long)i, got, want);
 }
 
-static inline void test_all_near(const void *got, const void *want, int64_t n, mq_dtype dtype,
+/** n values of dtype against f32. */
+static inline void test_all_near(const void *got, mq_dtype dtype, const float *want, int64_t n,
                                  double absolute, double relative, const char *what)
 {
     for (int64_t i = 0; i < n; i++) {
-        test_near((double)test_get(got, i, dtype), (double)test_get(want, i, dtype), absolute,
-                  relative, what, i);
+        test_near((double)test_get(got, i, dtype), (double)want[i], absolute, relative, what, i);
     }
 }
 

@@ -43,8 +43,11 @@ static inline double *make_hessian(int64_t n, int64_t n_tok, uint64_t seed)
     }
     for (int64_t t = 0; t < n_tok; t++) {
         for (int64_t i = 0; i < n; i++) {
-            for (int64_t j = 0; j < n; j++) h[i * n + j] += x[t * n + i] * x[t * n + j];
+            for (int64_t j = i; j < n; j++) h[i * n + j] += x[t * n + i] * x[t * n + j];
         }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < i; j++) h[i * n + j] = h[j * n + i];
     }
     free(x);
     return h;

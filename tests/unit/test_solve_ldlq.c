@@ -24,7 +24,7 @@ typedef struct problem {
 
 static problem problem_create(int64_t n)
 {
-    problem p = {.n = n, .h = make_hessian(n, 2 * n + 3, 11 + (uint64_t)n)};
+    problem p = {.n = n, .h = make_hessian(n, n + 3, 11 + (uint64_t)n)};
     double *diagonal = zeroed(n, sizeof *diagonal);
     p.damped = zeroed(n * n, sizeof *p.damped);
     p.r = zeroed(n * n, sizeof *p.r);

@@ -1,0 +1,168 @@
+#include "cmd/cmd.h"
+
+#include "base/memory.h"
+#include "mpiquant/mpiquant.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The texts of the options that have a form of their own. */
+typedef struct forms {
+    const char *layers;
+    const char *shard_size;
+    mq_texts skip, override_;
+    int64_t bits, threads;
+} forms;
+
+static mq_status parse_layers(const char *text, mq_quantize_options *o)
+{
+    int used = 0;
+    if (!text) return MQ_OK;
+    int got = sscanf(text, "%" SCNd64 ":%" SCNd64 "%n", &o->first_block, &o->last_block, &used);
+    if (got == 2 && text[used] == '\0' && o->first_block >= 0 && o->last_block > o->first_block) {
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_USAGE, "--layers %s: A:B, e.g. 0:2 for the first two blocks", text);
+}
+
+/* "5GB", "500MB", "1000000": decimal units, as in the Hugging Face tools. */
+static mq_status parse_size(const char *text, uint64_t *out)
+{
+    static const struct {
+        const char *unit;
+        uint64_t bytes;
+    } units[] = {{"", 1}, {"B", 1}, {"KB", 1000}, {"MB", 1000000}, {"GB", 1000000000}};
+    char *end = NULL;
+    if (!text) return MQ_OK;
+    unsigned long long value = strtoull(text, &end, 10);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        bool fits = value > 0 && value <= UINT64_MAX / 2 / units[i].bytes;
+        if (end != text && text[0] != '-' && fits && strcmp(end, units[i].unit) == 0) {
+            *out = value * units[i].bytes;
+            return MQ_OK;
+        }
+    }
+    return mq_fail(MQ_E_USAGE, "--max-shard-size %s: a number of bytes, or e.g. 500MB or 5GB",
+                   text);
+}
+
+/* "REGEX=bits:8,group:32": the last '=' splits, since a pattern may hold one. Cuts the copy. */
+static mq_status parse_override(char *text, mq_override *out)
+{
+    char *equal = strrchr(text, '=');
+    bool good = equal && equal > text && equal[1];
+    *out = (mq_override){.pattern = text};
+    for (char *at = equal ? equal + 1 : text; good && *at;) {
+        int64_t value = 0;
+        int used = 0;
+        if (sscanf(at, "bits:%" SCNd64 "%n", &value, &used) == 1 && used && value > 0 &&
+            value < 64) {
+            out->bits = (int)value;
+        } else if (sscanf(at, "group:%" SCNd64 "%n", &value, &used) == 1 && used) {
+            out->group = value;
+        } else {
+            good = false;
+        }
+        at += used;
+        if (*at == ',' && at[1]) {
+            at++;
+        } else if (*at) {
+            good = false;
+        }
+    }
+    if (!good) {
+        return mq_fail(MQ_E_USAGE, "--override %s: the form is 'REGEX=bits:8,group:32'", text);
+    }
+    *equal = '\0';
+    return MQ_OK;
+}
+
+/* Copies the overrides' texts, since parsing cuts them. */
+static mq_status parse_overrides(const mq_texts *texts, mq_override *list, char **copies)
+{
+    for (int64_t i = 0; i < texts->n; i++) {
+        size_t bytes = strlen(texts->item[i]) + 1;
+        MQ_TRY(mq_alloc((int64_t)bytes, 1, "override", &copies[i]));
+        memcpy(copies[i], texts->item[i], bytes);
+        MQ_TRY(parse_override(copies[i], &list[i]));
+    }
+    return MQ_OK;
+}
+
+static mq_status run(const mq_comm *comm, mq_quantize_options *o, const forms *f)
+{
+    mq_override *list = NULL;
+    char **copies = NULL;
+    mq_status status = mq_alloc(f->override_.n, sizeof *list, "overrides", &list);
+    if (status == MQ_OK) status = mq_alloc(f->override_.n, sizeof *copies, "overrides", &copies);
+    if (status == MQ_OK) status = parse_layers(f->layers, o);
+    if (status == MQ_OK) status = parse_size(f->shard_size, &o->max_shard_bytes);
+    if (status == MQ_OK) status = parse_overrides(&f->override_, list, copies);
+    o->bits = f->bits > 0 && f->bits < 64 ? (int)f->bits : 0;
+    o->threads = f->threads > 0 && f->threads < 4096 ? (int)f->threads : 0;
+    o->skip = f->skip.item;
+    o->n_skip = (int)f->skip.n;
+    o->override_ = list;
+    o->n_override = (int)f->override_.n;
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) status = mq_quantize(comm->world, o);
+    for (int64_t i = 0; copies && i < f->override_.n; i++) mq_free(&copies[i]);
+    mq_free(&copies);
+    mq_free(&list);
+    return status;
+}
+
+mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
+{
+    mq_quantize_options o;
+    mq_quantize_defaults(&o);
+    forms f = {.bits = o.bits, .threads = o.threads};
+    const mq_positional positionals[] = {
+        {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
+    };
+    const mq_option options[] = {
+        {"--calib", "FILE", "calibration tokens, made by mpiquant-calib", .text = &o.calib,
+         .required = true},
+        {"--output", "DIR", "folder to make; the same command continues or confirms it",
+         .text = &o.output, .required = true},
+        {"--bits", "N", "bits per weight: 2, 3, 4 or 8", "4", .integer = &f.bits},
+        {"--group-size", "N", "input columns that share a scale; must divide the row; -1: the row",
+         "128", .integer = &o.group},
+        {"--format", "NAME", "checkpoint format: gptq", "gptq", .text = &o.format},
+        {"--damp", "X", "damping, as a share of the Hessian's mean diagonal", "0.05",
+         .number = &o.damping},
+        {"--samples", "N", "use the first N samples of the file; 0: all", "0",
+         .integer = &o.samples},
+        {"--layers", "A:B", "quantise blocks A to B-1 only and keep the rest, to try a few first",
+         .text = &f.layers},
+        {"--skip", "REGEX", "keep modules whose name matches as they are; may be repeated",
+         .texts = &f.skip},
+        {"--override", "REGEX=bits:B,group:G",
+         "other bits or group size for matching modules; may be repeated, the first match counts",
+         .texts = &f.override_},
+        {"--max-shard-size", "SIZE", "largest safetensors file, e.g. 500MB", "5GB",
+         .text = &f.shard_size},
+        {"--unit-tokens", "N", "tokens that go through the model at once", "8192",
+         .integer = &o.unit_tokens},
+        {"--distribute-above", "N", "factor Hessians wider than this on all ranks together", "8192",
+         .integer = &o.distribute_above},
+        {"--threads", "N", "threads per rank", "1", .integer = &f.threads},
+    };
+    const mq_args_spec spec = {
+        "mpiquant quantize",
+        "Quantises a model with GPTQ, under mpirun or srun. The output folder is complete when the "
+        "program ends with code 0; its bytes do not depend on the number of ranks or threads.",
+        positionals,
+        1,
+        options,
+        sizeof options / sizeof *options,
+        .takes_config = true};
+    mq_args args = {0};
+    bool help = false;
+    mq_status status = mq_cmd_parse(comm, &spec, argc, argv, &args, &help);
+    if (status == MQ_OK && !help) status = run(comm, &o, &f);
+    mq_args_free(&args);
+    return status;
+}

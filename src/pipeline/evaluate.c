@@ -1,0 +1,259 @@
+/* Perplexity, KL and top-1 agreement over a token file. */
+#include "mpiquant/mpiquant.h"
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/parallel.h"
+#include "ops/kernels.h"
+#include "par/collectives.h"
+#include "pipeline/complete.h"
+#include "pipeline/forward.h"
+#include "pipeline/startup.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum { LOGIT_ROWS = 128 };
+
+void mq_evaluate_defaults(mq_evaluate_options *options)
+{
+    *options = (mq_evaluate_options){.unit_tokens = 8192, .threads = 1};
+}
+
+/* What one token adds to the sums. */
+typedef struct token_score {
+    double nll, reference_nll, kl;
+    bool agree;
+} token_score;
+
+/* Sums of one unit: each has one contributor among the ranks, so their sum over ranks is exact. */
+enum { SUM_NLL, SUM_REFERENCE_NLL, SUM_KL, SUM_AGREE, SUM_TOKENS, N_SUMS };
+
+typedef struct scorer {
+    const mq_calib *tokens;
+    mq_forward *model, *reference;    /* reference may be NULL */
+    float *logits, *reference_logits; /* (LOGIT_ROWS, vocab) */
+    char *hidden;                     /* (LOGIT_ROWS, hidden) of the wider model */
+    token_score score[LOGIT_ROWS];
+    const int32_t *next; /* (LOGIT_ROWS) the token to predict, -1 after the last of a sample */
+    int64_t vocab;
+} scorer;
+
+static void scorer_free(scorer *s)
+{
+    mq_free(&s->logits);
+    mq_free(&s->reference_logits);
+    mq_free(&s->hidden);
+}
+
+/* KL(reference || model) = sum p_ref (log p_ref - log p). */
+static double divergence(const float *reference, double reference_lse, const float *model,
+                         double model_lse, int64_t n)
+{
+    double kl = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double log_p = (double)reference[i] - reference_lse;
+        kl += exp(log_p) * (log_p - ((double)model[i] - model_lse));
+    }
+    return kl;
+}
+
+static mq_status score_row(void *context, int64_t r)
+{
+    scorer *s = context;
+    int32_t next = s->next[r];
+    token_score *out = &s->score[r];
+    *out = (token_score){0};
+    if (next < 0) return MQ_OK;
+    const float *a = s->logits + r * s->vocab;
+    int64_t best = 0, reference_best = 0;
+    double lse = mq_logsumexp(a, s->vocab, &best);
+    out->nll = lse - (double)a[next];
+    if (!s->reference) return MQ_OK;
+    const float *b = s->reference_logits + r * s->vocab;
+    double reference_lse = mq_logsumexp(b, s->vocab, &reference_best);
+    out->reference_nll = reference_lse - (double)b[next];
+    out->kl = divergence(b, reference_lse, a, lse, s->vocab);
+    out->agree = best == reference_best;
+    return MQ_OK;
+}
+
+static mq_status score_rows(scorer *s, int64_t u, int64_t t0, int64_t t1, const int32_t *next,
+                            double *sums)
+{
+    MQ_TRY(mq_block_logits(s->model->outer, s->model->arch,
+                           mq_activations_unit(&s->model->x, s->tokens, u), t0, t1, s->hidden,
+                           s->logits));
+    if (s->reference) {
+        MQ_TRY(mq_block_logits(s->reference->outer, s->reference->arch,
+                               mq_activations_unit(&s->reference->x, s->tokens, u), t0, t1,
+                               s->hidden, s->reference_logits));
+    }
+    s->next = next + t0;
+    MQ_TRY(mq_parallel_for(t1 - t0, score_row, s));
+    for (int64_t r = 0; r < t1 - t0; r++) {
+        if (s->next[r] < 0) continue;
+        sums[SUM_NLL] += s->score[r].nll;
+        sums[SUM_REFERENCE_NLL] += s->score[r].reference_nll;
+        sums[SUM_KL] += s->score[r].kl;
+        sums[SUM_AGREE] += s->score[r].agree;
+        sums[SUM_TOKENS] += 1;
+    }
+    return MQ_OK;
+}
+
+static void successors(const mq_calib *tokens, const mq_unit *unit, int32_t *next)
+{
+    for (int64_t s = 0; s < unit->n_samples; s++) {
+        int64_t end = unit->offset[s + 1];
+        for (int64_t t = unit->offset[s]; t < end; t++) {
+            next[t] = t + 1 < end ? tokens->token[unit->token_begin + t + 1] : -1;
+        }
+    }
+}
+
+static mq_status score_units(scorer *s, double *sums)
+{
+    int32_t *next = NULL;
+    MQ_TRY(mq_alloc(s->tokens->max_unit_tokens, sizeof *next, "successors", &next));
+    mq_status status = MQ_OK;
+    for (int64_t u = 0; u < s->tokens->n_local_units && status == MQ_OK; u++) {
+        const mq_unit *unit = &s->tokens->unit[u];
+        successors(s->tokens, unit, next);
+        for (int64_t t = 0; t < unit->n_tokens && status == MQ_OK; t += LOGIT_ROWS) {
+            status = score_rows(s, u, t, mq_min_i64(t + LOGIT_ROWS, unit->n_tokens), next,
+                                sums + unit->id * N_SUMS);
+        }
+    }
+    mq_free(&next);
+    return status;
+}
+
+static mq_status scorer_create(const mq_calib *tokens, mq_forward *model, mq_forward *reference,
+                               scorer *s)
+{
+    int64_t logits = 0, hidden = model->arch->hidden;
+    *s = (scorer){
+        .tokens = tokens, .model = model, .reference = reference, .vocab = model->arch->vocab};
+    if (reference) hidden = mq_max_i64(hidden, reference->arch->hidden);
+    MQ_TRY(mq_mul_i64(LOGIT_ROWS, s->vocab, &logits));
+    MQ_TRY(mq_alloc(logits, sizeof(float), "logits", &s->logits));
+    MQ_TRY(mq_alloc(LOGIT_ROWS * hidden, sizeof(float), "hidden rows", &s->hidden));
+    if (!reference) return MQ_OK;
+    return mq_alloc(logits, sizeof(float), "logits", &s->reference_logits);
+}
+
+static void conclude(const double *sums, int64_t n_units, bool has_reference, mq_evaluation *result)
+{
+    double total[N_SUMS] = {0};
+    for (int64_t u = 0; u < n_units; u++) {
+        for (int i = 0; i < N_SUMS; i++) total[i] += sums[u * N_SUMS + i];
+    }
+    double n = total[SUM_TOKENS];
+    result->tokens = (int64_t)n;
+    result->perplexity = n > 0 ? exp(total[SUM_NLL] / n) : NAN;
+    bool both = has_reference && n > 0;
+    result->reference_perplexity = both ? exp(total[SUM_REFERENCE_NLL] / n) : NAN;
+    result->kl = both ? total[SUM_KL] / n : NAN;
+    result->top1 = both ? total[SUM_AGREE] / n : NAN;
+}
+
+static mq_status score_all(const mq_comm *comm, const mq_calib *tokens, mq_forward *model,
+                           mq_forward *reference, mq_evaluation *result)
+{
+    scorer s = {0};
+    double *sums = NULL;
+    int64_t n_sums = 0;
+    mq_status status = mq_mul_i64(tokens->n_units, N_SUMS, &n_sums);
+    if (status == MQ_OK) status = mq_alloc(n_sums, sizeof *sums, "sums of units", &sums);
+    if (status == MQ_OK) status = scorer_create(tokens, model, reference, &s);
+    if (status == MQ_OK) status = score_units(&s, sums);
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) status = mq_sum_f64(comm, sums, n_sums);
+    if (status == MQ_OK) conclude(sums, tokens->n_units, reference != NULL, result);
+    scorer_free(&s);
+    mq_free(&sums);
+    return status;
+}
+
+static mq_status check_pair(const mq_forward *model, const mq_forward *reference)
+{
+    if (model->arch->vocab == reference->arch->vocab) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s has a vocabulary of %" PRId64 ", the reference %s of %" PRId64
+                   ": they cannot be compared",
+                   model->folder->path, model->arch->vocab, reference->folder->path,
+                   reference->arch->vocab);
+}
+
+static mq_status load_tokens(const mq_comm *comm, const mq_evaluate_options *options,
+                             const mq_forward *model, mq_calib **out)
+{
+    char sha[65] = "";
+    MQ_TRY(mq_tokenizer_sha256(comm, options->model, sha));
+    mq_calib_options o = {
+        .unit_tokens = options->unit_tokens,
+        .max_samples = options->samples,
+        .vocab_size = model->arch->vocab,
+        .tokenizer_sha256 = sha,
+    };
+    return mq_calib_load(comm, options->tokens, &o, out);
+}
+
+static mq_status evaluate(const mq_comm *comm, const mq_evaluate_options *options,
+                          mq_forward *model, mq_forward *reference, mq_evaluation *result)
+{
+    mq_calib *tokens = NULL;
+    mq_dtype dtype = options->f32 ? MQ_F32 : MQ_BF16;
+    mq_status status = mq_forward_open(comm, options->model, model);
+    if (status == MQ_OK && reference) {
+        status = mq_forward_open(comm, options->reference, reference);
+        if (status == MQ_OK) status = mq_agree(comm, check_pair(model, reference));
+    }
+    if (status == MQ_OK) status = load_tokens(comm, options, model, &tokens);
+    if (status == MQ_OK) {
+        mq_log("%" PRId64 " samples, %" PRId64 " tokens", tokens->n_samples, tokens->n_tokens);
+        result->samples = tokens->n_samples;
+        status = mq_forward_run(comm, tokens, dtype, model);
+    }
+    if (status == MQ_OK && reference) status = mq_forward_run(comm, tokens, dtype, reference);
+    if (status == MQ_OK) status = score_all(comm, tokens, model, reference, result);
+    mq_calib_destroy(&tokens);
+    return status;
+}
+
+static mq_status check_options(const mq_evaluate_options *o)
+{
+    if (!o->model) return mq_fail(MQ_E_USAGE, "no model folder given");
+    if (!o->tokens)
+        return mq_fail(MQ_E_USAGE, "--tokens is missing: a file made by mpiquant-calib");
+    if (o->samples < 0) return mq_fail(MQ_E_USAGE, "--samples %" PRId64 ": 0 or more", o->samples);
+    if (o->unit_tokens < 1) {
+        return mq_fail(MQ_E_USAGE, "--unit-tokens %" PRId64 ": at least 1", o->unit_tokens);
+    }
+    return MQ_OK;
+}
+
+mq_status mq_evaluate(MPI_Comm parent, const mq_evaluate_options *options, mq_evaluation *result)
+{
+    mq_comm *comm = NULL;
+    mq_forward model = {0}, reference = {0};
+    double started = mq_seconds();
+    *result =
+        (mq_evaluation){.perplexity = NAN, .reference_perplexity = NAN, .kl = NAN, .top1 = NAN};
+    MQ_TRY(mq_comm_create(parent, &comm));
+    mq_log_enable(comm->rank == 0);
+    mq_status status = mq_agree(comm, check_options(options));
+    if (status == MQ_OK) status = mq_start_kernels(comm, options->threads);
+    if (status == MQ_OK) {
+        status = evaluate(comm, options, &model, options->reference ? &reference : NULL, result);
+    }
+    mq_forward_close(&reference);
+    mq_forward_close(&model);
+    mq_stop_kernels();
+    mq_comm_destroy(&comm);
+    result->seconds = mq_seconds() - started;
+    return status;
+}

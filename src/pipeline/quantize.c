@@ -1,0 +1,242 @@
+/* The run over all blocks: set up, walk, complete the output. */
+#include "pipeline/run.h"
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "pipeline/complete.h"
+#include "pipeline/output.h"
+#include "pipeline/settings.h"
+#include "pipeline/startup.h"
+#include "plan/memory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static mq_status load_calib(mq_run *run)
+{
+    char sha[65] = "";
+    MQ_TRY(mq_tokenizer_sha256(run->comm, run->options->model, sha));
+    mq_calib_options o = {
+        .unit_tokens = run->options->unit_tokens,
+        .max_samples = run->options->samples,
+        .vocab_size = run->arch->vocab,
+        .tokenizer_sha256 = sha,
+    };
+    return mq_calib_load(run->comm, run->options->calib, &o, &run->calib);
+}
+
+/* Everything that can be wrong with the inputs is found here, before any work. */
+static mq_status open_inputs(mq_run *run)
+{
+    const mq_comm *comm = run->comm;
+    MQ_TRY(mq_arch_load(comm, run->options->model, &run->arch));
+    MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
+    MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
+    MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
+    return load_calib(run);
+}
+
+static mq_status open_output(mq_run *run, cJSON **settings, mq_output_state *state,
+                             mq_output **output)
+{
+    mq_status status = MQ_OK;
+    if (run->comm->rank == 0) status = mq_settings_json(run->options, run->source, settings);
+    status = mq_agree(run->comm, status);
+    if (status != MQ_OK) return status;
+    return mq_output_open(run->comm, run->options->output, *settings, state, output);
+}
+
+static void warn_about_thin_calibration(const mq_run *run)
+{
+    mq_tap_id taps[MQ_N_TAPS];
+    int n = mq_arch_taps(run->arch, taps);
+    for (int t = 0; t < n; t++) {
+        int64_t width = mq_arch_tap_width(run->arch, taps[t]);
+        double per_column = (double)run->calib->n_tokens / (double)width;
+        if (per_column >= 10) continue;
+        mq_warn("%s: %" PRId64 " tokens for %" PRId64 " columns (%.1f each)%s: 50 to 100 each are "
+                "enough, so give about %" PRId64 " tokens",
+                mq_tap_name(taps[t]), run->calib->n_tokens, width, per_column,
+                per_column < 1 ? ", the Hessian will be rank-deficient" : "", 50 * width);
+    }
+}
+
+static mq_status allocate_local(mq_run *run)
+{
+    size_t work = 0;
+    const mq_calib *calib = run->calib;
+    MQ_TRY(mq_rope_table(run->arch, calib->longest, &run->rope));
+    MQ_TRY(mq_block_work_bytes(run->arch, MQ_BF16, calib->max_unit_tokens, &work));
+    MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &run->work));
+    MQ_TRY(mq_report_create(run->scheme->n_quantised, &run->report));
+    return mq_activations_create(calib, run->arch->hidden, MQ_BF16, "residual stream", &run->x);
+}
+
+static mq_status plan_and_allocate(mq_run *run)
+{
+    const mq_comm *comm = run->comm;
+    mq_memory_plan plan;
+    size_t codes = 0;
+    MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &codes)));
+    MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, run->options->distribute_above, codes,
+                               &plan));
+    mq_memory_plan_log(&plan);
+    MQ_TRY(mq_memory_plan_check(comm, &plan));
+    MQ_TRY(mq_agree(comm, allocate_local(run)));
+    MQ_TRY(mq_block_weights_create(comm, run->arch, MQ_BF16, &run->weights));
+    MQ_TRY(mq_tap_result_create(comm, run->scheme, &run->result));
+    return mq_layout_create_writer(comm, run->options->output, run->source, run->scheme,
+                                   run->options->max_shard_bytes, &run->writer);
+}
+
+static mq_status embed_units(mq_run *run, const mq_outer_weights *outer)
+{
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        const mq_unit *unit = &run->calib->unit[u];
+        MQ_TRY(mq_block_embed(outer, run->arch, unit, run->calib->token + unit->token_begin,
+                              mq_activations_unit(&run->x, run->calib, u)));
+    }
+    return MQ_OK;
+}
+
+static mq_status embed(mq_run *run)
+{
+    mq_outer_weights *outer = NULL;
+    mq_status status =
+        mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, true, false, &outer);
+    mq_timing_lap(&run->timing, MQ_T_READ);
+    if (status == MQ_OK) status = mq_agree(run->comm, embed_units(run, outer));
+    mq_outer_weights_destroy(&outer);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}
+
+static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
+{
+    mq_hessian *h = NULL;
+    mq_status status = mq_run_produce(run, tap);
+    if (status == MQ_OK) {
+        status = mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap));
+    }
+    if (status != MQ_OK || run->result->n_layers == 0) return status;
+    status = mq_run_hessian(run, block, tap, &h);
+    if (status == MQ_OK) status = mq_run_solve(run, block, tap, h);
+    mq_hessian_destroy(&h);
+    if (status == MQ_OK) status = mq_run_replace_weights(run);
+    if (status == MQ_OK) status = mq_run_write_layers(run, block);
+    return status;
+}
+
+static mq_status finish_units(mq_run *run)
+{
+    const mq_activations *mid = &run->tap[MQ_TAP_MLP_MID];
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        MQ_TRY(mq_block_finish(run->weights, &run->calib->unit[u],
+                               mq_activations_unit(&run->x, run->calib, u),
+                               mq_activations_unit(mid, run->calib, u)));
+    }
+    return MQ_OK;
+}
+
+static mq_status run_block(mq_run *run, int64_t block)
+{
+    mq_tap_id taps[MQ_N_TAPS];
+    int n_taps = mq_arch_taps(run->arch, taps);
+    mq_status status = mq_block_weights_read(run->comm, run->source, block, run->weights);
+    mq_timing_lap(&run->timing, MQ_T_READ);
+    for (int t = 0; t < n_taps && status == MQ_OK; t++) status = run_tap(run, block, taps[t]);
+    if (status == MQ_OK) status = mq_agree(run->comm, finish_units(run));
+    for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&run->tap[t]);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}
+
+static void log_block(const mq_run *run, int64_t block, int64_t first_layer, double started)
+{
+    int64_t done = block + 1, all = run->scheme->last_block;
+    double spent = mq_seconds() - started;
+    double eta = spent / (double)done * (double)(all - done);
+    double sum = 0, largest = 0;
+    int64_t n = run->report->n_layers - first_layer;
+    for (int64_t i = first_layer; i < run->report->n_layers; i++) {
+        double loss = run->report->layer[i].relative_loss;
+        sum += loss;
+        if (!(loss <= largest)) largest = loss;
+    }
+    if (n == 0) {
+        mq_log("block %" PRId64 " of %" PRId64 ": kept as it is, ETA %.0f s", done, all, eta);
+        return;
+    }
+    mq_log("block %" PRId64 " of %" PRId64 ": relative loss mean %.3e, largest %.3e; %.1f s, "
+           "ETA %.0f s",
+           done, all, sum / (double)n, largest, spent, eta);
+}
+
+static mq_status walk(mq_run *run)
+{
+    double started = mq_seconds();
+    MQ_TRY(embed(run));
+    for (int64_t b = 0; b < run->scheme->last_block; b++) {
+        int64_t first_layer = run->report->n_layers;
+        MQ_TRY(run_block(run, b));
+        log_block(run, b, first_layer, started);
+    }
+    MQ_TRY(mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer));
+    mq_timing_lap(&run->timing, MQ_T_WRITE);
+    return MQ_OK;
+}
+
+static void run_destroy(mq_run *run)
+{
+    for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&run->tap[t]);
+    mq_activations_free(&run->x);
+    mq_writer_destroy(&run->writer);
+    mq_tap_result_destroy(&run->result);
+    mq_block_weights_destroy(&run->weights);
+    mq_report_destroy(&run->report);
+    mq_scheme_destroy(&run->scheme);
+    mq_calib_destroy(&run->calib);
+    mq_folder_close(&run->source);
+    mq_arch_destroy(&run->arch);
+    mq_free(&run->rope);
+    mq_free(&run->work);
+}
+
+static mq_status run_all(mq_run *run)
+{
+    cJSON *settings = NULL;
+    mq_output *output = NULL;
+    mq_output_state state = MQ_OUTPUT_FRESH;
+    mq_status status = open_inputs(run);
+    if (status == MQ_OK) status = open_output(run, &settings, &state, &output);
+    if (status == MQ_OK && state == MQ_OUTPUT_FINISHED) {
+        mq_log("%s holds a finished run of the same settings: nothing to do", run->options->output);
+    } else if (status == MQ_OK) {
+        warn_about_thin_calibration(run);
+        status = plan_and_allocate(run);
+        mq_timing_lap(&run->timing, MQ_T_SETUP);
+        if (status == MQ_OK) status = walk(run);
+        if (status == MQ_OK) status = mq_run_complete(run, output, settings);
+    }
+    mq_output_close(&output, status == MQ_OK);
+    cJSON_Delete(settings);
+    return status;
+}
+
+mq_status mq_quantize(MPI_Comm parent, const mq_quantize_options *options)
+{
+    mq_run run = {.options = options};
+    mq_comm *comm = NULL;
+    mq_timing_start(&run.timing);
+    MQ_TRY(mq_comm_create(parent, &comm));
+    run.comm = comm;
+    mq_log_enable(comm->rank == 0);
+    mq_status status = mq_agree(comm, mq_settings_check(options));
+    if (status == MQ_OK) status = mq_start_kernels(comm, options->threads);
+    if (status == MQ_OK) status = run_all(&run);
+    run_destroy(&run);
+    mq_stop_kernels();
+    mq_comm_destroy(&comm);
+    return status;
+}

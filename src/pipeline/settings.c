@@ -1,0 +1,129 @@
+#include "pipeline/settings.h"
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+void mq_quantize_defaults(mq_quantize_options *options)
+{
+    *options = (mq_quantize_options){
+        .format = "gptq",
+        .bits = 4,
+        .group = 128,
+        .damping = 0.05,
+        .unit_tokens = 8192,
+        .last_block = -1,
+        .max_shard_bytes = UINT64_C(5000000000),
+        .distribute_above = 8192,
+        .threads = 1,
+    };
+}
+
+mq_status mq_settings_check(const mq_quantize_options *o)
+{
+    if (!o->model) return mq_fail(MQ_E_USAGE, "no model folder given");
+    if (!o->calib) return mq_fail(MQ_E_USAGE, "--calib is missing: a file made by mpiquant-calib");
+    if (!o->output) return mq_fail(MQ_E_USAGE, "--output is missing: the folder to make");
+    if (strcmp(o->format, "gptq") != 0) {
+        return mq_fail(MQ_E_USAGE, "--format %s: this version writes gptq", o->format);
+    }
+    if (!(o->damping > 0 && o->damping <= 1)) {
+        return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, above 0, at most 1",
+                       o->damping);
+    }
+    if (o->samples < 0) return mq_fail(MQ_E_USAGE, "--samples %" PRId64 ": 0 or more", o->samples);
+    if (o->unit_tokens < 1) {
+        return mq_fail(MQ_E_USAGE, "--unit-tokens %" PRId64 ": at least 1", o->unit_tokens);
+    }
+    if (o->max_shard_bytes < 1) return mq_fail(MQ_E_USAGE, "--max-shard-size: at least 1 byte");
+    if (o->distribute_above < 0) {
+        return mq_fail(MQ_E_USAGE, "--distribute-above %" PRId64 ": 0 or more",
+                       o->distribute_above);
+    }
+    return MQ_OK;
+}
+
+static mq_status hash_text_file(const char *folder, const char *name, char text[22])
+{
+    char *path = NULL;
+    uint64_t hash = 0;
+    MQ_TRY(mq_path_join(folder, name, &path));
+    mq_status status = mq_hash_file(path, &hash);
+    mq_free(&path);
+    mq_hash_text(hash, text);
+    return status;
+}
+
+/* Names, types, shapes and places of all tensors: cheap, and changes with nearly any change of the
+ * model. The weights' own bytes are not read twice for it. */
+static void hash_headers(const mq_folder *source, char text[22])
+{
+    uint64_t hash = 0;
+    for (int64_t i = 0; i < source->n_tensors; i++) {
+        const mq_tensor *t = &source->tensor[i];
+        char line[512];
+        int n = snprintf(line, sizeof line, "%016" PRIx64 " %s %d %" PRIu64 " %" PRIu64 " %" PRId32,
+                         hash, t->name, (int)t->dtype, t->begin, t->end, t->shard);
+        hash = mq_hash(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
+    }
+    mq_hash_text(hash, text);
+}
+
+static mq_status add_patterns(cJSON *o, const mq_quantize_options *options)
+{
+    cJSON *skip = cJSON_AddArrayToObject(o, "skip");
+    cJSON *list = cJSON_AddArrayToObject(o, "override");
+    if (!skip || !list) return mq_fail(MQ_E_MEMORY, "no memory for the settings");
+    for (int i = 0; i < options->n_skip; i++) {
+        cJSON_AddItemToArray(skip, cJSON_CreateString(options->skip[i]));
+    }
+    for (int i = 0; i < options->n_override; i++) {
+        char text[512];
+        const mq_override *v = &options->override_[i];
+        snprintf(text, sizeof text, "%s=bits:%d,group:%" PRId64, v->pattern, v->bits, v->group);
+        cJSON_AddItemToArray(list, cJSON_CreateString(text));
+    }
+    return MQ_OK;
+}
+
+static mq_status fill(cJSON *o, const mq_quantize_options *options, const mq_folder *source)
+{
+    char text[22];
+    uint64_t hash = 0;
+    MQ_TRY(mq_json_add_string(o, "format", options->format));
+    MQ_TRY(mq_json_add_int(o, "bits", options->bits));
+    MQ_TRY(mq_json_add_int(o, "group_size", options->group));
+    MQ_TRY(mq_json_add_double(o, "damp", options->damping));
+    MQ_TRY(mq_json_add_int(o, "samples", options->samples));
+    MQ_TRY(mq_json_add_int(o, "unit_tokens", options->unit_tokens));
+    MQ_TRY(mq_json_add_int(o, "first_block", options->first_block));
+    MQ_TRY(mq_json_add_int(o, "last_block", options->last_block));
+    MQ_TRY(mq_json_add_int(o, "max_shard_size", (int64_t)options->max_shard_bytes));
+    MQ_TRY(mq_json_add_int(o, "distribute_above", options->distribute_above));
+    MQ_TRY(add_patterns(o, options));
+    MQ_TRY(hash_text_file(source->path, "config.json", text));
+    MQ_TRY(mq_json_add_string(o, "model_config", text));
+    hash_headers(source, text);
+    MQ_TRY(mq_json_add_string(o, "model_headers", text));
+    MQ_TRY(mq_hash_file(options->calib, &hash));
+    mq_hash_text(hash, text);
+    MQ_TRY(mq_json_add_string(o, "calibration_file", text));
+    return mq_json_add_string(o, "version", mq_version());
+}
+
+mq_status mq_settings_json(const mq_quantize_options *options, const mq_folder *source, cJSON **out)
+{
+    *out = cJSON_CreateObject();
+    if (!*out) return mq_fail(MQ_E_MEMORY, "no memory for the settings");
+    mq_status status = fill(*out, options, source);
+    if (status != MQ_OK) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
+    return status;
+}

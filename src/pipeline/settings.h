@@ -1,0 +1,17 @@
+#ifndef MQ_PIPELINE_SETTINGS_H
+#define MQ_PIPELINE_SETTINGS_H
+
+#include "base/json.h"
+#include "mpiquant/mpiquant.h"
+#include "store/folder.h"
+
+/** What the bytes of an output depend on, as one flat object: settings and checksums of the inputs
+ *  (config.json and the headers of the model, the whole token file). Two runs with equal objects
+ *  make equal files. For rank 0; not collective. Caller owns *out. */
+mq_status mq_settings_json(const mq_quantize_options *options, const mq_folder *source,
+                           cJSON **out);
+
+/** Refuses options that make no sense on their own. Not collective. Errors: MQ_E_USAGE. */
+mq_status mq_settings_check(const mq_quantize_options *options);
+
+#endif

@@ -1,0 +1,136 @@
+#include "plan/memory.h"
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "hessian/hessian.h"
+#include "linalg/factor.h"
+#include "model/block.h"
+#include "par/collectives.h"
+
+#include <inttypes.h>
+
+static const double mib = 1024.0 * 1024.0;
+
+static mq_status area(int64_t rows, int64_t columns, size_t element, size_t *out)
+{
+    int64_t count = 0;
+    MQ_TRY(mq_mul_i64(rows, columns, &count));
+    return mq_mul_size((size_t)count, element, out);
+}
+
+static mq_status block_weight_bytes(const mq_arch *arch, size_t *out)
+{
+    *out = 0;
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        int64_t n_out = 0, n_in = 0;
+        size_t bytes = 0;
+        mq_arch_linear_shape(arch, (mq_linear_id)l, &n_out, &n_in);
+        MQ_TRY(area(n_out, n_in, mq_dtype_size(MQ_BF16), &bytes));
+        MQ_TRY(mq_add_size(*out, bytes, out));
+    }
+    return MQ_OK;
+}
+
+/* Taps that live together: one is read while the next is made. */
+static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
+{
+    mq_tap_id taps[MQ_N_TAPS];
+    int n = mq_arch_taps(arch, taps);
+    int64_t widest = 0, sum = 0;
+    for (int t = 0; t < n; t++) {
+        int64_t width = mq_arch_tap_width(arch, taps[t]);
+        int64_t next = t + 1 < n ? mq_arch_tap_width(arch, taps[t + 1]) : 0;
+        widest = mq_max_i64(widest, width + next);
+        sum += width;
+    }
+    return area(n_tokens, arch->parallel_block ? sum : widest, mq_dtype_size(MQ_BF16), out);
+}
+
+static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
+                              int64_t distribute_above, mq_memory_plan *p)
+{
+    mq_tap_id taps[MQ_N_TAPS];
+    const mq_arch *arch = scheme->arch;
+    int n_taps = mq_arch_taps(arch, taps);
+    for (int t = 0; t < n_taps; t++) {
+        mq_linear_id linears[MQ_N_LINEARS];
+        int64_t n = mq_arch_tap_width(arch, taps[t]), rows = 0;
+        size_t bytes = 0;
+        int n_linears = mq_arch_tap_linears(arch, taps[t], linears);
+        for (int l = 0; l < n_linears; l++) {
+            int64_t n_out = 0, n_in = 0;
+            mq_arch_linear_shape(arch, linears[l], &n_out, &n_in);
+            rows += mq_ceil_div(n_out, MQ_ROW_BLOCK);
+        }
+        MQ_TRY(mq_factor_fits(n, comm->size, n > distribute_above));
+        MQ_TRY(mq_hessian_bytes(n, &bytes));
+        if (bytes > p->hessian) p->hessian = bytes;
+        int64_t parts = n > distribute_above ? comm->size : 1;
+        MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
+        if (bytes > p->factor) p->factor = bytes;
+        MQ_TRY(area(mq_ceil_div(rows, comm->size) * MQ_ROW_BLOCK, n, 2 * sizeof(float), &bytes));
+        if (bytes > p->rows) p->rows = bytes;
+    }
+    return MQ_OK;
+}
+
+static mq_status sum_up(const mq_comm *comm, mq_memory_plan *p)
+{
+    const size_t parts[] = {p->residual, p->taps, p->work, p->hessian, p->factor, p->rows};
+    p->rank = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        MQ_TRY(mq_add_size(p->rank, parts[i], &p->rank));
+    }
+    MQ_TRY(mq_mul_size(p->rank, (size_t)comm->node_size, &p->node));
+    MQ_TRY(mq_add_size(p->node, p->weights, &p->node));
+    return mq_add_size(p->node, p->codes, &p->node);
+}
+
+static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
+                      int64_t most_tokens, int64_t distribute_above, mq_memory_plan *p)
+{
+    const mq_arch *arch = scheme->arch;
+    MQ_TRY(area(most_tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
+    MQ_TRY(tap_bytes(arch, most_tokens, &p->taps));
+    MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, calib->max_unit_tokens, &p->work));
+    MQ_TRY(block_weight_bytes(arch, &p->weights));
+    MQ_TRY(solver_bytes(comm, scheme, distribute_above, p));
+    return sum_up(comm, p);
+}
+
+mq_status mq_memory_plan_make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
+                              int64_t distribute_above, size_t codes_bytes, mq_memory_plan *out)
+{
+    int64_t most = calib->n_local_tokens;
+    *out = (mq_memory_plan){.codes = codes_bytes};
+    MQ_TRY(mq_highest_i64(comm, &most, 1));
+    return mq_agree(comm, make(comm, scheme, calib, most, distribute_above, out));
+}
+
+mq_status mq_memory_plan_check(const mq_comm *comm, const mq_memory_plan *plan)
+{
+    size_t have = mq_memory_of_node();
+    mq_status status = MQ_OK;
+    if (have > 0 && plan->node > have) {
+        status = mq_fail(MQ_E_MEMORY,
+                         "the run needs %.0f MiB on this node (%d ranks of %.0f MiB, %.0f MiB "
+                         "shared), which has %.0f MiB: use more nodes, fewer ranks a node, or "
+                         "fewer samples (--samples)",
+                         (double)plan->node / mib, comm->node_size, (double)plan->rank / mib,
+                         (double)(plan->weights + plan->codes) / mib, (double)have / mib);
+    }
+    return mq_agree(comm, status);
+}
+
+void mq_memory_plan_log(const mq_memory_plan *plan)
+{
+    mq_log("memory plan: %.1f MiB a rank (residual %.1f, taps %.1f, unit %.1f, Hessian %.1f, "
+           "factor %.1f, rows %.1f)",
+           (double)plan->rank / mib, (double)plan->residual / mib, (double)plan->taps / mib,
+           (double)plan->work / mib, (double)plan->hessian / mib, (double)plan->factor / mib,
+           (double)plan->rows / mib);
+    mq_log("             %.1f MiB shared by a node (weights of a block %.1f, codes of a tap %.1f)",
+           (double)(plan->weights + plan->codes) / mib, (double)plan->weights / mib,
+           (double)plan->codes / mib);
+}

@@ -1,0 +1,240 @@
+#include "test_ops_util.h"
+
+#include "ops/naive.h"
+#include "ops/ops.h"
+
+/* Attention against the naive loops. In F32 the error is that of the products and of exp: scores of
+ * magnitude 4 or so, hence 1e-5. In BF16 probabilities are rounded once (2^-8 relative each, so at
+ * most 2^-8 max|v| in the sum, and |v| < 1) and the output once. */
+
+typedef struct layout {
+    int64_t heads, kv_heads, d, pad; /* pad widens the strides of q, k, v and out */
+    int64_t window;
+} layout;
+
+typedef struct data {
+    mq_attention_shape shape;
+    void *q, *k, *v, *out;
+    float *want;
+    int64_t n_tok;
+} data;
+
+static data make_data(const layout *l, int64_t n_tok, mq_dtype dtype)
+{
+    data x = {.n_tok = n_tok};
+    x.shape = (mq_attention_shape){.n_heads = l->heads,
+                                   .n_kv_heads = l->kv_heads,
+                                   .head_dim = l->d,
+                                   .ld_q = l->heads * l->d + l->pad,
+                                   .ld_k = l->kv_heads * l->d + 2 * l->pad,
+                                   .ld_v = l->kv_heads * l->d + 3 * l->pad,
+                                   .ld_out = l->heads * l->d + l->pad,
+                                   .scale = 1 / sqrt((double)l->d),
+                                   .window = l->window};
+    x.q = test_array(1, n_tok * x.shape.ld_q, 4, dtype); /* peaked and flat rows both */
+    x.k = test_array(2, n_tok * x.shape.ld_k, 1, dtype);
+    x.v = test_array(3, n_tok * x.shape.ld_v, 1, dtype);
+    x.out = test_array(4, n_tok * x.shape.ld_out, 1, dtype);
+    x.want = test_exact(x.out, n_tok * x.shape.ld_out, dtype);
+    return x;
+}
+
+static void naive(const data *x, const int64_t *offset, int64_t n, mq_dtype dtype)
+{
+    const mq_attention_shape *s = &x->shape;
+    float *q = test_exact(x->q, x->n_tok * s->ld_q, dtype);
+    float *k = test_exact(x->k, x->n_tok * s->ld_k, dtype);
+    float *v = test_exact(x->v, x->n_tok * s->ld_v, dtype);
+    mq_naive_attention(s, q, k, v, offset, n, x->want, MQ_F32);
+    free(q), free(k), free(v);
+}
+
+static void free_data(data *x)
+{
+    free(x->q), free(x->k), free(x->v), free(x->out), free(x->want);
+}
+
+static void run(const data *x, const int64_t *offset, int64_t n, void *out, mq_dtype dtype)
+{
+    if (mq_attention(&x->shape, x->q, x->k, x->v, offset, n, out, dtype) != MQ_OK) {
+        fail_msg("%s", mq_message());
+    }
+}
+
+static void check(const layout *l, const int64_t *offset, int64_t n, mq_dtype dtype)
+{
+    data x = make_data(l, offset[n], dtype);
+    int64_t n_out = x.n_tok * x.shape.ld_out;
+    naive(&x, offset, n, dtype);
+    run(&x, offset, n, x.out, dtype);
+    double bound = dtype == MQ_BF16 ? 0x1p-8 : 1e-5;
+    test_all_near(x.out, dtype, x.want, n_out, bound, dtype == MQ_BF16 ? TEST_BF16 : 0,
+                  "attention");
+    free_data(&x);
+}
+
+/* Lengths around the block of 128, an empty sample, and all of them in one unit. */
+static void test_lengths(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 1, 8, 8, 135, 263, 392, 692};
+    static const layout layouts[] = {{1, 1, 8, 0, 0},   {4, 2, 24, 0, 0}, {3, 1, 16, 5, 0},
+                                     {4, 1, 5, 1, 64},  {2, 2, 16, 0, 1}, {2, 1, 80, 0, 200},
+                                     {1, 1, 1, 0, 1000}};
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        check(&layouts[i], offset, 7, MQ_F32);
+        check(&layouts[i], offset, 7, MQ_BF16);
+    }
+}
+
+/* More keys than a chunk holds: the running maximum at work, with and without a window. */
+static void test_long(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 1300};
+    const layout whole = {1, 1, 4, 0, 0}, windowed = {1, 1, 4, 0, 1100};
+    check(&whole, offset, 1, MQ_F32);
+    check(&whole, offset, 1, MQ_BF16);
+    check(&windowed, offset, 1, MQ_F32);
+}
+
+/* Scores that rise along the keys make every chunk correct what came before. */
+static void test_rising_scores(void **state)
+{
+    (void)state;
+    enum { T = 1300, D = 4 };
+    const int64_t offset[] = {0, T};
+    const layout l = {1, 1, D, 0, 0};
+    data x = make_data(&l, T, MQ_F32);
+    for (int t = 0; t < T; t++) {
+        for (int i = 0; i < D; i++) {
+            ((float *)x.q)[t * D + i] = 1;
+            ((float *)x.k)[t * D + i] = (float)t * 0.05f;
+        }
+    }
+    naive(&x, offset, 1, MQ_F32);
+    run(&x, offset, 1, x.out, MQ_F32);
+    test_all_near(x.out, MQ_F32, x.want, T * D, 1e-4, 0, "rising scores");
+    free_data(&x);
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 300, 307, 700};
+    const layout l = {6, 2, 24, 3, 150};
+    for (int type = 0; type < 2; type++) {
+        mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
+        data x = make_data(&l, 700, dtype);
+        int64_t n_out = 700 * x.shape.ld_out;
+        void *first = test_copy(x.out, n_out, dtype);
+        run(&x, offset, 3, first, dtype);
+        for (int threads = 2; threads <= 3; threads++) {
+            void *out = test_copy(x.out, n_out, dtype);
+            assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
+            run(&x, offset, 3, out, dtype);
+            assert_memory_equal(out, first, (size_t)n_out * mq_dtype_size(dtype));
+            free(out);
+        }
+        assert_int_equal(mq_ops_start(1, ""), MQ_OK);
+        free(first);
+        free_data(&x);
+    }
+}
+
+/* A sample alone has the bits it has among others: samples do not see each other. */
+static void test_samples_apart(void **state)
+{
+    (void)state;
+    const layout l = {2, 1, 16, 0, 0};
+    const int64_t both[] = {0, 130, 330}, alone[] = {130, 330};
+    data x = make_data(&l, 330, MQ_BF16);
+    run(&x, both, 2, x.out, MQ_BF16);
+    uint16_t *second = test_copy(x.out, 330 * 32, MQ_BF16);
+    memset(x.out, 0, 330 * 32 * 2);
+    run(&x, alone, 1, x.out, MQ_BF16);
+    assert_memory_equal((uint16_t *)x.out + 130 * 32, second + 130 * 32, 200 * 32 * 2);
+    free(second);
+    free_data(&x);
+}
+
+static void test_nan(void **state)
+{
+    (void)state;
+    enum { T = 40, D = 8 };
+    const int64_t offset[] = {0, T};
+    const layout l = {1, 1, D, 0, 0};
+    data x = make_data(&l, T, MQ_BF16);
+    uint16_t *q = x.q, *k = x.k, *out = x.out;
+    q[5 * D] = 0x7FC0;  /* query 5 is NaN: so is its row alone */
+    k[30 * D] = 0x7F80; /* key 30 is inf: scores of +-inf from query 30 on */
+    run(&x, offset, 1, x.out, MQ_BF16);
+    for (int t = 0; t < T; t++) {
+        for (int i = 0; i < D; i++) {
+            float v = mq_bf16_to_f32(out[t * D + i]);
+            if (t == 5) assert_true(isnan(v));
+            if (t != 5 && t < 30) assert_true(isfinite(v));
+            /* A score of +inf gives NaN as in PyTorch; one of -inf hides the key. */
+            if (t >= 30) assert_int_equal(isnan(v) != 0, mq_bf16_to_f32(q[t * D]) > 0);
+        }
+    }
+    free_data(&x);
+}
+
+static void test_all_scores_infinite(void **state)
+{
+    (void)state;
+    const int64_t offset[] = {0, 2};
+    float q[2] = {1, 1}, k[2] = {-INFINITY, 0}, v[2] = {7, 3}, out[2];
+    const mq_attention_shape shape = {.n_heads = 1,
+                                      .n_kv_heads = 1,
+                                      .head_dim = 1,
+                                      .ld_q = 1,
+                                      .ld_k = 1,
+                                      .ld_v = 1,
+                                      .ld_out = 1,
+                                      .scale = 1};
+    assert_int_equal(mq_attention(&shape, q, k, v, offset, 1, out, MQ_F32), MQ_OK);
+    assert_true(isnan(out[0])); /* nothing but -inf */
+    assert_true(out[1] == 3);   /* -inf hides the first key */
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    const int64_t offset[] = {0, 1}, backwards[] = {1, 0};
+    float x[4] = {0};
+    mq_attention_shape s = {.n_heads = 3,
+                            .n_kv_heads = 2,
+                            .head_dim = 1,
+                            .ld_q = 3,
+                            .ld_k = 2,
+                            .ld_v = 2,
+                            .ld_out = 3,
+                            .scale = 1};
+    assert_int_equal(mq_attention(&s, x, x, x, offset, 1, x, MQ_F32), MQ_E_INTERNAL);
+    s.n_kv_heads = 3;
+    s.scale = NAN;
+    assert_int_equal(mq_attention(&s, x, x, x, offset, 1, x, MQ_F32), MQ_E_INTERNAL);
+    s.scale = 1;
+    assert_int_equal(mq_attention(&s, x, x, x, backwards, 1, x, MQ_F32), MQ_E_INTERNAL);
+    assert_int_equal(mq_attention(&s, x, x, x, offset, 0, x, MQ_F32), MQ_OK);
+}
+
+int main(void)
+{
+    if (mq_ops_start(1, "") != MQ_OK) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_long),
+        cmocka_unit_test(test_rising_scores),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_samples_apart),
+        cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_all_scores_infinite),
+        cmocka_unit_test(test_refused),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mq_ops_stop();
+    return failed;
+}
