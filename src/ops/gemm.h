@@ -16,11 +16,12 @@ typedef struct mq_gemm_shape {
     bool accumulate; /* C += instead of C =; out must be F32 */
 } mq_gemm_shape;
 
-/** The product in the calling thread alone (call it from tasks). oneDNN primitives are created
- *  once per shape, under one thread, and cached; without oneDNN, or where the CPU has no bf16,
- *  OpenBLAS sgemm on f32 copies. Not collective.
- *  Bits: depend on the shape and the instruction set alone.
- *  Errors: MQ_E_INTERNAL when a library refuses; MQ_E_MEMORY. */
+/** The product in the calling thread alone (call it from tasks). By oneDNN, whose primitives are
+ *  made once per shape, under one thread, and kept (at most 1024; 70 kB each). By OpenBLAS sgemm
+ *  without oneDNN, and for BF16 where the CPU has none, on f32 copies of tiles. Not collective.
+ *  Bits: depend on the shape and the instruction set alone. BF16 subnormals may count as 0.
+ *  A new shape costs 0.3 ms: callers with ragged sizes pad them to few.
+ *  Errors: MQ_E_INTERNAL when the shape makes no sense or a library refuses; MQ_E_MEMORY. */
 mq_status mq_gemm(const mq_gemm_shape *shape, const void *a, const void *b, void *c);
 
 /** f64 product for references and small solves: C (m, n) = A (m, k) . B (k, n), one thread.
@@ -33,7 +34,8 @@ enum { MQ_ROW_TILE = 512 }; /* rows of a linear layer's product per task */
 
 /** A linear layer: y (n_tok, n_out) = x (n_tok, n_in) . wT + bias.
  *  w (n_out, n_in) row-major and x have the same dtype; bias (n_out) f32 or NULL; y is of x's
- *  dtype, with leading dimension ldy. Threads over row tiles of MQ_ROW_TILE. */
+ *  dtype, with leading dimension ldy. Threads over row tiles of MQ_ROW_TILE, and over columns where
+ *  rows are few. A row's bits depend on its tile, not on the other rows in it. */
 mq_status mq_linear(const void *x, int64_t n_tok, int64_t n_in, const void *w, int64_t n_out,
                     const float *bias, void *y, int64_t ldy, mq_dtype dtype);
 
@@ -43,7 +45,8 @@ mq_status mq_linear_add(const void *x, int64_t n_tok, int64_t n_in, const void *
                         const float *bias, void *r, mq_dtype dtype);
 
 /** Entries of X^T X for a panel pair: h (n_i, n_j) f32 = X[:, i0:i0+n_i]^T . X[:, j0:j0+n_j];
- *  x (n_tok, ldx). Serial; the caller's tasks are panel pairs. */
+ *  x (n_tok, ldx). Serial; the caller's tasks are panel pairs. Tokens past a multiple of 64 are
+ *  summed last. */
 mq_status mq_gram_panel(const void *x, mq_dtype dtype, int64_t n_tok, int64_t ldx, int64_t i0,
                         int64_t n_i, int64_t j0, int64_t n_j, float *h);
 

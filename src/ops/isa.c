@@ -98,20 +98,18 @@ static int effective_level(void)
 
 mq_status mq_isa_limit(const char *isa)
 {
-    if (*isa == '\0') return MQ_OK;
-    int level = mq_ops_isa_level(isa);
-    if (level < 0) {
+    int limit = *isa ? mq_ops_isa_level(isa) : N_LEVELS - 1;
+    if (limit < 0) {
         return mq_fail(MQ_E_USAGE, "unknown instruction set \"%s\": expected one of %s ... %s", isa,
                        names[LEVEL_SSE41], names[N_LEVELS - 1]);
     }
-    bool set = dnnl_set_max_cpu_isa(dnnl_isa(level)) == dnnl_success;
-    if (!set && effective_level() > level) {
-        return mq_fail(MQ_E_INTERNAL,
-                       "the instruction set is already %s: %s must be asked for before any kernel "
-                       "runs",
-                       names[effective_level()], isa);
-    }
-    return MQ_OK;
+    /* Fails when it is too late, which does no harm where nothing wider is in use. */
+    if (*isa) dnnl_set_max_cpu_isa(dnnl_isa(limit));
+    int level = effective_level(); /* settles it */
+    if (level <= limit || level == LEVEL_SSE41) return MQ_OK;
+    return mq_fail(MQ_E_INTERNAL,
+                   "the instruction set is already %s: %s must be asked for before any kernel runs",
+                   names[level], isa);
 }
 
 #ifdef __x86_64__

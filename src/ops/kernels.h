@@ -38,8 +38,12 @@ typedef struct mq_attention_shape {
 /** out (n_tok, n_heads * head_dim) = softmax(scale q kT, causal within each sample) v.
  *  Sample s is rows sample_offset[s] .. sample_offset[s + 1). Query head h uses kv head
  *  h / (n_heads / n_kv_heads). Blocked over queries: the full score matrix never exists; only the
- *  causal part is computed. Scores and softmax in f32, probabilities rounded to dtype before the
- *  product with v. Threads over (sample, head, query block). Cost: ~2 n^2 d flops a head. */
+ *  causal part is computed. Scores and softmax in f32; exp(score - maximum) is rounded to dtype
+ *  before the product with v, and the sum of it divided out after, as PyTorch's
+ *  scaled_dot_product_attention does. Threads over (sample, head, query block). head_dim and
+ *  lengths may be anything. Cost: ~2 n^2 d flops a head; 0.5 MB + 4.5 kB head_dim of scratch a
+ *  thread. NaN and inf in v reach all queries of their block of 128.
+ *  Errors: MQ_E_INTERNAL for a shape that makes no sense (scale must be > 0); MQ_E_MEMORY. */
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
                        const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
 
@@ -54,8 +58,8 @@ mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, c
 mq_status mq_embed(const void *table, mq_dtype table_dtype, int64_t vocab, int64_t d,
                    const int32_t *token, int64_t n_tok, double multiplier, void *x, mq_dtype dtype);
 
-/** log(sum(exp(x))) over n values in f64 with the maximum taken out, and the index of the (first)
- *  maximum. For eval. */
+/** log(sum(exp(x))) over n > 0 values in f64 with the maximum taken out, and the index of the
+ *  first maximum (0 when all are NaN). NaN in, NaN out. Serial. For eval. */
 double mq_logsumexp(const float *x, int64_t n, int64_t *argmax);
 
 #endif

@@ -5,7 +5,7 @@
 #include "ops/kernels.h"
 
 /* The plain version of each kernel, one loop per index, f64 inside: the reference that tests
- * compare with. Same arguments as the fast ones. */
+ * compare with. Same arguments as the fast ones. Only attention needs memory of its own. */
 
 void mq_naive_gemm(const mq_gemm_shape *shape, const void *a, const void *b, void *c);
 void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,

@@ -14,14 +14,15 @@
  * -DMQ_NO_CLONES compiles the plain version only; the golden sums of the tests hold for both.
  * Sanitizers come up after the loader runs the choice, so they get the plain version too. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MQ_NO_CLONES
+#define MQ_SANITIZED
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
     __has_feature(memory_sanitizer)
-#define MQ_NO_CLONES
+#define MQ_SANITIZED
 #endif
 #endif
-#if !defined(MQ_NO_CLONES) && defined(__x86_64__) && defined(__GLIBC__) && \
+#if !defined(MQ_NO_CLONES) && !defined(MQ_SANITIZED) && defined(__x86_64__) && \
+    defined(__GLIBC__) &&                                                      \
     ((defined(__clang__) && __clang_major__ >= 14) || (!defined(__clang__) && defined(__GNUC__)))
 #define MQ_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -30,10 +31,9 @@
 
 #define MQ_INLINE static inline __attribute__((always_inline))
 
-/** 16 f32 lanes: sums and maxima of rows run in them, lane l over elements l, l + 16, ... */
+/** 16 f32 lanes: sums of rows run in them, lane l over elements l, l + 16, ... */
 enum { MQ_LANES = 16 };
 typedef float mq_vec __attribute__((vector_size(64)));
-typedef int32_t mq_vec_i __attribute__((vector_size(64)));
 
 /** 16 floats of memory at any alignment. */
 #define MQ_VEC_LOAD(v, p) memcpy(&(v), (p), sizeof(mq_vec))
