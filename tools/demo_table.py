@@ -10,21 +10,23 @@ def weight_bytes(folder):
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
+def row(label, folder, perplexity, kl="", top1="", took=""):
+    """One line of the table."""
+    print(f"{label:10} {weight_bytes(folder) / 1e6:7.2f} MB {perplexity:11.3f} {kl:>8} "
+          f"{top1:>11} {took:>13}   {folder}")
+
+
 def main(model, out):
     """One line for the original and one for each number of bits."""
-    log = out / "log"
-    print(f"\n{'':12} {'weights':>10} {'perplexity':>11} {'KL':>8} {'same top-1':>11} "
+    found = {bits: json.loads((out / "log" / f"demo-w{bits}.json").read_text()) for bits in (4, 3)}
+    print(f"\n{'':10} {'weights':>10} {'perplexity':>11} {'KL':>8} {'same top-1':>11} "
           f"{'quantised in':>13}   folder")
-    rows = [("original", "original", model)]
-    rows += [(f"{bits} bits", f"w{bits}", out / f"demo-w{bits}") for bits in (4, 3)]
-    for label, name, folder in rows:
-        found = json.loads((log / f"demo-{name}.json").read_text())
-        seconds = log / f"demo-{name}.seconds"
-        kl = f"{found['kl']:.4f}" if "kl" in found else ""
-        top1 = f"{100 * found['top1']:.1f} %" if "top1" in found else ""
-        took = f"{seconds.read_text().strip()} s" if seconds.exists() else ""
-        print(f"{label:12} {weight_bytes(folder) / 1e6:7.2f} MB {found['perplexity']:11.3f} "
-              f"{kl:>8} {top1:>11} {took:>13}   {folder}")
+    row("original", model, found[4]["reference_perplexity"])
+    for bits, result in found.items():
+        folder = out / f"demo-w{bits}"
+        report = json.loads((folder / "mq_report.json").read_text())
+        row(f"{bits} bits", folder, result["perplexity"], f"{result['kl']:.4f}",
+            f"{100 * result['top1']:.1f} %", f"{report['environment']['seconds']:.1f} s")
     print("\nKL (nats per token) and top-1 compare each output with the original on held-out text.")
 
 

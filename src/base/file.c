@@ -62,7 +62,8 @@ mq_status mq_read_text(const char *path, size_t limit, char **out, size_t *lengt
     struct stat s;
     mq_status status = MQ_OK;
     *out = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* A named pipe would wait for a writer; without blocking it is opened and then refused. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return mq_fail(MQ_E_IO, "%s: cannot open: %s", path, mq_errno_text(errno));
     if (fstat(fd, &s) != 0 || !S_ISREG(s.st_mode)) {
         status = mq_fail(MQ_E_IO, "%s: not a regular file", path);

@@ -30,9 +30,11 @@ static void print_line(const char *mark, const char *fmt, va_list args)
 {
     char line[LINE_BYTES];
     vsnprintf(line, sizeof line, fmt, args);
+    pthread_mutex_lock(&lock);
     if (start_seconds < 0) start_seconds = mq_seconds();
     fprintf(stderr, "[%8.2f] %s%s\n", mq_seconds() - start_seconds, mark, line);
     fflush(stderr);
+    pthread_mutex_unlock(&lock);
 }
 
 void mq_log(const char *fmt, ...)

@@ -8,13 +8,13 @@
 /** Turns the log of this process on or off (rank 0 speaks, the others are silent). */
 void mq_log_enable(bool on);
 
-/** One line on stderr, flushed, with seconds since start in front. */
+/** One line on stderr, flushed, with seconds since the first line in front. Thread-safe. */
 void mq_log(const char *fmt, ...) MQ_PRINTF(1, 2);
 
-/** The same, marked as a warning; kept, so that mq_warnings can repeat it at the end. */
+/** The same, marked as a warning; the first 256 are kept, so that a report can repeat them. */
 void mq_warn(const char *fmt, ...) MQ_PRINTF(1, 2);
 
-/** Warnings recorded so far in this process; text of the i-th. */
+/** Warnings recorded so far in this process; text of the i-th. Not while threads may warn. */
 int mq_warning_count(void);
 const char *mq_warning(int i);
 

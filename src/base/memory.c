@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include "base/cgroup.h"
 #include "base/checked.h"
 
 #include <stdatomic.h>
@@ -61,13 +62,13 @@ void mq_memory_use(size_t *now, size_t *peak)
 
 static size_t cgroup_limit(void)
 {
-    unsigned long long limit = 0;
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
-    if (!f) f = fopen("/sys/fs/cgroup/memory/memory.limit_in_bytes", "r");
+    char membership[8192];
+    FILE *f = fopen("/proc/self/cgroup", "r");
     if (!f) return SIZE_MAX;
-    int got = fscanf(f, "%llu", &limit); /* "max" gives 0 fields */
+    size_t n = fread(membership, 1, sizeof membership - 1, f);
     fclose(f);
-    return got == 1 && limit > 0 ? (size_t)limit : SIZE_MAX;
+    membership[n] = '\0';
+    return mq_cgroup_memory_limit(membership, "/sys/fs/cgroup");
 }
 
 size_t mq_memory_of_node(void)

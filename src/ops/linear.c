@@ -9,14 +9,16 @@
  *
  * Row counts of units differ, and each shape of a product costs 0.3 ms and 70 kB to prepare. So the
  * last rows are padded with zeros to a multiple of ROW_STEP in scratch: a few dozen shapes serve
- * any number of ragged units. COL_TILE keeps all threads busy when rows are few. */
-enum { COL_TILE = 1024, ROW_STEP = 64 };
+ * any number of ragged units. Columns are cut, evenly, where rows alone would give fewer than TASKS
+ * tasks; narrow products are slower (by a tenth at 512), wide ones take more scratch. */
+enum { ROW_STEP = 64, TASKS = 16, MIN_COLS = 512, MAX_COLS = 2048 };
 
 typedef struct linear_job {
     const void *x, *w;
     const float *bias;
     void *y;
-    int64_t n_tok, n_in, n_out, ldy, col_tiles;
+    int64_t n_tok, n_in, n_out, ldy;
+    int64_t col_tiles, col_width;
     mq_dtype dtype;
     bool add; /* y += product, instead of y = product */
 } linear_job;
@@ -33,9 +35,9 @@ typedef struct tile {
 
 static tile tile_at(const linear_job *job, int64_t i)
 {
-    int64_t r0 = i / job->col_tiles * MQ_ROW_TILE, c0 = i % job->col_tiles * COL_TILE;
+    int64_t r0 = i / job->col_tiles * MQ_ROW_TILE, c0 = i % job->col_tiles * job->col_width;
     tile t = {.rows = mq_min_i64(MQ_ROW_TILE, job->n_tok - r0),
-              .cols = mq_min_i64(COL_TILE, job->n_out - c0)};
+              .cols = mq_min_i64(job->col_width, job->n_out - c0)};
     t.padded = mq_ceil_div(t.rows, ROW_STEP) * ROW_STEP;
     t.x = mq_at(job->x, r0 * job->n_in, job->dtype);
     t.w = mq_at(job->w, c0 * job->n_in, job->dtype);
@@ -95,11 +97,22 @@ static mq_status linear_task(void *context, int64_t i)
     return MQ_OK;
 }
 
+static void cut_columns(linear_job *job, int64_t row_tiles)
+{
+    int64_t want = mq_ceil_div(TASKS, mq_max_i64(1, row_tiles));
+    int64_t tiles = mq_min_i64(want, job->n_out / MIN_COLS);
+    tiles = mq_max_i64(tiles, mq_ceil_div(job->n_out, MAX_COLS));
+    tiles = mq_max_i64(tiles, 1);
+    int64_t width = mq_ceil_div(job->n_out, tiles);
+    job->col_width = mq_max_i64(1, mq_ceil_div(width, ROW_STEP)) * ROW_STEP;
+    job->col_tiles = mq_ceil_div(job->n_out, job->col_width);
+}
+
 static mq_status run_linear(linear_job *job)
 {
-    int64_t n_tasks = 0;
-    job->col_tiles = mq_ceil_div(job->n_out, COL_TILE);
-    MQ_TRY(mq_mul_i64(mq_ceil_div(job->n_tok, MQ_ROW_TILE), job->col_tiles, &n_tasks));
+    int64_t n_tasks = 0, row_tiles = mq_ceil_div(job->n_tok, MQ_ROW_TILE);
+    cut_columns(job, row_tiles);
+    MQ_TRY(mq_mul_i64(row_tiles, job->col_tiles, &n_tasks));
     return mq_parallel_for(n_tasks, linear_task, job);
 }
 

@@ -1,5 +1,7 @@
 #include "ops/naive.h"
 
+#include "base/memory.h"
+
 #include <math.h>
 
 static double get(const void *x, int64_t i, mq_dtype dtype)
@@ -69,49 +71,54 @@ void mq_naive_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t 
     }
 }
 
-/* One query and one head: query row t of a sample that starts at row t0. */
+static double dot(const void *a, int64_t i, const void *b, int64_t j, int64_t n, mq_dtype dtype)
+{
+    double sum = 0;
+    for (int64_t l = 0; l < n; l++) sum += get(a, i + l, dtype) * get(b, j + l, dtype);
+    return sum;
+}
+
+/* One query and one head: query row t of a sample that starts at row t0. p has room for all
+ * probabilities. */
 static void attend(const mq_attention_shape *s, const void *q, const void *k, const void *v,
-                   int64_t t0, int64_t t, int64_t h, void *out, mq_dtype dtype)
+                   int64_t t0, int64_t t, int64_t h, double *p, void *out, mq_dtype dtype)
 {
     int64_t d = s->head_dim, g = h / (s->n_heads / s->n_kv_heads);
     int64_t first = s->window > 0 && t - s->window + 1 > t0 ? t - s->window + 1 : t0;
     double top = -INFINITY, total = 0;
-    for (int pass = 0; pass < 2; pass++) { /* 0: maximum; 1: sum */
-        for (int64_t u = first; u <= t; u++) {
-            double score = 0;
-            for (int64_t i = 0; i < d; i++) {
-                score +=
-                    get(q, t * s->ld_q + h * d + i, dtype) * get(k, u * s->ld_k + g * d + i, dtype);
-            }
-            if (pass == 0) top = fmax(top, score * s->scale);
-            if (pass == 1) total += exp(score * s->scale - top);
-        }
+    for (int64_t u = first; u <= t; u++) {
+        p[u - first] = s->scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
+        top = fmax(top, p[u - first]);
+    }
+    for (int64_t u = first; u <= t; u++) {
+        p[u - first] = exp(p[u - first] - top);
+        total += p[u - first];
     }
     for (int64_t i = 0; i < d; i++) {
         double sum = 0;
         for (int64_t u = first; u <= t; u++) {
-            double score = 0;
-            for (int64_t l = 0; l < d; l++) {
-                score +=
-                    get(q, t * s->ld_q + h * d + l, dtype) * get(k, u * s->ld_k + g * d + l, dtype);
-            }
-            sum += exp(score * s->scale - top) / total * get(v, u * s->ld_v + g * d + i, dtype);
+            sum += p[u - first] / total * get(v, u * s->ld_v + g * d + i, dtype);
         }
         put(out, t * s->ld_out + h * d + i, sum, dtype);
     }
 }
 
-void mq_naive_attention(const mq_attention_shape *shape, const void *q, const void *k,
-                        const void *v, const int64_t *sample_offset, int64_t n_samples, void *out,
-                        mq_dtype dtype)
+mq_status mq_naive_attention(const mq_attention_shape *shape, const void *q, const void *k,
+                             const void *v, const int64_t *sample_offset, int64_t n_samples,
+                             void *out, mq_dtype dtype)
 {
     for (int64_t s = 0; s < n_samples; s++) {
-        for (int64_t t = sample_offset[s]; t < sample_offset[s + 1]; t++) {
+        int64_t from = sample_offset[s], to = sample_offset[s + 1];
+        double *p = NULL;
+        MQ_TRY(mq_alloc(to - from, sizeof *p, "probabilities", &p));
+        for (int64_t t = from; t < to; t++) {
             for (int64_t h = 0; h < shape->n_heads; h++) {
-                attend(shape, q, k, v, sample_offset[s], t, h, out, dtype);
+                attend(shape, q, k, v, from, t, h, p, out, dtype);
             }
         }
+        mq_free(&p);
     }
+    return MQ_OK;
 }
 
 static double activate(mq_activation_kind kind, double x)

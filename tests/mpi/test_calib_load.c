@@ -254,6 +254,9 @@ static void test_bad_tokens(void)
     c.tokens[c.offsets[5] + 3] = VOCAB;
     refuses(write_file(&c), MQ_E_INPUT, "sample 5, position 3: token 1000");
     c = good;
+    c.tokens[c.offsets[4]] = INT32_MAX; /* first of the second sample of its unit */
+    refuses(write_file(&c), MQ_E_INPUT, "sample 4, position 0: token 2147483647");
+    c = good;
     c.tokens[c.n_tokens - 1] = -1;
     refuses(write_file(&c), MQ_E_INPUT, "sample 13, position 7: token -1");
 }

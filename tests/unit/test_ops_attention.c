@@ -45,7 +45,7 @@ static void naive(const data *x, const int64_t *offset, int64_t n, mq_dtype dtyp
     float *q = test_exact(x->q, x->n_tok * s->ld_q, dtype);
     float *k = test_exact(x->k, x->n_tok * s->ld_k, dtype);
     float *v = test_exact(x->v, x->n_tok * s->ld_v, dtype);
-    mq_naive_attention(s, q, k, v, offset, n, x->want, MQ_F32);
+    assert_int_equal(mq_naive_attention(s, q, k, v, offset, n, x->want, MQ_F32), MQ_OK);
     free(q), free(k), free(v);
 }
 

@@ -1,0 +1,283 @@
+"""Bad input: the right exit code, a message that names the culprit, and nothing under a final name,
+at one and at three ranks."""
+import json
+import os
+import pathlib
+import shutil
+import unittest
+
+import harness
+
+OK, USAGE, BAD_INPUT, IO, NUMERIC = 0, 2, 3, 4, 5
+
+
+class BadInput(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = harness.scratch()
+        cls.root = pathlib.Path(cls.folder.name)
+        cls.sha = harness.tokenizer_sha256(harness.DEMO)
+        cls.samples = harness.demo_samples(4, 64)
+        cls.calib = harness.write_calib(cls.root / 'calib.h5', cls.samples, 4096, cls.sha)
+        cls.count = 0
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def refuse(self, code, words, *, model=harness.DEMO, calib=None, output=None, options=(), ranks=(1, 3)):
+        for n in ranks:
+            BadInput.count += 1
+            out = output or self.root / f'out{BadInput.count}'
+            done = harness.run(n, 'quantize', model, '--calib', calib or self.calib, '--output', out,
+                               *options)
+            self.assertEqual(done.returncode, code, done.stderr)
+            for word in words:
+                self.assertIn(word, done.stderr)
+            # Nothing that a reader would take for a checkpoint.
+            if output is None and out.exists():
+                names = {p.name for p in out.iterdir()}
+                self.assertFalse({n for n in names if n.endswith('.safetensors') or n.endswith('index.json')}, names)
+
+    def damaged(self, name):
+        return harness.copy_model(harness.DEMO, self.root / name)
+
+    # ---- the model ----
+
+    def test_no_folder(self):
+        self.refuse(IO, ['nowhere'], model=self.root / 'nowhere')
+
+    def test_unknown_model_type(self):
+        model = self.damaged('type')
+        config = json.loads((model / 'config.json').read_text())
+        config['model_type'] = 'mystery'
+        (model / 'config.json').write_text(json.dumps(config))
+        self.refuse(BAD_INPUT, ['mystery', 'llama'], model=model)
+
+    def test_config_is_not_json(self):
+        model = self.damaged('json')
+        (model / 'config.json').write_text('{"model_type": ')
+        self.refuse(BAD_INPUT, ['config.json', 'line 1'], model=model)
+
+    def test_truncated_header(self):
+        model = self.damaged('short')
+        data = (model / 'model.safetensors').read_bytes()
+        (model / 'model.safetensors').write_bytes(data[:100])
+        self.refuse(BAD_INPUT, ['model.safetensors'], model=model)
+
+    def test_truncated_data(self):
+        model = self.damaged('cut')
+        data = (model / 'model.safetensors').read_bytes()
+        (model / 'model.safetensors').write_bytes(data[:-10])
+        self.refuse(BAD_INPUT, ['model.safetensors'], model=model)
+
+    def test_missing_shard(self):
+        model = self.damaged('shard')
+        header, data, start = harness.bf16_raw(model / 'model.safetensors')
+        names = [n for n in header if n != '__metadata__']
+        (model / 'model.safetensors').rename(model / 'model-00001-of-00002.safetensors')
+        weight_map = {n: f'model-0000{1 + (i % 2)}-of-00002.safetensors' for i, n in enumerate(names)}
+        (model / 'model.safetensors.index.json').write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
+        self.refuse(BAD_INPUT, ['model-00002-of-00002.safetensors'], model=model)
+
+    def rewrite_header(self, model, change):
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        change(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, 'little') + text + bytes(data[start:]))
+
+    def test_tensor_missing(self):
+        model = self.damaged('missing')
+        name = 'model.layers.1.mlp.up_proj.weight'
+
+        def change(header):
+            header['another.name'] = header.pop(name)
+        self.rewrite_header(model, change)
+        self.refuse(BAD_INPUT, [name], model=model)
+
+    def test_wrong_shape(self):
+        model = self.damaged('shape')
+        name = 'model.layers.0.self_attn.k_proj.weight'
+
+        def change(header):
+            header[name]['shape'] = header[name]['shape'][::-1]
+        self.rewrite_header(model, change)
+        self.refuse(BAD_INPUT, [name], model=model)
+
+    def test_nan_in_a_weight(self):
+        model = self.damaged('nan')
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        name = 'model.layers.1.mlp.down_proj.weight'
+        at = start + header[name]['data_offsets'][0] + 2 * 5
+        data[at:at + 2] = b'\xc0\x7f'
+        path.write_bytes(data)
+        self.refuse(NUMERIC, [name], model=model)
+
+    # ---- the token file ----
+
+    def test_token_outside_the_vocabulary(self):
+        calib = harness.write_calib(self.root / 'token.h5', [[1, 2, 3], [4, 4096, 5]], 4096, self.sha)
+        self.refuse(BAD_INPUT, ['4096', 'token.h5'], calib=calib)
+
+    def test_empty_calibration(self):
+        calib = harness.write_calib(self.root / 'empty.h5', [], 4096, self.sha)
+        self.refuse(BAD_INPUT, ['empty.h5'], calib=calib)
+
+    def test_another_tokenizer(self):
+        calib = harness.write_calib(self.root / 'other.h5', self.samples, 4096, '0' * 64)
+        self.refuse(BAD_INPUT, ['tokenizer'], calib=calib)
+
+    def test_not_hdf5(self):
+        path = self.root / 'text.h5'
+        path.write_text('not HDF5')
+        self.refuse(BAD_INPUT, ['text.h5'], calib=path)
+
+    def test_no_calibration_file(self):
+        self.refuse(IO, ['gone.h5'], calib=self.root / 'gone.h5')
+
+    def test_unknown_tokenizer_is_a_warning(self):
+        calib = harness.write_calib(self.root / 'unknown.h5', self.samples, 4096, '')
+        done = harness.run(1, 'quantize', harness.DEMO, '--calib', calib, '--output', self.root / 'unknown',
+                           '--layers', '0:1')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertIn('warning', done.stderr)
+
+    # ---- settings ----
+
+    def test_group_size(self):
+        self.refuse(USAGE, ['100', '128', '64'], options=('--group-size', 100))
+
+    def test_bits(self):
+        self.refuse(USAGE, ['5'], options=('--bits', 5))
+
+    def test_unknown_option_names_the_nearest(self):
+        self.refuse(USAGE, ['--bist', '--bits'], options=('--bist', 4))
+
+    def test_bad_pattern(self):
+        self.refuse(USAGE, ['q_proj('], options=('--skip', 'q_proj('))
+        self.refuse(USAGE, ['nothing_like_this'], options=('--skip', 'nothing_like_this'))
+
+    def test_layers_outside(self):
+        self.refuse(USAGE, ['--layers'], options=('--layers', '3:99'))
+
+    # ---- the output ----
+
+    def test_output_is_someone_elses(self):
+        out = self.root / 'theirs'
+        out.mkdir()
+        (out / 'precious.txt').write_text('keep me')
+        self.refuse(USAGE, ['theirs'], output=out)
+        self.assertEqual([p.name for p in out.iterdir()], ['precious.txt'])
+
+    def test_output_below_a_file(self):
+        path = self.root / 'file'
+        path.write_text('')
+        self.refuse(IO, ['file'], output=path / 'out')
+
+    @unittest.skipIf(os.geteuid() == 0, 'root may write anywhere')
+    def test_unwritable_output(self):
+        path = self.root / 'locked'
+        path.mkdir(mode=0o500)
+        self.refuse(IO, ['locked'], output=path / 'out')
+
+    def test_finished_output(self):
+        out = self.root / 'finished'
+        options = ('--layers', '0:1')
+        first = harness.run(2, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out, *options)
+        self.assertEqual(first.returncode, OK, first.stderr)
+        before = harness.files_hash(out)
+        again = harness.run(1, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out, *options)
+        self.assertEqual(again.returncode, OK, again.stderr)
+        self.assertIn('finished', again.stderr)
+        self.refuse(USAGE, ['bits', 'finished'], output=out, options=(*options, '--bits', 3))
+        self.assertEqual(harness.files_hash(out), before)
+
+    def test_unfinished_output_is_started_afresh(self):
+        out = self.root / 'unfinished'
+        out.mkdir()
+        (out / '.mpiquant-run.json').write_text('{}')
+        (out / 'model.safetensors.part').write_text('left by a killed run')
+        done = harness.run(2, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out, '--layers', '0:1')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertEqual([p.name for p in out.iterdir() if '.part' in p.name or p.name.startswith('.')], [])
+
+    def test_already_quantised_source(self):
+        out = self.root / 'source'
+        done = harness.run(1, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out)
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.refuse(BAD_INPUT, ['already quantised'], model=out)
+
+
+class Verify(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = harness.scratch()
+        cls.root = pathlib.Path(cls.folder.name)
+        calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(6, 64), 4096,
+                                    harness.tokenizer_sha256(harness.DEMO))
+        cls.good = cls.root / 'good'
+        done = harness.run(2, 'quantize', harness.DEMO, '--calib', calib, '--output', cls.good)
+        assert done.returncode == OK, done.stderr
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def verify(self, folder, *options, ranks=2):
+        return harness.run(ranks, 'verify', folder, *options)
+
+    def test_good(self):
+        for ranks in (1, 2, 4):
+            done = self.verify(self.good, '--source', harness.DEMO, ranks=ranks)
+            self.assertEqual(done.returncode, OK, done.stderr)
+
+    def test_one_flipped_bit(self):
+        bad = harness.copy_model(self.good, self.root / 'flipped')
+        path = bad / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        begin, end = header['model.layers.2.mlp.up_proj.qweight']['data_offsets']
+        data[start + (begin + end) // 2] ^= 4
+        path.write_bytes(data)
+        done = self.verify(bad)
+        self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+        self.assertIn('model.layers.2.mlp.up_proj.qweight', done.stderr)
+
+    def test_another_source(self):
+        other = harness.copy_model(harness.DEMO, self.root / 'other')
+        path = other / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        begin, end = header['model.layers.0.mlp.up_proj.weight']['data_offsets']
+        data[start + begin:start + begin + 2000:2] = bytes(1000)
+        data[start + begin + 1:start + begin + 2001:2] = b'\x40' * 1000
+        path.write_bytes(data)
+        done = self.verify(self.good, '--source', other)
+        self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+        self.assertIn('up_proj', done.stderr)
+
+    def test_truncated(self):
+        bad = harness.copy_model(self.good, self.root / 'truncated')
+        data = (bad / 'model.safetensors').read_bytes()
+        (bad / 'model.safetensors').write_bytes(data[:-1])
+        self.assertEqual(self.verify(bad).returncode, BAD_INPUT)
+
+    def test_unfinished(self):
+        bad = harness.copy_model(self.good, self.root / 'unfinished')
+        (bad / '.mpiquant-run.json').write_text('{}')
+        self.assertEqual(self.verify(bad).returncode, BAD_INPUT)
+
+    def test_inspect(self):
+        done = harness.run(1, 'inspect', self.good, '--json')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        names = {t['name'] for t in json.loads(done.stdout)['tensors']}
+        self.assertIn('model.layers.0.self_attn.q_proj.qweight', names)
+        broken = self.root / 'broken.safetensors'
+        shutil.copy(self.good / 'model.safetensors', broken)
+        with open(broken, 'ab') as f:
+            f.write(b'x')
+        self.assertEqual(harness.run(1, 'inspect', broken).returncode, BAD_INPUT)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,79 @@
+"""The same output bytes for any number of ranks, threads and nodes, on the demo model."""
+import json
+import pathlib
+import unittest
+
+import harness
+
+
+class SameBytes(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = harness.scratch()
+        root = pathlib.Path(cls.folder.name)
+        samples = harness.demo_samples(20, 160)
+        # Ragged on purpose, with samples of one token.
+        samples = [s[:len(s) - 7 * (i % 5)] for i, s in enumerate(samples)] + [[5], [9, 9, 9]]
+        cls.calib = harness.write_calib(root / 'calib.h5', samples, 4096,
+                                        harness.tokenizer_sha256(harness.DEMO))
+        cls.hashes = {}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def quantise(self, name, ranks, *options, env=None):
+        out = pathlib.Path(self.folder.name) / name
+        done = harness.run(ranks, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out,
+                           '--unit-tokens', 700, *options, env=env)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return harness.files_hash(out)
+
+    def reference(self):
+        if 'one' not in self.hashes:
+            self.hashes['one'] = self.quantise('one', 1)
+        return self.hashes['one']
+
+    def test_ranks(self):
+        for ranks in (2, 3, 4):
+            with self.subTest(ranks=ranks):
+                self.assertEqual(self.quantise(f'np{ranks}', ranks), self.reference())
+
+    def test_threads(self):
+        self.assertEqual(self.quantise('t2', 1, '--threads', 2), self.reference())
+        self.assertEqual(self.quantise('np2t2', 2, '--threads', 2), self.reference())
+
+    def test_every_rank_its_own_node(self):
+        env = {'MQ_RANKS_PER_NODE': '1', 'MQ_CHUNK_BYTES': '4096'}
+        self.assertEqual(self.quantise('nodes', 3, env=env), self.reference())
+
+    def test_distributed_factorisation(self):
+        hashes = {self.quantise(f'd{ranks}', ranks, '--distribute-above', 0) for ranks in (1, 2, 3, 4)}
+        self.assertEqual(len(hashes), 1)
+
+    def test_fewer_units_than_ranks(self):
+        option = ('--unit-tokens', 2000)
+        hashes = {self.quantise(f'u{ranks}', ranks, *option) for ranks in (1, 4)}
+        self.assertEqual(len(hashes), 1)
+
+    def test_every_width(self):
+        for bits, group in ((2, 32), (3, 64), (8, -1)):
+            with self.subTest(bits=bits):
+                hashes = {self.quantise(f'b{bits}-{ranks}', ranks, '--bits', bits, '--group-size', group,
+                                        '--layers', '0:2') for ranks in (1, 3)}
+                self.assertEqual(len(hashes), 1)
+
+    def test_eval(self):
+        self.reference()
+        results = []
+        for ranks, threads in ((1, 1), (2, 1), (3, 1), (1, 2)):
+            done = harness.run(ranks, 'eval', pathlib.Path(self.folder.name) / 'one', '--tokens', self.calib,
+                               '--reference', harness.DEMO, '--unit-tokens', 700, '--threads', threads, '--json')
+            self.assertEqual(done.returncode, 0, done.stderr)
+            result = json.loads(done.stdout)
+            results.append({k: result[k] for k in ('perplexity', 'kl', 'top1', 'tokens')})
+        self.assertEqual(results[1:], results[:1] * 3)
+
+
+if __name__ == '__main__':
+    unittest.main()

@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""Make the tiny random models of tests/data/tiny and the outputs expected of them.
+
+One folder per case: a seeded random model in BF16, and expected.safetensors with what transformers
+computes from those BF16 weights in float32. The layout is described in tests/data/tiny/README.md.
+Norm weights and biases are random, and the weights are scaled so that an error anywhere shows
+in the outputs, far above the rounding of BF16 arithmetic.
+
+    python tests/parity/make_tiny.py [-o tests/data/tiny] [--only NAME ...]
+                                     [--config-style 4|5|both]
+
+Needs torch and transformers 5. The same versions make the same bytes.
+"""
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+LENGTHS = (1, 7, 129)
+KEPT = 8                    # of longer samples only the last positions are stored in full
+SIZES = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+         "bos_token_id": 1, "eos_token_id": 2}
+UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
+LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
+               "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 64}
+
+
+def default_rope(theta):
+    """Rotary embeddings without scaling."""
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+# name: model_type and what differs from SIZES
+CASES = {
+    "llama2": ("llama", {"num_key_value_heads": 4, "rope_parameters": default_rope(10000.0),
+                         "rms_norm_eps": 1e-5}),
+    "llama3": ("llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROPE,
+                         "rms_norm_eps": 1e-5}),
+    "mistral": ("mistral", {"sliding_window": 48, "rope_parameters": default_rope(10000.0),
+                            "rms_norm_eps": 1e-5}),
+    "qwen2": ("qwen2", {"use_sliding_window": False, "max_window_layers": 1,
+                        "tie_word_embeddings": True, "rope_parameters": default_rope(1e6)}),
+    "qwen3": ("qwen3", {"head_dim": 24, "rope_parameters": default_rope(1e6)}),
+    "command_r": ("cohere", {"logit_scale": 0.125, "num_key_value_heads": 4,
+                             "rope_parameters": default_rope(8e6)}),
+    "command_r_plus": ("cohere", {"logit_scale": 0.125, "use_qk_norm": True,
+                                  "rope_parameters": default_rope(75e6)}),
+}
+
+
+# ---------------------------------------------------------------- weights
+
+def standard_deviation(name, shape, config):
+    """The scale of a random tensor, chosen so that signals keep their size.
+
+    Logits get a standard deviation near 1, and blocks add less to the residual stream than it
+    has: then BF16 arithmetic costs a KL of some 1e-5, and mistakes a hundred times that.
+    """
+    # tied: logits are inner products of the embeddings with a vector of norm ~8
+    stream = 0.125 if config.tie_word_embeddings and config.model_type != "cohere" else 1.0
+    if name.endswith("bias"):
+        return 0.3
+    if "embed_tokens" in name:
+        return stream
+    gain = 1.0
+    if name.endswith("o_proj.weight"):
+        gain = stream
+    elif name.endswith("down_proj.weight"):
+        gain = 1.5 * stream     # silu(gate) * up is smaller than its factors
+    return gain / shape[-1] ** 0.5
+
+
+def randomise(model, seed):
+    """Fill all parameters from a seed, in the order of their names, rounded to BF16."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(model.named_parameters()):
+        values = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name:
+            values = 1.0 + 0.25 * values
+        else:
+            values = values * standard_deviation(name, parameter.shape, model.config)
+        parameter.data = values.to(torch.bfloat16)
+
+
+# ---------------------------------------------------------------- outputs
+
+def trace(model, tokens):
+    """Residual stream after each block, and logits, of one sample."""
+    hidden = []
+    hooks = [layer.register_forward_hook(
+        lambda _module, _inputs, output: hidden.append(
+            (output[0] if isinstance(output, tuple) else output)[0].clone()))
+        for layer in model.model.layers]
+    with torch.no_grad():
+        logits = model(tokens[None].long(), use_cache=False).logits[0]
+    for hook in hooks:
+        hook.remove()
+    return hidden, logits
+
+
+def expected_outputs(model, seed):
+    """All tensors of expected.safetensors."""
+    generator = torch.Generator().manual_seed(seed + 1000)
+    result = {}
+    for length in LENGTHS:
+        tokens = torch.randint(3, SIZES["vocab_size"], (length,), generator=generator,
+                               dtype=torch.int32)
+        hidden, logits = trace(model, tokens)
+        result[f"tokens_{length}"] = tokens
+        result[f"logits_{length}"] = logits[-KEPT:].contiguous()
+        result[f"logits_norm_{length}"] = logits.norm(dim=-1)
+        for i, values in enumerate(hidden):
+            result[f"hidden_{length}_{i}"] = values[-KEPT:].contiguous()
+            result[f"hidden_norm_{length}_{i}"] = values.norm(dim=-1)
+    return result
+
+
+def describe(name, expected):
+    """One line that shows whether the case is worth something."""
+    logits = expected[f"logits_{LENGTHS[-1]}"]
+    entropy = torch.distributions.Categorical(logits=logits).entropy().mean()
+    hidden = [f"{expected[f'hidden_{LENGTHS[-1]}_{i}'].std():.2f}"
+              for i in range(SIZES["num_hidden_layers"])]
+    print(f"{name:16s} logits' std {logits.std():.2f}, entropy {entropy:.2f} nats; "
+          f"blocks' std {' '.join(hidden)}")
+
+
+# ---------------------------------------------------------------- configuration
+
+def version_4_config(config):
+    """The same configuration as transformers 4 writes it, from the JSON of transformers 5."""
+    old = dict(config)
+    rope = old.pop("rope_parameters")
+    old["rope_theta"] = rope.pop("rope_theta")
+    if rope["rope_type"] != "default":
+        old["rope_scaling"] = rope
+    elif old["model_type"] in ("llama", "qwen2", "qwen3"):
+        old["rope_scaling"] = None
+    old["torch_dtype"] = old.pop("dtype")
+    old["transformers_version"] = "4.46.0"
+    old.pop("layer_types", None)
+    old.pop("pad_token_id", None)
+    if old["model_type"] in ("qwen2", "qwen3") and not old["use_sliding_window"]:
+        # version 5 saves null when the window is off; older versions kept the unused number
+        old["sliding_window"] = UNUSED_WINDOW
+    if old["model_type"] == "cohere":
+        # true is this family's default, and version 4 left defaults of the base class out
+        old.pop("tie_word_embeddings")
+        if not old["use_qk_norm"]:
+            old.pop("use_qk_norm")
+    return dict(sorted(old.items()))
+
+
+def write_configs(folder, style):
+    """config.json in the chosen style; for both, version 5's, and version 4's as config.v4.json."""
+    path = folder / "config.json"
+    new = json.loads(path.read_text(encoding="utf-8"))
+    old = version_4_config(json.loads(path.read_text(encoding="utf-8")))
+    files = {"5": {"config.json": new}, "4": {"config.json": old},
+             "both": {"config.json": new, "config.v4.json": old}}[style]
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def check_config_4(folder, expected, seed):
+    """transformers 5 must compute the same from the version 4 configuration."""
+    path = folder / "config.v4.json"
+    if not path.exists():
+        return
+    with tempfile.TemporaryDirectory() as other:
+        (Path(other) / "config.json").write_bytes(path.read_bytes())
+        (Path(other) / "model.safetensors").symlink_to((folder / "model.safetensors").resolve())
+        model = load(Path(other))
+    again = expected_outputs(model, seed)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+# ---------------------------------------------------------------- the folders
+
+def load(folder):
+    """A saved model in float32, with attention computed step by step."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
+                                                attn_implementation="eager").eval()
+
+
+def make_case(folder, name, seed, style):
+    """Write one model and its expected outputs."""
+    model_type, changes = CASES[name]
+    config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
+    config.pad_token_id = None      # a pad token would zero its row of the embeddings
+    config.dtype = torch.bfloat16
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    randomise(model, seed)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    (folder / "model.safetensors").chmod(0o644)     # the library makes it private
+    expected = expected_outputs(load(folder), seed)
+    save_file(expected, folder / "expected.safetensors")
+    (folder / "expected.safetensors").chmod(0o644)
+    write_configs(folder, style)
+    check_config_4(folder, expected, seed)
+    describe(name, expected)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size <= 200_000, f"{name}: {size} bytes"
+
+
+def main():
+    """Make all cases, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("-o", "--output", type=Path,
+                        default=Path(__file__).resolve().parents[1] / "data" / "tiny")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
+    parser.add_argument("--config-style", choices=("4", "5", "both"), default="both")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    for seed, name in enumerate(CASES):
+        if name in args.only:
+            folder = args.output / name
+            folder.mkdir(parents=True, exist_ok=True)
+            make_case(folder, name, seed, args.config_style)
+
+
+if __name__ == "__main__":
+    main()
