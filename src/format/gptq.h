@@ -9,7 +9,8 @@
  * G = ceil(K / group). Codes are unsigned, (N, K) row-major uint8, in [0, 2^b - 1].
  *   qweight I32 [ceil(K b / 32), N]    qzeros I32 [G, ceil(N b / 32)] (zero - 1)
  *   scales  F16 [G, N]                 g_idx  I32 [K] = k / group
- * w[n][k] = scale[k / group][n] * (code - zero). */
+ * w[n][k] = scale[k / group][n] * (code - zero).
+ * Along K (and N for zeros) codes are a stream of bits, lowest first, in little-endian words. */
 
 /** 32-bit words along K (or N) that hold n codes of b bits. */
 int64_t mq_gptq_words(int64_t n, int bits);
@@ -42,11 +43,12 @@ typedef struct mq_gptq_layer {
 } mq_gptq_layer;
 
 /** Bits from shapes: qweight rows, and K from g_idx. Errors: MQ_E_INPUT when nothing in {2,3,4,8}
- *  fits. `name` is for the message. */
+ *  fits, or several do (possible below 32 input channels). `name` is for the message. */
 mq_status mq_gptq_bits(int64_t qweight_rows, int64_t n_in, const char *name, int *bits);
 
-/** Dequantises rows [n0, n1) of w (N, K) to f32: dst (n1 - n0, K).
- *  Errors: MQ_E_INPUT when a g_idx is outside [0, G) or a scale is not finite. */
+/** Dequantises rows [n0, n1) of w (N, K) to f32: dst (n1 - n0, K). Any g_idx. A stored zero point
+ *  z reads as z + zero_offset, without a mask. Cost: reads qweight once; 128 bytes of tables a
+ * group. Errors: MQ_E_INPUT when a g_idx is outside [0, G) or a scale is not finite. */
 mq_status mq_gptq_dequantise(const mq_gptq_layer *layer, const char *name, int64_t n0, int64_t n1,
                              float *dst);
 
