@@ -83,6 +83,8 @@ int main(int argc, char **argv)
     if (status != MQ_OK && (!comm || comm->rank == 0)) {
         fprintf(stderr, "mpiquant: %s: %s\n", mq_status_name(status), mq_message());
     }
+    /* After a failure inside MPI the ranks may have parted: finalising could wait for ever. */
+    if (status == MQ_E_INTERNAL) MPI_Abort(MPI_COMM_WORLD, mq_exit_code(status));
     mq_comm_destroy(&comm);
     MPI_Finalize();
     return mq_exit_code(status);

@@ -66,9 +66,13 @@ const char *mq_message(void)
     return message;
 }
 
+/* Names out of a file may hold anything; a terminal must not be told to do it. */
 void mq_set_message(const char *text)
 {
     snprintf(message, sizeof message, "%s", text);
+    for (char *c = message; *c; c++) {
+        if (((unsigned char)*c < 0x20 && *c != '\n') || *c == 0x7F) *c = '?';
+    }
 }
 
 mq_status mq_fail(mq_status status, const char *fmt, ...)

@@ -1,21 +1,12 @@
 #ifndef MQ_CALIB_CALIB_H
 #define MQ_CALIB_CALIB_H
 
+#include "base/unit.h"
 #include "par/comm.h"
 
 /* Token files (calib.h5) cut into units and shared out. A unit is a run of whole samples of at most
  * unit_tokens tokens (one longer sample is a unit of its own), formed by rank 0 in file order from
  * the file alone; whole units go to ranks, balanced by tokens. */
-
-typedef struct mq_unit {
-    int64_t id; /* global number of the unit */
-    int64_t n_tokens;
-    int64_t n_samples;
-    int64_t first_sample;    /* number in the file of its first sample */
-    int64_t token_begin;     /* into mq_calib.token */
-    const int64_t *offset;   /* (n_samples + 1) token offsets inside the unit */
-    const int32_t *position; /* (n_tokens) position of each token in its sample */
-} mq_unit;
 
 typedef struct mq_calib {
     /* the same on every rank */

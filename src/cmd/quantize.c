@@ -125,7 +125,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
     const mq_option options[] = {
         {"--calib", "FILE", "calibration tokens, made by mpiquant-calib", .text = &o.calib,
          .required = true},
-        {"--output", "DIR", "folder to make; the same command continues or confirms it",
+        {"--output", "DIR", "folder to make; an unfinished one of ours is started afresh",
          .text = &o.output, .required = true},
         {"--bits", "N", "bits per weight: 2, 3, 4 or 8", "4", .integer = &f.bits},
         {"--group-size", "N", "input columns that share a scale; must divide the row; -1: the row",

@@ -1,7 +1,7 @@
 #ifndef MQ_MODEL_BLOCK_H
 #define MQ_MODEL_BLOCK_H
 
-#include "calib/calib.h"
+#include "base/unit.h"
 #include "model/weights.h"
 
 /* The forward of one decoder block for one unit, cut at its taps, so that the staged run can put

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { SCRATCH_SLOT = 7, PACK_ROWS = 48 /* a multiple of 3 words */ };
+enum { SCRATCH_SLOT = 0, PACK_ROWS = 48 /* a multiple of 3 words */ };
 
 typedef struct replace_job {
     const mq_tap_result *result;

@@ -3,8 +3,9 @@
 
 #include "base/json.h"
 #include "calib/calib.h"
+#include "model/arch.h"
 #include "mpiquant/mpiquant.h"
-#include "plan/scheme.h"
+#include "solve/solve.h"
 
 /* What a run did, layer by layer: mq_report.json. Built on every rank alike, written by rank 0. */
 

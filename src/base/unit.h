@@ -1,0 +1,18 @@
+#ifndef MQ_BASE_UNIT_H
+#define MQ_BASE_UNIT_H
+
+#include <stdint.h>
+
+/** A run of whole samples that goes through the model at once: the shape of every product of the
+ *  forward follows from it alone, whichever rank has it. */
+typedef struct mq_unit {
+    int64_t id; /* global number of the unit */
+    int64_t n_tokens;
+    int64_t n_samples;
+    int64_t first_sample;    /* number in the file of its first sample */
+    int64_t token_begin;     /* into mq_calib.token */
+    const int64_t *offset;   /* (n_samples + 1) token offsets inside the unit */
+    const int32_t *position; /* (n_tokens) position of each token in its sample */
+} mq_unit;
+
+#endif
