@@ -19,7 +19,8 @@ threads=${THREADS:-$((cores / ranks > 0 ? cores / ranks : 1))}
 
 # --bind-to none: mpirun would pin each of one or two ranks to a single core, threads and all.
 launch=(mpirun -n "$ranks" --bind-to none)
-[ "$ranks" -le "$cores" ] || launch+=(--oversubscribe)
+# Inside a Slurm job mpirun counts the job's tasks, not its cores, as places for ranks.
+[ "$ranks" -le "$cores" ] && [ -z "${SLURM_JOB_ID:-}" ] || launch+=(--oversubscribe)
 [ "$(id -u)" != 0 ] || launch+=(--allow-run-as-root)
 
 # Threads are mpiquant's own (--threads); the libraries below it must not start more.

@@ -57,17 +57,46 @@ static int number_in(const char *variable)
     return text ? atoi(text) : 0;
 }
 
-/* srun without a PMI that MPI understands starts N programs that each believe to be alone; they
- * would all write the same output. mpirun sets its own variables and is told apart by them. */
-static mq_status check_launcher(const mq_comm *comm)
+/* How many tasks the innermost launcher started: mpirun and PMI-1 or PMI-2 say so themselves, and
+ * win over the Slurm step that they may run in; 0 when nothing launched this process. */
+static int tasks_started(void)
 {
-    int tasks = number_in("SLURM_STEP_NUM_TASKS");
-    bool mpirun = getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMI_SIZE");
-    if (comm->size > 1 || tasks <= 1 || mpirun) return MQ_OK;
+    static const char *const variables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+                                            "SLURM_STEP_NUM_TASKS"};
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
+        if (getenv(variables[i])) return number_in(variables[i]);
+    }
+    return 0;
+}
+
+/* srun without a PMI that MPI understands, or the mpirun of another MPI, starts N programs that
+ * each believe to be alone; they would all write the same output. */
+static mq_status check_launcher(int size)
+{
+    int tasks = tasks_started();
+    if (size > 1 || tasks <= 1) return MQ_OK;
     return mq_fail(MQ_E_USAGE,
-                   "srun started %d tasks, but each of them believes to be the only one: add "
-                   "--mpi=pmix to srun ('srun --mpi=list' shows what this cluster has)",
+                   "%d tasks were started, but each of them believes to be the only one: add "
+                   "--mpi=pmix to srun ('srun --mpi=list' shows what this cluster has), or use the "
+                   "mpirun of the MPI that mpiquant was built with",
                    tasks);
+}
+
+/* True when MPI_Init is sure to find no other task: Open MPI 4 would then end a task of srun with a
+ * text about building Slurm, Open MPI 5 would go on alone. Other MPIs may do without these
+ * variables (Slurm's own libpmi), so they are judged by the size of MPI_COMM_WORLD only. */
+static bool pmi_is_missing(void)
+{
+#ifdef OPEN_MPI
+    return !getenv("PMIX_RANK") && !getenv("PMI_SIZE");
+#else
+    return false;
+#endif
+}
+
+static void print_failure(mq_status status)
+{
+    fprintf(stderr, "mpiquant: %s: %s\n", mq_status_name(status), mq_message());
 }
 
 int main(int argc, char **argv)
@@ -76,13 +105,16 @@ int main(int argc, char **argv)
     mq_comm *comm = NULL;
     /* A file-size limit becomes a failing write with a message, not a dead rank. */
     signal(SIGXFSZ, SIG_IGN);
-    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return 70;
-    mq_status status = mq_comm_create(MPI_COMM_WORLD, &comm);
-    if (status == MQ_OK) status = check_launcher(comm);
-    if (status == MQ_OK) status = dispatch(comm, argc, argv);
-    if (status != MQ_OK && (!comm || comm->rank == 0)) {
-        fprintf(stderr, "mpiquant: %s: %s\n", mq_status_name(status), mq_message());
+    mq_status status = pmi_is_missing() ? check_launcher(1) : MQ_OK;
+    if (status != MQ_OK) {
+        print_failure(status);
+        return mq_exit_code(status);
     }
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return 70;
+    status = mq_comm_create(MPI_COMM_WORLD, &comm);
+    if (status == MQ_OK) status = check_launcher(comm->size);
+    if (status == MQ_OK) status = dispatch(comm, argc, argv);
+    if (status != MQ_OK && (!comm || comm->rank == 0)) print_failure(status);
     /* After a failure inside MPI the ranks may have parted: finalising could wait for ever. */
     if (status == MQ_E_INTERNAL) MPI_Abort(MPI_COMM_WORLD, mq_exit_code(status));
     mq_comm_destroy(&comm);
