@@ -88,6 +88,22 @@ unittest_count() {
     echo "${number:-0}"
 }
 
+# Outputs of the demo model, held against readers that other people wrote. Skipped where those cannot
+# be installed.
+# readers NAME BITS:GROUP...
+readers() {
+    local name=$1 code=0 setup=$logs/readers-setup.log
+    shift
+    timeout --kill-after=10 480 bash tests/parity/setup_readers.sh >"$setup" 2>&1 </dev/null || code=$?
+    [ $code -ne 124 ] || echo 'installing them took more than 480 s' >>"$setup"
+    if [ $code -ne 0 ]; then
+        skip "$name" "$(tail -n 1 "$setup")"
+        return
+    fi
+    # The last line is the Python to use.
+    step "$name" 900 bash tests/parity/readers.sh "$(tail -n 1 "$setup")" build/mpiquant "$@"
+}
+
 check_format() {
     find src include tests -name '*.[ch]' -print0 | sort -z | xargs -0 clang-format --dry-run -Werror
 }
@@ -120,6 +136,8 @@ short_stages() {
     if step 'build with gcc' 400 env CC=gcc bash -c 'configure_and_build build \
         -DCMAKE_BUILD_TYPE=Release'; then
         tests 'tests, gcc' 700 build --timeout 300
+        MPIQUANT=$PWD/build/mpiquant python_tests 'end-to-end tests' 900 tests/e2e
+        readers 'GPTQ readers, 4 bits' 4:128
     fi
     if step 'build with clang' 400 env CC=clang bash -c 'configure_and_build build-clang \
         -DCMAKE_BUILD_TYPE=Release'; then

@@ -26,11 +26,21 @@ static mq_status load_calib(mq_run *run)
     return mq_calib_load(run->comm, run->options->calib, &o, &run->calib);
 }
 
+static mq_status check_original(const mq_run *run)
+{
+    if (!run->arch->gptq) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: is already quantised (config.json has a quantization_config): start from "
+                   "the original model",
+                   run->options->model);
+}
+
 /* Everything that can be wrong with the inputs is found here, before any work. */
 static mq_status open_inputs(mq_run *run)
 {
     const mq_comm *comm = run->comm;
     MQ_TRY(mq_arch_load(comm, run->options->model, &run->arch));
+    MQ_TRY(mq_agree(comm, check_original(run)));
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));

@@ -194,6 +194,20 @@ static mq_status prepare(mq_run *run, int64_t block, tap_system *s, row_work *w)
     return mq_parallel_for(w->n_blocks, prepare_block, w);
 }
 
+/* Past this share of a layer's own sum of squares little of it is left: F16 scales end at 65504 and
+ * at 6e-8. Two bits with one scale a row and data enough stay below a half. */
+static const double lost_layer = 0.9;
+
+static void warn_lost(const mq_run *run, const mq_layer_result *r)
+{
+    char name[256];
+    if (r->relative_error < lost_layer) return;
+    mq_arch_linear_name(run->arch, r->linear, r->block, name, sizeof name);
+    mq_warn("%s: the packed weights are off by %.3g of their sum of squares: too large or too "
+            "small for F16 scales, or too little calibration data; keep the layer with --skip",
+            name, r->relative_error);
+}
+
 static mq_status report_layer(mq_run *run, int64_t block, const tap_system *s,
                               const mq_tap_layer *layer, double seconds)
 {
@@ -218,6 +232,7 @@ static mq_status report_layer(mq_run *run, int64_t block, const tap_system *s,
         .dead = s->n_dead,
         .seconds = seconds,
     };
+    warn_lost(run, &r);
     return mq_report_add(run->report, &r);
 }
 

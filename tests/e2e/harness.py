@@ -18,13 +18,22 @@ DEMO = ROOT / 'models' / 'demo'
 TIMEOUT = 240
 
 
+# Shared memory only, as in tools/common.sh: without it, mpirun looks for networks first.
+OPEN_MPI = {'OMPI_MCA_btl': '^tcp', 'OMPI_MCA_btl_vader_single_copy_mechanism': 'none',
+            'OMPI_MCA_btl_base_warn_component_unused': '0'}
+
+
 def run(ranks, *arguments, env=None):
-    """Runs `mpiquant ARGUMENTS` on `ranks` ranks; returns the finished process with its texts."""
-    command = ['mpirun', '--oversubscribe', '--bind-to', 'none', '-n', str(ranks)]
-    if os.geteuid() == 0:
-        command.insert(1, '--allow-run-as-root')
+    """Runs `mpiquant ARGUMENTS` on `ranks` ranks, one rank without mpirun, as users run it; returns
+    the finished process with its texts."""
+    command = []
+    if ranks > 1:
+        command = ['mpirun', '--oversubscribe', '--bind-to', 'none', '-n', str(ranks)]
+        if os.geteuid() == 0:
+            command.insert(1, '--allow-run-as-root')
     return subprocess.run(command + [PROGRAM, *map(str, arguments)], text=True, timeout=TIMEOUT,
-                          capture_output=True, env={**os.environ, **(env or {})}, check=False)
+                          capture_output=True, env={**OPEN_MPI, **os.environ, **(env or {})},
+                          check=False)
 
 
 def files_hash(folder):
@@ -55,12 +64,12 @@ def write_calib(path, samples, vocab_size, sha256='', **attributes):
     return path
 
 
-def demo_samples(n, length):
-    """n samples of `length` tokens of the demo model's own calibration text."""
+def demo_samples(n, length, text='calibration.jsonl'):
+    """n samples of `length` tokens of one of the demo model's own texts."""
     from tokenizers import Tokenizer
     tokenizer = Tokenizer.from_file(str(DEMO / 'tokenizer.json'))
     ids = []
-    with open(DEMO / 'calibration.jsonl', encoding='utf-8') as f:
+    with open(DEMO / text, encoding='utf-8') as f:
         for line in f:
             ids += tokenizer.encode(json.loads(line)['text']).ids
             if len(ids) >= n * length:

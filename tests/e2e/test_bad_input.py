@@ -7,6 +7,7 @@ import shutil
 import unittest
 
 import harness
+import numpy as np
 
 OK, USAGE, BAD_INPUT, IO, NUMERIC = 0, 2, 3, 4, 5
 
@@ -114,6 +115,36 @@ class BadInput(unittest.TestCase):
         data[at:at + 2] = b'\xc0\x7f'
         path.write_bytes(data)
         self.refuse(NUMERIC, [name], model=model)
+
+    def scaled(self, name, tensor, factor):
+        """A copy of the model in which one tensor is multiplied."""
+        return self.scale(self.damaged(name), tensor, factor)
+
+    def scale(self, model, tensor, factor):
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        begin, end = (start + offset for offset in header[tensor]['data_offsets'])
+        values = (np.frombuffer(data[begin:end], '<u2').astype('<u4') << 16).view('<f4') * np.float32(factor)
+        data[begin:end] = (values.view('<u4') >> 16).astype('<u2').tobytes()
+        path.write_bytes(data)
+        return model
+
+    def test_activations_too_large_for_the_hessian(self):
+        model = self.scaled('large', 'model.layers.1.post_attention_layernorm.weight', 1e30)
+        self.refuse(NUMERIC, ['block 1', 'mlp_in', 'column'], model=model)
+
+    def test_activations_that_overflow(self):
+        # Block 0 is only passed through; its outputs overflow where block 1 reads them.
+        model = self.scaled('overflow', 'model.layers.0.mlp.up_proj.weight', 1e38)
+        model = self.scale(model, 'model.layers.0.mlp.down_proj.weight', 1e38)
+        self.refuse(NUMERIC, ['block 1', 'attn_in'], model=model, options=('--layers', '1:2'))
+
+    def test_weights_too_large_for_scales(self):
+        """F16 scales end at 65504: the result is useless, and says so."""
+        model = self.scaled('huge', 'model.layers.0.mlp.up_proj.weight', 1e30)
+        done = harness.run(2, 'quantize', model, '--calib', self.calib, '--output', self.root / 'huge-out',
+                           '--layers', '0:1')
+        self.assertRegex(done.stderr, r'warning: model\.layers\.0\.mlp\.up_proj: .*F16')
 
     # ---- the token file ----
 

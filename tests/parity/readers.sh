@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Quantises the demo model and holds the outputs against GPTQModel and transformers: logits from the
+# packed folder in float16, and perplexity and KL of `mpiquant eval` in float32.
+#   readers.sh PYTHON PROGRAM BITS:GROUP...       PYTHON: of tests/parity/setup_readers.sh
+set -euo pipefail
+# shellcheck source=tools/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../tools/common.sh"
+python=$1 program=$2
+shift 2
+find_mpirun
+model=models/demo
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Nothing is fetched: all that is loaded is in the folders.
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+tokens() {
+    .venv/bin/python tools/mpiquant-calib "$model/$1.jsonl" --tokenizer "$model" --samples "$2" \
+        --length 256 -o "$work/$1.h5"
+}
+
+tokens calibration 64
+tokens heldout 4
+for scheme in "$@"; do
+    out=$work/w${scheme%:*}g${scheme#*:}
+    "${MPIRUN[@]}" -n 2 "$program" quantize "$model" --calib "$work/calibration.h5" \
+        --output "$out" --bits "${scheme%:*}" --group-size "${scheme#*:}"
+    "$python" tests/parity/readers.py "$out" --tokens "$work/heldout.h5" --precision f16
+    "$program" eval "$out" --reference "$model" --tokens "$work/heldout.h5" --precision f32 \
+        --json >"$work/ours.json"
+    "$python" tests/parity/reference_forward.py "$out" --reference "$model" \
+        --tokens "$work/heldout.h5" --precision f32 >"$work/theirs.json"
+    .venv/bin/python tests/parity/same_figures.py "$work/ours.json" "$work/theirs.json"
+    rm -r "$out"
+done
