@@ -10,13 +10,15 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* The system of one tap. */
 typedef struct tap_system {
     const mq_hessian *h;
     int64_t n;
     int64_t *order;
-    double *diagonal; /* of H in original order, dead columns at the mean of the others */
+    double *diagonal; /* of H, original order: 0 for dead columns; weights of the scale search */
+    double *revived;  /* the same with dead columns at the mean of the others */
     int64_t n_dead;
     double lambda;
     double damping; /* share of the mean that succeeded, NaN when none did */
@@ -30,6 +32,7 @@ static void system_destroy(tap_system *s)
     mq_factor_destroy(&s->factor);
     mq_free(&s->order);
     mq_free(&s->diagonal);
+    mq_free(&s->revived);
     mq_free(&s->panel);
 }
 
@@ -40,10 +43,12 @@ static mq_status system_create(const mq_hessian *h, tap_system *s)
     s->damping = NAN;
     MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
     MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->revived, "diagonal", &s->revived));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
     mq_hessian_diagonal(h, s->diagonal);
     mq_order_columns(s->diagonal, s->n, s->order);
-    s->n_dead = mq_revive_dead(s->diagonal, s->n);
+    memcpy(s->revived, s->diagonal, (size_t)s->n * sizeof *s->revived);
+    s->n_dead = mq_revive_dead(s->revived, s->n);
     return MQ_OK;
 }
 
@@ -53,16 +58,18 @@ static void ordered_row(void *context, int64_t i, int64_t j0, int64_t j1, double
     const tap_system *s = context;
     int64_t row = s->order[i];
     for (int64_t j = j0; j < j1; j++) {
-        out[j - j0] = j == i ? s->diagonal[row] + s->lambda : mq_hessian_at(s->h, row, s->order[j]);
+        out[j - j0] = j == i ? s->revived[row] + s->lambda : mq_hessian_at(s->h, row, s->order[j]);
     }
 }
 
 /* Climbs the damping ladder until the matrix factors, each time from the intact H. Leaves no factor
  * when the ladder ends. */
-static mq_status factor_with_damping(mq_run *run, int root, tap_system *s)
+static mq_status factor_with_damping(mq_run *run, int64_t block, mq_tap_id tap, tap_system *s)
 {
+    /* The rank that factors alone changes with the tap, so that no rank does all of it. */
+    int root = (int)((block * MQ_N_TAPS + tap) % run->comm->size);
     double mean = 0;
-    for (int64_t j = 0; j < s->n; j++) mean += s->diagonal[j];
+    for (int64_t j = 0; j < s->n; j++) mean += s->revived[j];
     mean /= (double)s->n;
     bool distributed = s->n > run->options->distribute_above;
     for (;; s->attempts++) {
@@ -74,9 +81,10 @@ static mq_status factor_with_damping(mq_run *run, int root, tap_system *s)
                                             &s->factor, &minor);
         if (status == MQ_OK) s->damping = share;
         if (status != MQ_E_NOT_PD) return status;
-        mq_warn("the Hessian is not positive definite at damping %g (leading minor %" PRId64
-                " of %" PRId64 ")",
-                share, minor, s->n);
+        mq_warn("block %" PRId64
+                ", %s: the Hessian is not positive definite at damping %g (leading "
+                "minor %" PRId64 " of %" PRId64 ")",
+                block, mq_tap_name(tap), share, minor, s->n);
     }
 }
 
@@ -247,11 +255,29 @@ static void warn_fallback(const mq_run *run, int64_t block, mq_tap_id tap, const
     }
 }
 
+/* Dead columns were given a diagonal that H does not have; they come last. What they added to loss
+ * and energy is taken out again: the report speaks of H. */
+static void take_out_dead(const tap_system *s, const row_work *w)
+{
+    for (int64_t i = 0; i < w->n_blocks && s->n_dead > 0; i++) {
+        const mq_row_block *b = &w->block[i];
+        for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) {
+            for (int64_t k = s->n - s->n_dead; k < s->n; k++) {
+                double e = b->e[r * s->n + k], v = b->w[r * s->n + k];
+                b->loss[r] -= s->revived[s->order[k]] * e * e;
+                b->energy[r] -= s->revived[s->order[k]] * v * v;
+            }
+        }
+    }
+}
+
 static mq_status choose_codes(tap_system *s, row_work *w)
 {
     if (!s->factor) return mq_round_nearest(w->block, w->n_blocks, s->n, s->order);
-    return mq_ldlq(w->block, w->n_blocks, s->n, s->order, mq_factor_diagonal(s->factor), next_panel,
-                   s);
+    MQ_TRY(mq_ldlq(w->block, w->n_blocks, s->n, s->order, mq_factor_diagonal(s->factor), next_panel,
+                   s));
+    take_out_dead(s, w);
+    return MQ_OK;
 }
 
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h)
@@ -259,10 +285,8 @@ mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     tap_system s = {0};
     row_work w = {0};
     double started = mq_seconds();
-    /* The rank that factors alone changes with the tap, so that no rank does all of it. */
-    int root = (int)((block * MQ_N_TAPS + tap) % run->comm->size);
     mq_status status = mq_agree(run->comm, system_create(h, &s));
-    if (status == MQ_OK) status = factor_with_damping(run, root, &s);
+    if (status == MQ_OK) status = factor_with_damping(run, block, tap, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
     if (status == MQ_OK) status = mq_agree(run->comm, prepare(run, block, &s, &w));
     mq_timing_lap(&run->timing, MQ_T_SCALES);

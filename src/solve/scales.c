@@ -67,15 +67,18 @@ typedef struct strip {
     int n_rows; /* <= LANES */
 } strip;
 
+/* The range of a row comes from the columns that count: a dead input must not widen the steps of
+ * the live ones. Where those are all zero the others have the range to themselves. */
 static void find_absmax(search *s, const strip *p)
 {
     for (int l = 0; l < LANES; l++) {
-        float absmax = 0;
+        float live = 0, all = 0;
         for (int64_t j = 0; l < p->n_rows && j < p->group; j++) {
             float a = fabsf(p->w[l * p->ld + j]);
-            absmax = a > absmax ? a : absmax;
+            all = a > all ? a : all;
+            live = p->weight[j] > 0 && a > live ? a : live;
         }
-        s->absmax[l] = absmax;
+        s->absmax[l] = live > 0 ? live : all;
     }
 }
 
