@@ -114,6 +114,9 @@ int main(int argc, char **argv)
     status = mq_comm_create(MPI_COMM_WORLD, &comm);
     if (status == MQ_OK) status = check_launcher(comm->size);
     if (status == MQ_OK) status = dispatch(comm, argc, argv);
+    if (status == MQ_OK && (fflush(stdout) != 0 || ferror(stdout))) {
+        status = mq_fail(MQ_E_IO, "cannot write to the standard output");
+    }
     if (status != MQ_OK && (!comm || comm->rank == 0)) print_failure(status);
     /* After a failure inside MPI the ranks may have parted: finalising could wait for ever. */
     if (status == MQ_E_INTERNAL) MPI_Abort(MPI_COMM_WORLD, mq_exit_code(status));

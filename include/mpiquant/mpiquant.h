@@ -13,7 +13,8 @@ extern "C" {
 
 /* The walk of a caller: MPI_Init, fill options from the defaults, call, look at the status and
  * mq_message() (both the same on every rank), MPI_Finalize. Every call here is collective on
- * `comm` unless it says otherwise, and must be given the same arguments on every rank. The process
+ * `comm` unless it says otherwise, and must be given the same arguments on every rank. After
+ * MQ_E_INTERNAL the ranks may have parted and memory is left behind: call MPI_Abort. The process
  * has one pool of threads; calls must not overlap in time. */
 
 /** "0.1.0". Not collective. */

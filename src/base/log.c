@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -68,6 +69,13 @@ void mq_warn(const char *fmt, ...)
     keep_warning(fmt, again);
     va_end(again);
     va_end(args);
+}
+
+void mq_warnings_clear(void)
+{
+    pthread_mutex_lock(&lock);
+    while (n_warnings > 0) free(warnings[--n_warnings]);
+    pthread_mutex_unlock(&lock);
 }
 
 int mq_warning_count(void)

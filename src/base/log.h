@@ -14,7 +14,10 @@ void mq_log(const char *fmt, ...) MQ_PRINTF(1, 2);
 /** The same, marked as a warning; the first 256 are kept, so that a report can repeat them. */
 void mq_warn(const char *fmt, ...) MQ_PRINTF(1, 2);
 
-/** Warnings recorded so far in this process; text of the i-th. Not while threads may warn. */
+/** Forgets the warnings of an earlier run in this process. */
+void mq_warnings_clear(void);
+
+/** Warnings recorded so far; text of the i-th. Not while threads may warn. */
 int mq_warning_count(void);
 const char *mq_warning(int i);
 

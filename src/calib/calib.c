@@ -9,6 +9,7 @@
 void mq_calib_destroy(mq_calib **calib)
 {
     if (!*calib) return;
+    mq_free(&(*calib)->source);
     mq_free(&(*calib)->positions);
     mq_free(&(*calib)->offsets);
     mq_free(&(*calib)->token);
@@ -29,7 +30,8 @@ static mq_status share_totals(const mq_comm *comm, mq_calib_shares *shares, mq_c
     calib->longest = t->longest;
     calib->shortest = t->shortest;
     calib->max_unit_tokens = t->max_unit_tokens;
-    snprintf(calib->source, sizeof calib->source, "%s", shares->source ? shares->source : "");
+    calib->source = shares->source;
+    shares->source = NULL;
     return MQ_OK;
 }
 

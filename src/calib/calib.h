@@ -13,7 +13,7 @@ typedef struct mq_calib {
     int64_t n_samples, n_tokens, n_units;
     int64_t longest, shortest; /* sample lengths */
     int64_t max_unit_tokens;   /* of any rank's units */
-    char source[256];
+    char *source;              /* where the file says its text is from; "" when it does not */
     /* this rank's share */
     mq_unit *unit;
     int64_t n_local_units, n_local_tokens;

@@ -67,7 +67,9 @@ static mq_status check_tokenizer(const reading *r)
 
 static mq_status read_source(const reading *r, char **source)
 {
-    if (!mq_h5_has_attribute(r->file, "source")) return MQ_OK;
+    if (!mq_h5_has_attribute(r->file, "source")) {
+        return mq_alloc(1, 1, "source of a token file", source); /* "" */
+    }
     return mq_h5_attribute_text(r->file, "source", source);
 }
 

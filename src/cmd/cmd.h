@@ -17,4 +17,7 @@ mq_status mq_cmd_inspect(const mq_comm *comm, int argc, char **argv);
 mq_status mq_cmd_parse(const mq_comm *comm, const mq_args_spec *spec, int argc, char **argv,
                        mq_args *args, bool *help);
 
+/** value as an int, for an option. Errors: MQ_E_USAGE naming it. */
+mq_status mq_cmd_int(int64_t value, const char *option, int *out);
+
 #endif

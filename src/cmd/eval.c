@@ -51,7 +51,7 @@ static mq_status run(const mq_comm *comm, mq_evaluate_options *o, const char *pr
         return mq_fail(MQ_E_USAGE, "--precision %s: bf16 or f32", precision);
     }
     o->f32 = strcmp(precision, "f32") == 0;
-    o->threads = threads > 0 && threads < 4096 ? (int)threads : 0;
+    MQ_TRY(mq_cmd_int(threads, "--threads", &o->threads));
     mq_status status = mq_evaluate(comm->world, o, &result);
     if (status != MQ_OK || comm->rank != 0) return status;
     if (json) return print_json(&result, o->reference != NULL);

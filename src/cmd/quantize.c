@@ -60,7 +60,7 @@ static mq_status parse_override(char *text, mq_override *out)
         if (sscanf(at, "bits:%" SCNd64 "%n", &value, &used) == 1 && used && value > 0 &&
             value < 64) {
             out->bits = (int)value;
-        } else if (sscanf(at, "group:%" SCNd64 "%n", &value, &used) == 1 && used) {
+        } else if (sscanf(at, "group:%" SCNd64 "%n", &value, &used) == 1 && used && value) {
             out->group = value;
         } else {
             good = false;
@@ -100,8 +100,8 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, const forms *f
     if (status == MQ_OK) status = parse_layers(f->layers, o);
     if (status == MQ_OK) status = parse_size(f->shard_size, &o->max_shard_bytes);
     if (status == MQ_OK) status = parse_overrides(&f->override_, list, copies);
-    o->bits = f->bits > 0 && f->bits < 64 ? (int)f->bits : 0;
-    o->threads = f->threads > 0 && f->threads < 4096 ? (int)f->threads : 0;
+    if (status == MQ_OK) status = mq_cmd_int(f->bits, "--bits", &o->bits);
+    if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
     o->skip = f->skip.item;
     o->n_skip = (int)f->skip.n;
     o->override_ = list;

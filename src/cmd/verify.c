@@ -44,8 +44,9 @@ mq_status mq_cmd_verify(const mq_comm *comm, int argc, char **argv)
     mq_verification result;
     mq_status status = mq_cmd_parse(comm, &spec, argc, argv, &args, &help);
     if (status == MQ_OK && !help) {
-        int n = threads > 0 && threads < 4096 ? (int)threads : 0;
-        status = mq_verify(comm->world, output, source, n, &result);
+        int n = 0;
+        status = mq_cmd_int(threads, "--threads", &n);
+        if (status == MQ_OK) status = mq_verify(comm->world, output, source, n, &result);
         if (status == MQ_OK && comm->rank == 0) print(output, &result);
     }
     mq_args_free(&args);

@@ -43,16 +43,17 @@ static mq_status allocate(const mq_comm *comm, size_t padded, const char *purpos
         code = MPI_Win_shared_query(share->window, 0, &size, &unit, &first);
     }
     if (code == MPI_SUCCESS) code = MPI_Win_lock_all(MPI_MODE_NOCHECK, share->window);
+    /* Ranks see the memory at different addresses: the first one's padding counts. Broadcast also
+     * by a rank that has failed, since the others wait for it. */
+    int64_t skip = (int64_t)((ALIGNMENT - (uintptr_t)first % ALIGNMENT) % ALIGNMENT);
+    mq_status shared = mq_mpi_check(MPI_Bcast(&skip, 1, MPI_INT64_T, 0, comm->node), "MPI_Bcast");
     if (code != MPI_SUCCESS) {
         mq_mpi_check(code, "MPI_Win_allocate_shared");
         return mq_fail_in(MQ_E_MEMORY, "%s: %zu bytes of shared memory on node %d", purpose, padded,
                           comm->node_id);
     }
-    /* Ranks see the memory at different addresses: the first one's padding counts. */
-    int64_t skip = (int64_t)((ALIGNMENT - (uintptr_t)first % ALIGNMENT) % ALIGNMENT);
-    MQ_TRY(mq_mpi_check(MPI_Bcast(&skip, 1, MPI_INT64_T, 0, comm->node), "MPI_Bcast"));
     share->base = (char *)first + skip;
-    return MQ_OK;
+    return shared;
 }
 
 /* Every rank clears its part, which spreads the pages over the node's memory banks. */
@@ -103,8 +104,11 @@ void mq_share_destroy(mq_share **share)
 
 mq_status mq_share_fence(const mq_comm *comm, const mq_share *share)
 {
-    MQ_TRY(mq_mpi_check(MPI_Win_sync(share->window), "MPI_Win_sync"));
-    MQ_TRY(mq_mpi_check(MPI_Barrier(comm->node), "MPI_Barrier of a node"));
+    /* The barrier is reached whatever the first call said: others wait in it. */
+    mq_status status = mq_mpi_check(MPI_Win_sync(share->window), "MPI_Win_sync");
+    mq_status met = mq_mpi_check(MPI_Barrier(comm->node), "MPI_Barrier of a node");
+    if (status == MQ_OK) status = met;
+    if (status != MQ_OK) return status;
     return mq_mpi_check(MPI_Win_sync(share->window), "MPI_Win_sync");
 }
 

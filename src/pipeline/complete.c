@@ -19,21 +19,6 @@
 
 static const size_t small_file = (size_t)64 << 20;
 
-mq_status mq_tokenizer_sha256(const mq_comm *comm, const char *model, char sha[65])
-{
-    mq_status status = MQ_OK;
-    memset(sha, 0, 65);
-    if (comm->rank == 0) {
-        char *path = NULL;
-        status = mq_path_join(model, "tokenizer.json", &path);
-        if (status == MQ_OK && mq_file_exists(path)) status = mq_sha256_file(path, sha);
-        mq_free(&path);
-    }
-    status = mq_agree(comm, status);
-    if (status != MQ_OK) return status;
-    return mq_bcast(comm, sha, 65, 0);
-}
-
 static mq_status read_source_text(const char *model, const char *name, char **text)
 {
     char *path = NULL;
@@ -147,6 +132,14 @@ static mq_status copy_small_files(const char *model, const char *output)
     return status;
 }
 
+mq_status mq_run_write_configs(const mq_run *run, const mq_output *output)
+{
+    mq_status status = MQ_OK;
+    MQ_TRY(write_configs(run, output));
+    if (run->comm->rank == 0) status = copy_small_files(run->options->model, output->path);
+    return mq_agree(run->comm, status);
+}
+
 static mq_status add_environment(cJSON *json, const mq_run *run, double seconds)
 {
     cJSON *o = cJSON_AddObjectToObject(json, "environment");
@@ -248,7 +241,8 @@ static mq_status write_card(const mq_run *run, const mq_output *output)
     char *card = NULL;
     mq_status status = MQ_OK;
     if (run->comm->rank == 0) {
-        status = mq_report_card(run->report, run->arch, run->options, run->calib, &card);
+        status = mq_report_card(run->report, run->arch, run->options, run->calib,
+                                mq_scheme_needs_rules(run->scheme), &card);
     }
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = mq_output_write(run->comm, output, "README.md", card);
@@ -297,9 +291,6 @@ static mq_status complete(mq_run *run, const mq_output *output, const cJSON *set
     const mq_comm *comm = run->comm;
     mq_status status = MQ_OK;
     if (comm->rank == 0) status = begin_report(run, settings, json);
-    MQ_TRY(mq_agree(comm, status));
-    MQ_TRY(write_configs(run, output));
-    if (comm->rank == 0) status = copy_small_files(run->options->model, output->path);
     MQ_TRY(mq_agree(comm, status));
     MQ_TRY(write_card(run, output));
     MQ_TRY(mq_writer_commit(run->writer));

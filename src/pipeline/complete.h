@@ -4,11 +4,11 @@
 #include "pipeline/output.h"
 #include "pipeline/run.h"
 
-/** SHA-256 of MODEL/tokenizer.json, "" when there is none. Collective. */
-mq_status mq_tokenizer_sha256(const mq_comm *comm, const char *model, char sha[65]);
+/** Writes config.json, quantize_config.json and the small files of the source. Collective. */
+mq_status mq_run_write_configs(const mq_run *run, const mq_output *output);
 
-/** Ends a walk: config files and the small files of the source, then the shards (the index last),
- *  then mq_report.json, which marks the run as finished. Collective. */
+/** Ends a walk: the model card, the shards (the index last), then mq_report.json, which marks the
+ *  run as finished. Collective. */
 mq_status mq_run_complete(mq_run *run, const mq_output *output, const cJSON *settings);
 
 #endif

@@ -7,9 +7,9 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 #include "par/collectives.h"
-#include "pipeline/complete.h"
 #include "pipeline/forward.h"
 #include "pipeline/startup.h"
+#include "pipeline/tokens.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -188,18 +188,11 @@ static mq_status check_pair(const mq_forward *model, const mq_forward *reference
                    reference->arch->vocab);
 }
 
-static mq_status load_tokens(const mq_comm *comm, const mq_evaluate_options *options,
-                             const mq_forward *model, mq_calib **out)
+static mq_status check_tokens(const mq_evaluate_options *options, const mq_calib *tokens)
 {
-    char sha[65] = "";
-    MQ_TRY(mq_tokenizer_sha256(comm, options->model, sha));
-    mq_calib_options o = {
-        .unit_tokens = options->unit_tokens,
-        .max_samples = options->samples,
-        .vocab_size = model->arch->vocab,
-        .tokenizer_sha256 = sha,
-    };
-    return mq_calib_load(comm, options->tokens, &o, out);
+    if (tokens->longest >= 2) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: no sample has two tokens: there is nothing to predict",
+                   options->tokens);
 }
 
 static mq_status evaluate(const mq_comm *comm, const mq_evaluate_options *options,
@@ -212,7 +205,11 @@ static mq_status evaluate(const mq_comm *comm, const mq_evaluate_options *option
         status = mq_forward_open(comm, options->reference, reference);
         if (status == MQ_OK) status = mq_agree(comm, check_pair(model, reference));
     }
-    if (status == MQ_OK) status = load_tokens(comm, options, model, &tokens);
+    if (status == MQ_OK) {
+        status = mq_tokens_load(comm, options->tokens, options->model, model->arch,
+                                options->unit_tokens, options->samples, &tokens);
+    }
+    if (status == MQ_OK) status = mq_agree(comm, check_tokens(options, tokens));
     if (status == MQ_OK) {
         mq_log("%" PRId64 " samples, %" PRId64 " tokens", tokens->n_samples, tokens->n_tokens);
         result->samples = tokens->n_samples;
@@ -250,6 +247,7 @@ mq_status mq_evaluate(MPI_Comm parent, const mq_evaluate_options *options, mq_ev
     if (status == MQ_OK) {
         status = evaluate(comm, options, &model, options->reference ? &reference : NULL, result);
     }
+    if (status == MQ_E_INTERNAL) return status; /* freeing is collective: see mpiquant.h */
     mq_forward_close(&reference);
     mq_forward_close(&model);
     mq_stop_kernels();

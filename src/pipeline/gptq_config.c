@@ -26,13 +26,16 @@ static void append_text(char *pattern, size_t room, const char *text)
     snprintf(pattern + used, room - used, "%s", text);
 }
 
-static mq_status add_rule(cJSON *dynamic, const char *pattern, const mq_layer_plan *plan)
+/* `whole_row`: the layer's input columns, a group of that many being written as -1. */
+static mq_status add_rule(cJSON *dynamic, const char *pattern, const mq_layer_plan *plan,
+                          int64_t whole_row)
 {
+    int64_t group = plan->quant.group == whole_row ? -1 : plan->quant.group;
     cJSON *rule = cJSON_CreateObject();
     mq_status status = rule ? MQ_OK : mq_fail(MQ_E_MEMORY, "no memory for a rule");
     if (status == MQ_OK && plan->quantise) {
         status = mq_json_add_int(rule, "bits", plan->quant.bits);
-        if (status == MQ_OK) status = mq_json_add_int(rule, "group_size", plan->quant.group);
+        if (status == MQ_OK) status = mq_json_add_int(rule, "group_size", group);
     }
     if (status != MQ_OK) {
         cJSON_Delete(rule);
@@ -103,9 +106,11 @@ static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
 {
     char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
     const mq_layer_plan *plan = mq_scheme_layer(scheme, block, g->first);
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_shape(scheme->arch, g->first, &n_out, &n_in);
     group_pattern(scheme, block, g, pattern);
     snprintf(rule, sizeof rule, "%s:%s", plan->quantise ? "+" : "-", pattern);
-    return add_rule(dynamic, rule, plan);
+    return add_rule(dynamic, rule, plan, n_in);
 }
 
 static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme,
@@ -147,7 +152,7 @@ static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
     append_escaped(rule, sizeof rule, head);
     snprintf(number, sizeof number, "%" PRId64 "\\.", block);
     append_text(rule, sizeof rule, number);
-    return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false});
+    return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
 }
 
 static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme,

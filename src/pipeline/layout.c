@@ -173,7 +173,12 @@ static mq_status copy_tensor(const mq_comm *comm, mq_folder *source, const mq_te
     for (uint64_t at = 0; at < bytes; at += copy_chunk, (*chunk)++) {
         size_t n = bytes - at < copy_chunk ? (size_t)(bytes - at) : copy_chunk;
         if (*chunk % comm->size != comm->rank) continue;
+        int64_t size = (int64_t)mq_dtype_size(t->dtype);
         MQ_TRY(mq_folder_read(source, t, at, n, buffer));
+        if (size > 0) {
+            MQ_TRY(mq_folder_check_finite(source, t, t->dtype, (int64_t)at / size, buffer,
+                                          (int64_t)n / size));
+        }
         MQ_TRY(mq_writer_put(writer, t->name, at, buffer, n));
     }
     return MQ_OK;

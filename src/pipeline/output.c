@@ -18,12 +18,18 @@
 
 static const size_t json_limit = (size_t)256 << 20;
 
-/* An advisory record lock: the kernel drops it with the process, so it is never stale. */
-static mq_status lock_run_file(const char *path, int *fd)
+/* Opens the run file and locks it. The kernel drops an advisory record lock with its process, so it
+ * is never stale. *made says whether this call created the file. */
+static mq_status open_run_file(const char *path, int *fd, bool *made)
 {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    *made = true;
+    *fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (*fd < 0 && errno == EEXIST) {
+        *made = false;
+        *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    }
     if (*fd < 0) return mq_fail(MQ_E_IO, "%s: cannot create: %s", path, mq_errno_text(errno));
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(*fd, F_SETLK, &whole) == 0) return MQ_OK;
     int why = errno;
     if (why == EACCES || why == EAGAIN) {
@@ -39,11 +45,48 @@ static mq_status lock_run_file(const char *path, int *fd)
     return MQ_OK;
 }
 
-static void print_value(const cJSON *v, char *text, size_t bytes)
+static bool same_file(int fd, const char *path)
 {
-    char *printed = v ? cJSON_PrintUnformatted(v) : NULL;
-    snprintf(text, bytes, "%s", printed ? printed : "nothing");
-    cJSON_free(printed);
+    struct stat here, there;
+    return fstat(fd, &here) == 0 && stat(path, &there) == 0 && here.st_dev == there.st_dev &&
+           here.st_ino == there.st_ino;
+}
+
+/* Another run may have finished, and removed its run file, between our open and our lock: then the
+ * lock is on a file without a name, and the state of the folder is a new one. */
+static mq_status lock_run_file(const char *path, int *fd, bool *made)
+{
+    for (;;) {
+        MQ_TRY(open_run_file(path, fd, made));
+        if (same_file(*fd, path)) return MQ_OK;
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+static mq_status refuse_other_setting(const char *path, const char *key, const cJSON *then,
+                                      const cJSON *now)
+{
+    char *a = then ? cJSON_PrintUnformatted(then) : NULL;
+    char *b = cJSON_PrintUnformatted(now);
+    mq_status status = mq_fail(MQ_E_USAGE,
+                               "%s: holds a finished run with another %s (%.200s there, %.200s "
+                               "now): choose another --output",
+                               path, key, a ? a : "nothing", b ? b : "nothing");
+    cJSON_free(a);
+    cJSON_free(b);
+    return status;
+}
+
+/* Numbers are kept as raw text when written and come back as numbers: compare what they print. */
+static bool same_value(const cJSON *then, const cJSON *now)
+{
+    char *a = then ? cJSON_PrintUnformatted(then) : NULL;
+    char *b = cJSON_PrintUnformatted(now);
+    bool same = a && b && strcmp(a, b) == 0;
+    cJSON_free(a);
+    cJSON_free(b);
+    return same;
 }
 
 /* The first setting that differs, by name. */
@@ -52,15 +95,8 @@ static mq_status compare_settings(const char *path, const cJSON *then, const cJS
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, now)
     {
-        char a[256], b[256];
-        print_value(cJSON_GetObjectItemCaseSensitive(then, item->string), a, sizeof a);
-        print_value(item, b, sizeof b);
-        if (strcmp(a, b) != 0) {
-            return mq_fail(MQ_E_USAGE,
-                           "%s: holds a finished run with another %s (%s there, %s now): choose "
-                           "another --output",
-                           path, item->string, a, b);
-        }
+        const cJSON *old = mq_json_find(then, item->string);
+        if (!same_value(old, item)) return refuse_other_setting(path, item->string, old, item);
     }
     return MQ_OK;
 }
@@ -79,8 +115,7 @@ static mq_status check_finished(const char *path, const char *report_path, const
     return status;
 }
 
-/* Names that an unfinished run of ours may have left and the next one replaces. The index goes
- * first: without it nothing claims to be complete. */
+/* Names that an unfinished run of ours may have left and the next one replaces. */
 static bool is_weights_file(const char *name)
 {
     size_t n = strlen(name);
@@ -90,30 +125,36 @@ static bool is_weights_file(const char *name)
     return model && (part || shard);
 }
 
+static mq_status remove_file(const char *folder, const char *name)
+{
+    char *path = NULL;
+    MQ_TRY(mq_path_join(folder, name, &path));
+    mq_status status = MQ_OK;
+    if (unlink(path) != 0 && errno != ENOENT) {
+        status = mq_fail(MQ_E_IO, "%s: cannot remove what an earlier run left: %s", path,
+                         mq_errno_text(errno));
+    }
+    mq_free(&path);
+    return status;
+}
+
+/* The report and the index go first: without them nothing claims to be finished or complete. */
 static mq_status remove_leftovers(const char *path)
 {
-    char *index = NULL;
-    MQ_TRY(mq_path_join(path, "model.safetensors.index.json", &index));
-    unlink(index);
-    mq_free(&index);
+    MQ_TRY(remove_file(path, REPORT_FILE));
+    MQ_TRY(remove_file(path, "model.safetensors.index.json"));
     DIR *folder = opendir(path);
     if (!folder) return mq_fail(MQ_E_IO, "%s: cannot list: %s", path, mq_errno_text(errno));
     const struct dirent *entry = NULL;
     mq_status status = MQ_OK;
     while (status == MQ_OK && (entry = readdir(folder))) {
-        char *file = NULL;
-        if (!is_weights_file(entry->d_name)) continue;
-        status = mq_path_join(path, entry->d_name, &file);
-        if (status == MQ_OK && unlink(file) != 0) {
-            status = mq_fail(MQ_E_IO, "%s: cannot remove what an earlier run left: %s", file,
-                             mq_errno_text(errno));
-        }
-        mq_free(&file);
+        if (is_weights_file(entry->d_name)) status = remove_file(path, entry->d_name);
     }
     closedir(folder);
     return status;
 }
 
+/* Empty but for the run file. */
 static mq_status is_empty(const char *path, bool *empty)
 {
     DIR *folder = opendir(path);
@@ -121,7 +162,9 @@ static mq_status is_empty(const char *path, bool *empty)
     const struct dirent *entry = NULL;
     *empty = true;
     while ((entry = readdir(folder))) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) *empty = false;
+        bool own = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+                   strcmp(entry->d_name, RUN_FILE) == 0;
+        if (!own) *empty = false;
     }
     closedir(folder);
     return MQ_OK;
@@ -133,20 +176,19 @@ static mq_status make_folder(const char *path)
     return mq_fail(MQ_E_IO, "%s: cannot create the output folder: %s", path, mq_errno_text(errno));
 }
 
-static mq_status check_owner(const char *path, const char *run_path, const char *report_path,
-                             const cJSON *settings, mq_output_state *state)
+/* What the folder holds, decided under the lock. A report stands only beside complete shards: it is
+ * written last and removed first. A folder without one is ours when it had a run file already. */
+static mq_status judge(const char *path, bool had_run_file, const cJSON *settings,
+                       mq_output_state *state)
 {
     bool empty = false;
-    *state = MQ_OUTPUT_FRESH;
-    MQ_TRY(make_folder(path));
-    if (!mq_is_folder(path)) {
-        return mq_fail(MQ_E_USAGE, "%s: exists and is not a folder: choose another --output", path);
-    }
-    if (mq_file_exists(run_path)) return MQ_OK;
-    if (mq_file_exists(report_path)) {
-        *state = MQ_OUTPUT_FINISHED;
-        return check_finished(path, report_path, settings);
-    }
+    char *report_path = NULL;
+    MQ_TRY(mq_path_join(path, REPORT_FILE, &report_path));
+    *state = mq_file_exists(report_path) ? MQ_OUTPUT_FINISHED : MQ_OUTPUT_FRESH;
+    mq_status status = MQ_OK;
+    if (*state == MQ_OUTPUT_FINISHED) status = check_finished(path, report_path, settings);
+    mq_free(&report_path);
+    if (*state == MQ_OUTPUT_FINISHED || had_run_file) return status;
     MQ_TRY(is_empty(path, &empty));
     if (empty) return MQ_OK;
     return mq_fail(MQ_E_USAGE,
@@ -165,28 +207,39 @@ static mq_status write_run_file(int fd, const char *path, const cJSON *settings)
     return good ? MQ_OK : mq_fail(MQ_E_IO, "%s: cannot write: %s", path, mq_errno_text(errno));
 }
 
-static mq_status take_over(const char *path, const char *run_path, const cJSON *settings,
-                           mq_output *output)
+static mq_status take_over(const char *path, const char *run_path, bool had_run_file,
+                           const cJSON *settings, const mq_output *output)
 {
-    bool again = mq_file_exists(run_path);
-    MQ_TRY(lock_run_file(run_path, &output->lock_fd));
-    if (again) mq_log("%s holds an unfinished run: starting it afresh", path);
+    if (had_run_file) mq_log("%s holds an unfinished run: starting it afresh", path);
     MQ_TRY(remove_leftovers(path));
     return write_run_file(output->lock_fd, run_path, settings);
+}
+
+static mq_status open_locked(const char *path, const char *run_path, const cJSON *settings,
+                             mq_output_state *state, mq_output *output)
+{
+    bool made = false;
+    MQ_TRY(lock_run_file(run_path, &output->lock_fd, &made));
+    mq_status status = judge(path, !made, settings, state);
+    if (status == MQ_OK && *state == MQ_OUTPUT_FRESH) {
+        return take_over(path, run_path, !made, settings, output);
+    }
+    /* Finished, or not ours: the folder stays as it was. */
+    if (made || *state == MQ_OUTPUT_FINISHED) unlink(run_path);
+    return status;
 }
 
 static mq_status open_at_root(const char *path, const cJSON *settings, mq_output_state *state,
                               mq_output *output)
 {
-    char *run_path = NULL, *report_path = NULL;
-    mq_status status = mq_path_join(path, RUN_FILE, &run_path);
-    if (status == MQ_OK) status = mq_path_join(path, REPORT_FILE, &report_path);
-    if (status == MQ_OK) status = check_owner(path, run_path, report_path, settings, state);
-    if (status == MQ_OK && *state == MQ_OUTPUT_FRESH) {
-        status = take_over(path, run_path, settings, output);
+    char *run_path = NULL;
+    MQ_TRY(make_folder(path));
+    if (!mq_is_folder(path)) {
+        return mq_fail(MQ_E_USAGE, "%s: exists and is not a folder: choose another --output", path);
     }
+    MQ_TRY(mq_path_join(path, RUN_FILE, &run_path));
+    mq_status status = open_locked(path, run_path, settings, state, output);
     mq_free(&run_path);
-    mq_free(&report_path);
     return status;
 }
 

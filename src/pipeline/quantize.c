@@ -8,23 +8,12 @@
 #include "pipeline/output.h"
 #include "pipeline/settings.h"
 #include "pipeline/startup.h"
+#include "pipeline/tokens.h"
 #include "plan/memory.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
-
-static mq_status load_calib(mq_run *run)
-{
-    char sha[65] = "";
-    MQ_TRY(mq_tokenizer_sha256(run->comm, run->options->model, sha));
-    mq_calib_options o = {
-        .unit_tokens = run->options->unit_tokens,
-        .max_samples = run->options->samples,
-        .vocab_size = run->arch->vocab,
-        .tokenizer_sha256 = sha,
-    };
-    return mq_calib_load(run->comm, run->options->calib, &o, &run->calib);
-}
 
 static mq_status check_original(const mq_run *run)
 {
@@ -44,7 +33,8 @@ static mq_status open_inputs(mq_run *run)
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
-    return load_calib(run);
+    return mq_tokens_load(comm, run->options->calib, run->options->model, run->arch,
+                          run->options->unit_tokens, run->options->samples, &run->calib);
 }
 
 static mq_status open_output(mq_run *run, cJSON **settings, mq_output_state *state,
@@ -57,7 +47,7 @@ static mq_status open_output(mq_run *run, cJSON **settings, mq_output_state *sta
     return mq_output_open(run->comm, run->options->output, *settings, state, output);
 }
 
-static void warn_about_thin_calibration(const mq_run *run)
+static void warn_about_calibration(const mq_run *run)
 {
     mq_tap_id taps[MQ_N_TAPS];
     int n = mq_arch_taps(run->arch, taps);
@@ -69,6 +59,18 @@ static void warn_about_thin_calibration(const mq_run *run)
                 "enough, so give about %" PRId64 " tokens",
                 mq_tap_name(taps[t]), run->calib->n_tokens, width, per_column,
                 per_column < 1 ? ", the Hessian will be rank-deficient" : "", 50 * width);
+    }
+}
+
+static void warn_about_readers(const mq_run *run)
+{
+    if (mq_scheme_needs_rules(run->scheme)) {
+        mq_warn("blocks differ in which layers are packed, or in bits or group size: GPTQModel and "
+                "vLLM read the rules for that (`dynamic`), transformers does not");
+    }
+    if (mq_scheme_splits_fused(run->scheme)) {
+        mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
+                "size: vLLM fuses them and will refuse the model");
     }
 }
 
@@ -162,25 +164,29 @@ static mq_status run_block(mq_run *run, int64_t block)
     return status;
 }
 
-static void log_block(const mq_run *run, int64_t block, int64_t first_layer, double started)
+/* Losses of the block's layers, but those that were rounded to nearest: they have none. */
+static void log_block(const mq_run *run, int64_t block, int64_t first_layer, double walk_began,
+                      double block_began)
 {
-    int64_t done = block + 1, all = run->scheme->last_block;
-    double spent = mq_seconds() - started;
-    double eta = spent / (double)done * (double)(all - done);
+    int64_t done = block + 1, all = run->scheme->last_block, n = 0;
+    double now = mq_seconds(), eta = (now - walk_began) / (double)done * (double)(all - done);
     double sum = 0, largest = 0;
-    int64_t n = run->report->n_layers - first_layer;
     for (int64_t i = first_layer; i < run->report->n_layers; i++) {
         double loss = run->report->layer[i].relative_loss;
+        if (!isfinite(loss)) continue;
+        n++;
         sum += loss;
-        if (!(loss <= largest)) largest = loss;
+        largest = fmax(largest, loss);
     }
-    if (n == 0) {
-        mq_log("block %" PRId64 " of %" PRId64 ": kept as it is, ETA %.0f s", done, all, eta);
-        return;
+    char losses[96] = "kept as it is";
+    if (n > 0) {
+        snprintf(losses, sizeof losses, "relative loss mean %.3e, largest %.3e", sum / (double)n,
+                 largest);
+    } else if (run->report->n_layers > first_layer) {
+        snprintf(losses, sizeof losses, "rounded to nearest");
     }
-    mq_log("block %" PRId64 " of %" PRId64 ": relative loss mean %.3e, largest %.3e; %.1f s, "
-           "ETA %.0f s",
-           done, all, sum / (double)n, largest, spent, eta);
+    mq_log("block %" PRId64 " of %" PRId64 ": %s; %.1f s, ETA %.0f s", done, all, losses,
+           now - block_began, eta);
 }
 
 static mq_status walk(mq_run *run)
@@ -189,8 +195,9 @@ static mq_status walk(mq_run *run)
     MQ_TRY(embed(run));
     for (int64_t b = 0; b < run->scheme->last_block; b++) {
         int64_t first_layer = run->report->n_layers;
+        double block_began = mq_seconds();
         MQ_TRY(run_block(run, b));
-        log_block(run, b, first_layer, started);
+        log_block(run, b, first_layer, started, block_began);
     }
     MQ_TRY(mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer));
     mq_timing_lap(&run->timing, MQ_T_WRITE);
@@ -213,6 +220,16 @@ static void run_destroy(mq_run *run)
     mq_free(&run->work);
 }
 
+/* Whatever can be written before the walk is: a file that cannot be copied must not end hours of
+ * work. */
+static mq_status prepare(mq_run *run, const mq_output *output)
+{
+    warn_about_calibration(run);
+    warn_about_readers(run);
+    MQ_TRY(plan_and_allocate(run));
+    return mq_run_write_configs(run, output);
+}
+
 static mq_status run_all(mq_run *run)
 {
     cJSON *settings = NULL;
@@ -223,8 +240,7 @@ static mq_status run_all(mq_run *run)
     if (status == MQ_OK && state == MQ_OUTPUT_FINISHED) {
         mq_log("%s holds a finished run of the same settings: nothing to do", run->options->output);
     } else if (status == MQ_OK) {
-        warn_about_thin_calibration(run);
-        status = plan_and_allocate(run);
+        status = prepare(run, output);
         mq_timing_lap(&run->timing, MQ_T_SETUP);
         if (status == MQ_OK) status = walk(run);
         if (status == MQ_OK) status = mq_run_complete(run, output, settings);
@@ -239,12 +255,14 @@ mq_status mq_quantize(MPI_Comm parent, const mq_quantize_options *options)
     mq_run run = {.options = options};
     mq_comm *comm = NULL;
     mq_timing_start(&run.timing);
+    mq_warnings_clear();
     MQ_TRY(mq_comm_create(parent, &comm));
     run.comm = comm;
     mq_log_enable(comm->rank == 0);
     mq_status status = mq_agree(comm, mq_settings_check(options));
     if (status == MQ_OK) status = mq_start_kernels(comm, options->threads);
     if (status == MQ_OK) status = run_all(&run);
+    if (status == MQ_E_INTERNAL) return status; /* freeing is collective: see mpiquant.h */
     run_destroy(&run);
     mq_stop_kernels();
     mq_comm_destroy(&comm);

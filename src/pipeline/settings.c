@@ -29,8 +29,9 @@ mq_status mq_settings_check(const mq_quantize_options *o)
     if (!o->model) return mq_fail(MQ_E_USAGE, "no model folder given");
     if (!o->calib) return mq_fail(MQ_E_USAGE, "--calib is missing: a file made by mpiquant-calib");
     if (!o->output) return mq_fail(MQ_E_USAGE, "--output is missing: the folder to make");
-    if (strcmp(o->format, "gptq") != 0) {
-        return mq_fail(MQ_E_USAGE, "--format %s: this version writes gptq", o->format);
+    if (!o->format || strcmp(o->format, "gptq") != 0) {
+        return mq_fail(MQ_E_USAGE, "--format %s: this version writes gptq",
+                       o->format ? o->format : "");
     }
     if (!(o->damping > 0 && o->damping <= 1)) {
         return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, above 0, at most 1",
@@ -59,19 +60,37 @@ static mq_status hash_text_file(const char *folder, const char *name, char text[
     return status;
 }
 
-/* Names, types, shapes and places of all tensors: cheap, and changes with nearly any change of the
- * model. The weights' own bytes are not read twice for it. */
-static void hash_headers(const mq_folder *source, char text[22])
+/* XXH3 over names, types and places of all tensors, and over three samples of each one's bytes: a
+ * model of the same shapes and other weights differs somewhere in every tensor. */
+static mq_status hash_tensor(mq_folder *source, const mq_tensor *t, uint64_t *hash)
+{
+    enum { SAMPLE = 4096 };
+    struct {
+        uint64_t before, name, begin, end, shard, dtype;
+        char sample[3][SAMPLE];
+    } in = {*hash,
+            mq_hash(t->name, strlen(t->name)),
+            t->begin,
+            t->end,
+            (uint64_t)t->shard,
+            (uint64_t)t->dtype,
+            {{0}}};
+    uint64_t bytes = t->end - t->begin;
+    size_t n = bytes < SAMPLE ? (size_t)bytes : SAMPLE;
+    const uint64_t at[3] = {0, (bytes - n) / 2, bytes - n};
+    for (int i = 0; i < 3 && n > 0; i++) MQ_TRY(mq_folder_read(source, t, at[i], n, in.sample[i]));
+    *hash = mq_hash(&in, sizeof in);
+    return MQ_OK;
+}
+
+static mq_status hash_tensors(mq_folder *source, char text[22])
 {
     uint64_t hash = 0;
     for (int64_t i = 0; i < source->n_tensors; i++) {
-        const mq_tensor *t = &source->tensor[i];
-        char line[512];
-        int n = snprintf(line, sizeof line, "%016" PRIx64 " %s %d %" PRIu64 " %" PRIu64 " %" PRId32,
-                         hash, t->name, (int)t->dtype, t->begin, t->end, t->shard);
-        hash = mq_hash(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
+        MQ_TRY(hash_tensor(source, &source->tensor[i], &hash));
     }
     mq_hash_text(hash, text);
+    return MQ_OK;
 }
 
 static mq_status add_patterns(cJSON *o, const mq_quantize_options *options)
@@ -83,15 +102,18 @@ static mq_status add_patterns(cJSON *o, const mq_quantize_options *options)
         cJSON_AddItemToArray(skip, cJSON_CreateString(options->skip[i]));
     }
     for (int i = 0; i < options->n_override; i++) {
-        char text[512];
         const mq_override *v = &options->override_[i];
-        snprintf(text, sizeof text, "%s=bits:%d,group:%" PRId64, v->pattern, v->bits, v->group);
+        size_t bytes = strlen(v->pattern) + 64;
+        char *text = NULL;
+        MQ_TRY(mq_alloc((int64_t)bytes, 1, "pattern", &text));
+        snprintf(text, bytes, "%s=bits:%d,group:%" PRId64, v->pattern, v->bits, v->group);
         cJSON_AddItemToArray(list, cJSON_CreateString(text));
+        mq_free(&text);
     }
     return MQ_OK;
 }
 
-static mq_status fill(cJSON *o, const mq_quantize_options *options, const mq_folder *source)
+static mq_status fill(cJSON *o, const mq_quantize_options *options, mq_folder *source)
 {
     char text[22];
     uint64_t hash = 0;
@@ -108,15 +130,15 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options, const mq_fol
     MQ_TRY(add_patterns(o, options));
     MQ_TRY(hash_text_file(source->path, "config.json", text));
     MQ_TRY(mq_json_add_string(o, "model_config", text));
-    hash_headers(source, text);
-    MQ_TRY(mq_json_add_string(o, "model_headers", text));
+    MQ_TRY(hash_tensors(source, text));
+    MQ_TRY(mq_json_add_string(o, "model_tensors", text));
     MQ_TRY(mq_hash_file(options->calib, &hash));
     mq_hash_text(hash, text);
     MQ_TRY(mq_json_add_string(o, "calibration_file", text));
     return mq_json_add_string(o, "version", mq_version());
 }
 
-mq_status mq_settings_json(const mq_quantize_options *options, const mq_folder *source, cJSON **out)
+mq_status mq_settings_json(const mq_quantize_options *options, mq_folder *source, cJSON **out)
 {
     *out = cJSON_CreateObject();
     if (!*out) return mq_fail(MQ_E_MEMORY, "no memory for the settings");

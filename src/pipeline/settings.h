@@ -6,10 +6,9 @@
 #include "store/folder.h"
 
 /** What the bytes of an output depend on, as one flat object: settings and checksums of the inputs
- *  (config.json and the headers of the model, the whole token file). Two runs with equal objects
- *  make equal files. For rank 0; not collective. Caller owns *out. */
-mq_status mq_settings_json(const mq_quantize_options *options, const mq_folder *source,
-                           cJSON **out);
+ *  (config.json; names, places and three 4 KiB samples of every tensor, not all of its bytes; the
+ *  whole token file). For rank 0; not collective. Caller owns *out. */
+mq_status mq_settings_json(const mq_quantize_options *options, mq_folder *source, cJSON **out);
 
 /** Refuses options that make no sense on their own. Not collective. Errors: MQ_E_USAGE. */
 mq_status mq_settings_check(const mq_quantize_options *options);

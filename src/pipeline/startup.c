@@ -9,6 +9,8 @@
 #include <sched.h>
 #include <string.h>
 
+enum { MAX_THREADS = 4096 };
+
 static void warn_when_pinned(int threads)
 {
     cpu_set_t mask;
@@ -39,7 +41,9 @@ static mq_status check_same_kernels(const mq_comm *comm)
 mq_status mq_start_kernels(const mq_comm *comm, int threads)
 {
     int64_t level = mq_ops_isa_level(mq_ops_isa());
-    if (threads < 1) return mq_fail(MQ_E_USAGE, "--threads %d: at least 1", threads);
+    if (threads < 1 || threads > MAX_THREADS) {
+        return mq_fail(MQ_E_USAGE, "--threads %d: 1 to %d", threads, MAX_THREADS);
+    }
     warn_when_pinned(threads);
     mq_status status = mq_lowest_i64(comm, &level, 1);
     if (status == MQ_OK) {

@@ -275,6 +275,13 @@ static mq_status check_finished(const char *output)
     MQ_TRY(mq_path_join(output, ".mpiquant-run.json", &path));
     bool unfinished = mq_file_exists(path);
     mq_free(&path);
+    MQ_TRY(mq_path_join(output, "mq_report.json", &path));
+    bool reported = mq_file_exists(path);
+    mq_free(&path);
+    if (!unfinished && !reported) {
+        return mq_fail(MQ_E_INPUT, "%s: has no mq_report.json: not an output of mpiquant quantize",
+                       output);
+    }
     if (!unfinished) return MQ_OK;
     return mq_fail(MQ_E_INPUT, "%s: the run that makes it has not finished: start it again",
                    output);
@@ -357,11 +364,13 @@ mq_status mq_verify(MPI_Comm parent, const char *output, const char *source, int
 {
     mq_comm *comm = NULL;
     *result = (mq_verification){.worst_error = NAN};
+    if (!output) return mq_fail(MQ_E_USAGE, "no output folder given");
     MQ_TRY(mq_comm_create(parent, &comm));
     mq_log_enable(comm->rank == 0);
     verifier v = {.comm = comm, .worst = NAN, .worst_tensor = -1};
     mq_status status = mq_start_kernels(comm, threads);
     if (status == MQ_OK) status = verify(&v, output, source, result);
+    if (status == MQ_E_INTERNAL) return status; /* freeing is collective: see mpiquant.h */
     cJSON_Delete(v.report);
     mq_free(&v.chunk);
     mq_folder_close(&v.folder);

@@ -8,6 +8,7 @@
 #include "store/writer.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 enum { SCRATCH_SLOT = 0, PACK_ROWS = 48 /* a multiple of 3 words */ };
@@ -145,6 +146,12 @@ static mq_status write_bias(mq_run *run, const mq_tap_layer *layer, const char *
     if (!bias) return MQ_OK;
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));
     mq_status status = mq_from_f32(bias, layer->n_out, MQ_F16, half);
+    for (int64_t i = 0; i < layer->n_out && status == MQ_OK; i++) {
+        if (fabsf(bias[i]) > 65504) {
+            status = mq_fail(MQ_E_NUMERIC, "%s.bias[%" PRId64 "] = %g does not fit F16", module, i,
+                             (double)bias[i]);
+        }
+    }
     if (status == MQ_OK) {
         status = put_part(run, module, MQ_PART_BIAS, half, (size_t)layer->n_out * sizeof *half);
     }

@@ -209,3 +209,54 @@ void mq_scheme_destroy(mq_scheme **scheme)
     if (*scheme) mq_free(&(*scheme)->layer);
     mq_free(scheme);
 }
+
+static bool same_plan(const mq_layer_plan *a, const mq_layer_plan *b)
+{
+    if (a->quantise != b->quantise) return false;
+    return !a->quantise || (a->quant.bits == b->quant.bits && a->quant.group == b->quant.group);
+}
+
+/* Bits and groups of all packed layers must be alike too, but for whole-row groups. */
+static bool same_setting(const mq_scheme *scheme, const mq_layer_plan *a, mq_linear_id l,
+                         const mq_layer_plan *b, mq_linear_id m)
+{
+    int64_t n_out = 0, a_in = 0, b_in = 0;
+    mq_arch_linear_shape(scheme->arch, l, &n_out, &a_in);
+    mq_arch_linear_shape(scheme->arch, m, &n_out, &b_in);
+    bool both_rows = a->quant.group == a_in && b->quant.group == b_in;
+    return a->quant.bits == b->quant.bits && (both_rows || a->quant.group == b->quant.group);
+}
+
+bool mq_scheme_needs_rules(const mq_scheme *scheme)
+{
+    const mq_layer_plan *first = NULL;
+    mq_linear_id of = MQ_Q;
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            mq_linear_id id = (mq_linear_id)l;
+            const mq_layer_plan *plan = mq_scheme_layer(scheme, b, id);
+            if (plan->quantise != mq_scheme_layer(scheme, 0, id)->quantise) return true;
+            if (!plan->quantise) continue;
+            if (first && !same_setting(scheme, first, of, plan, id)) return true;
+            if (!first) {
+                first = plan;
+                of = id;
+            }
+        }
+    }
+    return false;
+}
+
+bool mq_scheme_splits_fused(const mq_scheme *scheme)
+{
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        const mq_layer_plan *q = mq_scheme_layer(scheme, b, MQ_Q);
+        const mq_layer_plan *gate = mq_scheme_layer(scheme, b, MQ_GATE);
+        if (!same_plan(q, mq_scheme_layer(scheme, b, MQ_K)) ||
+            !same_plan(q, mq_scheme_layer(scheme, b, MQ_V)) ||
+            !same_plan(gate, mq_scheme_layer(scheme, b, MQ_UP))) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -26,6 +26,13 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
                            mq_scheme **out);
 void mq_scheme_destroy(mq_scheme **scheme);
 
+/** True when blocks differ: only the rules of `dynamic` can express it, which transformers does not
+ *  read (a kind of layer that no block packs is expressed without them). */
+bool mq_scheme_needs_rules(const mq_scheme *scheme);
+
+/** True when layers that vLLM fuses (q, k, v; gate, up) do not share one plan in some block. */
+bool mq_scheme_splits_fused(const mq_scheme *scheme);
+
 const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear);
 
 #endif

@@ -5,72 +5,133 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { CARD_BYTES = 8192 };
-
-static int print_front(char *at, size_t room, const mq_quantize_options *o, const char *model)
+/* The last part of a path, without trailing slashes: what a model is called. */
+static void print_name(FILE *f, const char *path)
 {
-    return snprintf(at, room,
-                    "---\nbase_model: %s\nlibrary_name: transformers\nquantization: gptq\n"
-                    "tags:\n- gptq\n- mpiquant\n- %d-bit\n---\n\n"
-                    "# %s, quantised to %d bits\n\n"
-                    "Made by mpiquant %s from `%s`: GPTQ (v1), symmetric, %d bits, group size "
-                    "%" PRId64 ".\n\n",
-                    model, o->bits, model, o->bits, mq_version(), model, o->bits, o->group);
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    fprintf(f, "%.*s", (int)(end - begin), path + begin);
 }
 
-static int print_figures(char *at, size_t room, const mq_report *report, const mq_arch *arch,
-                         const mq_quantize_options *o, const mq_calib *calib)
+/* Text for a cell of a table: one line, and no bar. */
+static void print_cell(FILE *f, const char *text)
+{
+    for (const char *c = text; *c; c++) {
+        bool breaks = *c == '|' || (unsigned char)*c < 0x20;
+        fputc(breaks ? ' ' : *c, f);
+    }
+}
+
+static void print_front(FILE *f, const mq_quantize_options *o)
+{
+    fputs("---\nbase_model: ", f);
+    print_name(f, o->model);
+    fprintf(f,
+            "\nlibrary_name: transformers\nquantization: gptq\ntags:\n- gptq\n- mpiquant\n"
+            "- %d-bit\n---\n\n# ",
+            o->bits);
+    print_name(f, o->model);
+    fprintf(f, ", quantised to %d bits\n\nMade by mpiquant %s from `", o->bits, mq_version());
+    print_name(f, o->model);
+    fprintf(f, "`.\n\n");
+}
+
+static void print_settings(FILE *f, const mq_quantize_options *o)
+{
+    fprintf(f,
+            "## Settings\n\n| | |\n|---|---|\n| format | GPTQ (v1), symmetric |\n| bits | %d |\n",
+            o->bits);
+    if (o->group == -1) {
+        fputs("| group size | -1: one scale a row |\n", f);
+    } else {
+        fprintf(f, "| group size | %" PRId64 " |\n", o->group);
+    }
+    fprintf(f, "| damping | %g of the mean diagonal |\n", o->damping);
+    if (o->first_block > 0 || o->last_block >= 0) {
+        fprintf(f, "| blocks quantised | %" PRId64 " to %" PRId64 " |\n", o->first_block,
+                o->last_block - 1);
+    }
+    for (int i = 0; i < o->n_skip; i++) {
+        fputs("| kept as they are | `", f);
+        print_cell(f, o->skip[i]);
+        fputs("` |\n", f);
+    }
+    for (int i = 0; i < o->n_override; i++) {
+        const mq_override *v = &o->override_[i];
+        fputs("| exception | `", f);
+        print_cell(f, v->pattern);
+        fputs("`:", f);
+        if (v->bits) fprintf(f, " %d bits", v->bits);
+        if (v->group) fprintf(f, " group size %" PRId64, v->group);
+        fputs(" |\n", f);
+    }
+}
+
+static void print_figures(FILE *f, const mq_report *report, const mq_arch *arch,
+                          const mq_calib *calib)
 {
     double mean = NAN, largest = NAN;
     const mq_layer_result *worst = NULL;
     char name[256] = "none";
     mq_report_summary(report, &mean, &largest, &worst);
     if (worst) mq_arch_linear_name(arch, worst->linear, worst->block, name, sizeof name);
-    return snprintf(
-        at, room,
-        "## Calibration\n\n"
-        "| | |\n|---|---|\n| source | %s |\n| samples | %" PRId64 " |\n| tokens | %" PRId64 " |\n"
-        "| damping | %g of the mean diagonal |\n\n"
-        "## Losses\n\n"
-        "Relative loss of a layer: the squared error of its outputs over the calibration "
-        "tokens, divided by the outputs' own sum of squares.\n\n"
-        "| | |\n|---|---|\n| layers quantised | %" PRId64 " |\n| mean relative loss | "
-        "%.3g |\n| largest | %.3g (`%s`) |\n| rounded to nearest as a last resort | "
-        "%" PRId64 " |\n\n"
-        "Every layer is listed in `mq_report.json`.\n\n",
-        calib->source, calib->n_samples, calib->n_tokens, o->damping, report->n_layers, mean,
-        largest, name, mq_report_fallbacks(report));
+    fputs("\n## Calibration\n\n| | |\n|---|---|\n| source | ", f);
+    print_cell(f, calib->source);
+    fprintf(f, " |\n| samples | %" PRId64 " |\n| tokens | %" PRId64 " |\n", calib->n_samples,
+            calib->n_tokens);
+    fprintf(f,
+            "\n## Losses\n\n"
+            "Relative loss of a layer: the squared error of its outputs over the calibration "
+            "tokens, divided by the outputs' own sum of squares.\n\n"
+            "| | |\n|---|---|\n| layers quantised | %" PRId64 " |\n| mean relative loss | %.3g |\n"
+            "| largest | %.3g (`%s`) |\n| rounded to nearest as a last resort | %" PRId64 " |\n\n"
+            "Every layer is listed in `mq_report.json`.\n",
+            report->n_layers, mean, largest, name, mq_report_fallbacks(report));
 }
 
-static int print_use(char *at, size_t room)
+static void print_use(FILE *f, bool needs_rules)
 {
-    return snprintf(at, room,
-                    "## How to load it\n\n"
-                    "```python\nfrom gptqmodel import GPTQModel\n"
-                    "model = GPTQModel.load(\"PATH\")\n```\n\n"
-                    "or, with `gptqmodel` or `optimum` installed beside it,\n\n"
-                    "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
-                    "model = AutoModelForCausalLM.from_pretrained(\"PATH\")\n"
-                    "tokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n"
-                    "The licence is that of the source model.\n");
-}
-
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
+    fputs("\n## How to load it\n\n```python\nfrom gptqmodel import GPTQModel\n"
+          "model = GPTQModel.load(\"PATH\")\n```\n\n",
+          f);
+    if (needs_rules) {
+        fputs("Not every layer is packed alike: the rules for that are in `dynamic`, which "
+              "GPTQModel and vLLM read and transformers does not.\n\n",
+              f);
+    } else {
+        fputs("or, with `gptqmodel` and `optimum` installed beside it,\n\n"
+              "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+              "model = AutoModelForCausalLM.from_pretrained(\"PATH\")\n"
+              "tokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n",
+              f);
+    }
+    fputs("The licence is that of the source model.\n", f);
 }
 
 mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
-                         const mq_quantize_options *options, const mq_calib *calib, char **out)
+                         const mq_quantize_options *options, const mq_calib *calib,
+                         bool needs_rules, char **out)
 {
-    MQ_TRY(mq_alloc(CARD_BYTES, 1, "model card", out));
-    char *at = *out, *end = *out + CARD_BYTES;
-    /* snprintf never writes past the room; a card that long would only be cut. */
-    at += print_front(at, (size_t)(end - at), options, last_part(options->model));
-    if (at < end) at += print_figures(at, (size_t)(end - at), report, arch, options, calib);
-    if (at < end) print_use(at, (size_t)(end - at));
-    return MQ_OK;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f) return mq_fail(MQ_E_MEMORY, "no memory for the model card");
+    print_front(f, options);
+    print_settings(f, options);
+    print_figures(f, report, arch, calib);
+    print_use(f, needs_rules);
+    bool good = !ferror(f);
+    if (fclose(f) != 0 || !good) {
+        free(text);
+        return mq_fail(MQ_E_MEMORY, "no memory for the model card");
+    }
+    mq_status status = mq_alloc((int64_t)bytes + 1, 1, "model card", out);
+    if (status == MQ_OK) memcpy(*out, text, bytes + 1);
+    free(text);
+    return status;
 }

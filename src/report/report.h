@@ -43,8 +43,9 @@ void mq_report_summary(const mq_report *report, double *mean, double *largest,
 /** The "layers" array. Caller owns it. */
 mq_status mq_report_layers(const mq_report *report, const mq_arch *arch, cJSON **out);
 
-/** The model card, Markdown; free with mq_free. */
+/** The model card, Markdown; free with mq_free. needs_rules: transformers cannot load it. */
 mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
-                         const mq_quantize_options *options, const mq_calib *calib, char **out);
+                         const mq_quantize_options *options, const mq_calib *calib,
+                         bool needs_rules, char **out);
 
 #endif

@@ -47,4 +47,10 @@ mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t be
 mq_status mq_folder_read_rows(mq_folder *folder, const mq_tensor *tensor, int64_t r0, int64_t r1,
                               mq_dtype dtype, void *dst);
 
+/** Refuses NaN and inf among n values of type dtype that came from a tensor, the first of them
+ * being its element `first`. Types other than F32, BF16 and F16 pass. Not collective. Errors:
+ * MQ_E_NUMERIC naming tensor, file, row and column. */
+mq_status mq_folder_check_finite(const mq_folder *folder, const mq_tensor *tensor, mq_dtype dtype,
+                                 int64_t first, const void *data, int64_t n);
+
 #endif

@@ -31,24 +31,25 @@ static bool holds_non_finite(const void *data, mq_dtype dtype, int64_t n)
         }
     } else {
         const uint16_t *x = data;
-        for (int64_t i = 0; i < n; i++) bad |= (x[i] & 0x7F80u) == 0x7F80u;
+        unsigned ones = dtype == MQ_F16 ? 0x7C00u : 0x7F80u;
+        for (int64_t i = 0; i < n; i++) bad |= (x[i] & ones) == ones;
     }
     return bad != 0;
 }
 
-/* Element `first` of the tensor is data[0]. */
-static mq_status check_finite(const row_read *r, const void *data, int64_t first, int64_t n)
+mq_status mq_folder_check_finite(const mq_folder *folder, const mq_tensor *tensor, mq_dtype dtype,
+                                 int64_t first, const void *data, int64_t n)
 {
-    if (!holds_non_finite(data, r->dtype, n)) return MQ_OK;
-    size_t size = mq_dtype_size(r->dtype);
-    int64_t at = 0;
-    while (!holds_non_finite((const char *)data + (size_t)at * size, r->dtype, 1)) at++;
+    bool floats = dtype == MQ_F32 || dtype == MQ_BF16 || dtype == MQ_F16;
+    if (!floats || !holds_non_finite(data, dtype, n)) return MQ_OK;
+    size_t size = mq_dtype_size(dtype);
+    int64_t at = 0, columns = tensor->n_dims > 0 ? tensor->dim[tensor->n_dims - 1] : 1;
+    while (!holds_non_finite((const char *)data + (size_t)at * size, dtype, 1)) at++;
     return mq_fail(MQ_E_NUMERIC,
                    "tensor \"%.200s\" in %s: row %" PRId64 ", column %" PRId64
                    " is NaN, inf, or too large for %s (stored as %s): the checkpoint is damaged",
-                   r->tensor->name, r->folder->shard[r->tensor->shard], (first + at) / r->n_columns,
-                   (first + at) % r->n_columns, mq_dtype_name(r->dtype),
-                   mq_dtype_name(r->tensor->dtype));
+                   tensor->name, folder->shard[tensor->shard], (first + at) / columns,
+                   (first + at) % columns, mq_dtype_name(dtype), mq_dtype_name(tensor->dtype));
 }
 
 /* Elements [first, first + n) of the tensor to dst. */
@@ -60,7 +61,7 @@ static mq_status read_piece(const row_read *r, int64_t first, int64_t n, void *d
     MQ_TRY(mq_folder_read(r->folder, r->tensor, (uint64_t)first * size, (size_t)n * size, raw));
     if (r->raw) MQ_TRY(mq_to_f32(raw, r->tensor->dtype, n, wide));
     if (r->wide) MQ_TRY(mq_from_f32(wide, n, r->dtype, dst));
-    return check_finite(r, dst, first, n);
+    return mq_folder_check_finite(r->folder, r->tensor, r->dtype, first, dst, n);
 }
 
 static mq_status read_pieces(row_read *r, int64_t first, int64_t n, void *dst)
