@@ -47,6 +47,16 @@ static void fill_empty(const mq_gemm_shape *s, const float *bias, void *c)
     }
 }
 
+#ifdef MQ_WITH_DNNL
+/* oneDNN 3.7 forgets strides where a product has one row or one column (measured: a vector
+ * with gaps is read or written as if it had none). Such products are tiny: OpenBLAS does them with
+ * every version, so that bits follow from the shape alone. */
+static bool is_vector_product(const mq_gemm_shape *s)
+{
+    return s->m == 1 || s->n == 1;
+}
+#endif
+
 mq_status mq_gemm_bias(const mq_gemm_shape *shape, const void *a, const void *b, const float *bias,
                        void *c)
 {
@@ -58,7 +68,9 @@ mq_status mq_gemm_bias(const mq_gemm_shape *shape, const void *a, const void *b,
     }
     mq_gemm_one_thread();
 #ifdef MQ_WITH_DNNL
-    if (shape->in == MQ_F32 || mq_ops_has_bf16()) return mq_gemm_dnnl(shape, a, b, bias, c);
+    if ((shape->in == MQ_F32 || mq_ops_has_bf16()) && !is_vector_product(shape)) {
+        return mq_gemm_dnnl(shape, a, b, bias, c);
+    }
 #endif
     return mq_gemm_blas(shape, a, b, bias, c);
 }
