@@ -225,6 +225,42 @@ class BadInput(unittest.TestCase):
         self.refuse(USAGE, ['bits', 'finished'], output=out, options=(*options, '--bits', 3))
         self.assertEqual(harness.files_hash(out), before)
 
+    def test_finished_output_of_other_weights(self):
+        """The same shapes, another model: not the run that is there."""
+        out, model = self.root / 'weights', self.damaged('weights-model')
+        options = ('--layers', '0:1')
+        first = harness.run(1, 'quantize', model, '--calib', self.calib, '--output', out, *options)
+        self.assertEqual(first.returncode, OK, first.stderr)
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        begin, end = header['model.layers.3.mlp.up_proj.weight']['data_offsets']
+        data[start + begin:start + end] = bytes(b ^ 1 for b in data[start + begin:start + end])
+        path.write_bytes(data)
+        self.refuse(USAGE, ['model_tensors'], model=model, output=out, options=options)
+
+    def test_finished_output_of_a_longer_list(self):
+        """Settings are compared to their end."""
+        out = self.root / 'long'
+        skips = [s for i in range(30) for s in ('--skip', f'layers.[1-7].mlp.(up|down|gate)_proj|nothing{i}')]
+        first = harness.run(1, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out, '--layers', '0:1', *skips)
+        self.assertEqual(first.returncode, OK, first.stderr)
+        self.refuse(USAGE, ['skip'], output=out, options=('--layers', '0:1', *skips, '--skip', 'layers.7'))
+
+    def test_samples_of_one_token_cannot_be_evaluated(self):
+        calib = harness.write_calib(self.root / 'single.h5', [[1], [2]], 4096, self.sha)
+        done = harness.run(2, 'eval', harness.DEMO, '--tokens', calib)
+        self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+        self.assertIn('nothing to predict', done.stderr)
+
+    def test_nan_in_a_copied_tensor(self):
+        model = self.damaged('nan-copy')
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        at = start + header['model.layers.7.mlp.down_proj.weight']['data_offsets'][0] + 2 * 700
+        data[at:at + 2] = b'\x80\x7f'
+        path.write_bytes(data)
+        self.refuse(NUMERIC, ['model.layers.7.mlp.down_proj.weight'], model=model, options=('--layers', '0:1'))
+
     def test_unfinished_output_is_started_afresh(self):
         out = self.root / 'unfinished'
         out.mkdir()

@@ -195,6 +195,40 @@ class Dequantised(OnDemo):
             np.testing.assert_array_equal(tensors[name], value, name)
 
 
+class DeadInputs(OnDemo):
+    """Input channels that are zero on every token: what stands in their columns of W can be anything
+    without changing the model, so it must not change what the live columns get."""
+    CALIBRATION = 8, 128
+
+    def model(self, name, factor):
+        model = harness.copy_model(harness.DEMO, self.root / name)
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        begin = start + header['model.layers.0.input_layernorm.weight']['data_offsets'][0]
+        data[begin:begin + 2 * 64] = bytes(2 * 64)
+        for leaf in ('q_proj', 'k_proj', 'v_proj'):
+            entry = header[f'model.layers.0.self_attn.{leaf}.weight']
+            begin, end = (start + at for at in entry['data_offsets'])
+            bits = np.frombuffer(data[begin:end], np.uint16).reshape(entry['shape']).copy()
+            # A power of two is an exponent; zeros stay.
+            bits[:, :64] += np.where(bits[:, :64] & 0x7FFF, factor << 7, 0).astype(np.uint16)
+            data[begin:end] = bits.tobytes()
+        path.write_bytes(data)
+        return model
+
+    def test_reported_loss(self):
+        losses = []
+        for name, factor in (('dead', 0), ('dead-large', 6)):
+            out = self.root / (name + '-out')
+            done = harness.run(2, 'quantize', self.model(name, factor), '--calib', self.calib, '--output', out,
+                               '--layers', '0:1')
+            self.assertEqual(done.returncode, 0, done.stderr)
+            layers = read_json(out / 'mq_report.json')['layers'][:3]
+            self.assertEqual([layer['dead_columns'] for layer in layers], [64] * 3)
+            losses.append([layer['relative_loss'] for layer in layers])
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+
+
 class BetterThanRounding(OnDemo):
     CALIBRATION = (64, 256)
 
