@@ -79,7 +79,8 @@ static bool is_copied(const char *name)
                                           ".bin",         ".bin.index.json",
                                           ".pt",          ".pth",
                                           ".gguf",        ".h5",
-                                          ".msgpack",     ".onnx"};
+                                          ".msgpack",     ".part",
+                                          ".onnx"};
     if (name[0] == '.') return false;
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         if (strcmp(name, own[i]) == 0) return false;

@@ -50,16 +50,6 @@ static bool same_plan(const mq_layer_plan *a, const mq_layer_plan *b)
     return !a->quantise || (a->quant.bits == b->quant.bits && a->quant.group == b->quant.group);
 }
 
-static bool is_default(const mq_scheme *scheme, const mq_quantize_options *options, int64_t block,
-                       mq_linear_id linear)
-{
-    int64_t n_out = 0, n_in = 0;
-    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linear);
-    mq_arch_linear_shape(scheme->arch, linear, &n_out, &n_in);
-    int64_t group = options->group == -1 ? n_in : options->group;
-    return plan->quantise && plan->quant.bits == options->bits && plan->quant.group == group;
-}
-
 /* Layers that some readers fuse, with the fused name: one rule must hit both spellings. */
 typedef struct fused {
     mq_linear_id first, last;
@@ -113,20 +103,19 @@ static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
     return add_rule(dynamic, rule, plan, n_in);
 }
 
-static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme,
-                           const mq_quantize_options *options, int64_t block, const fused *g)
+static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t block, const fused *g)
 {
     bool uniform = true, all_default = true;
     for (int l = (int)g->first; l <= (int)g->last; l++) {
         uniform = uniform && same_plan(mq_scheme_layer(scheme, block, (mq_linear_id)l),
                                        mq_scheme_layer(scheme, block, g->first));
-        all_default = all_default && is_default(scheme, options, block, (mq_linear_id)l);
+        all_default = all_default && mq_scheme_is_default(scheme, block, (mq_linear_id)l);
     }
     if (all_default) return MQ_OK;
     if (uniform) return add_group_rule(dynamic, scheme, block, g);
     for (int l = (int)g->first; l <= (int)g->last; l++) {
         fused one = {(mq_linear_id)l, (mq_linear_id)l, NULL};
-        if (is_default(scheme, options, block, (mq_linear_id)l)) continue;
+        if (mq_scheme_is_default(scheme, block, (mq_linear_id)l)) continue;
         MQ_TRY(add_group_rule(dynamic, scheme, block, &one));
     }
     return MQ_OK;
@@ -155,8 +144,7 @@ static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
     return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
 }
 
-static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme,
-                              const mq_quantize_options *options)
+static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         if (block_is_skipped(scheme, b)) {
@@ -164,7 +152,7 @@ static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme,
             continue;
         }
         for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            MQ_TRY(add_group(dynamic, scheme, options, b, &groups[g]));
+            MQ_TRY(add_group(dynamic, scheme, b, &groups[g]));
         }
     }
     return MQ_OK;
@@ -227,7 +215,7 @@ static mq_status fill_config(cJSON *config, const mq_scheme *scheme,
     cJSON *dynamic = cJSON_AddObjectToObject(config, "dynamic");
     cJSON *meta = cJSON_AddObjectToObject(config, "meta");
     if (!dynamic || !meta) return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
-    MQ_TRY(fill_dynamic(dynamic, scheme, options));
+    MQ_TRY(fill_dynamic(dynamic, scheme));
     MQ_TRY(fill_meta(meta, options));
     return add_modules_in_block(config, scheme);
 }

@@ -19,17 +19,12 @@
 static const size_t json_limit = (size_t)256 << 20;
 
 /* Opens the run file and locks it. The kernel drops an advisory record lock with its process, so it
- * is never stale. *made says whether this call created the file. */
-static mq_status open_run_file(const char *path, int *fd, bool *made)
+ * is never stale. */
+static mq_status open_run_file(const char *path, int *fd)
 {
-    *made = true;
-    *fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (*fd < 0 && errno == EEXIST) {
-        *made = false;
-        *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    }
-    if (*fd < 0) return mq_fail(MQ_E_IO, "%s: cannot create: %s", path, mq_errno_text(errno));
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*fd < 0) return mq_fail(MQ_E_IO, "%s: cannot create: %s", path, mq_errno_text(errno));
     if (fcntl(*fd, F_SETLK, &whole) == 0) return MQ_OK;
     int why = errno;
     if (why == EACCES || why == EAGAIN) {
@@ -54,14 +49,25 @@ static bool same_file(int fd, const char *path)
 
 /* Another run may have finished, and removed its run file, between our open and our lock: then the
  * lock is on a file without a name, and the state of the folder is a new one. */
-static mq_status lock_run_file(const char *path, int *fd, bool *made)
+static mq_status lock_run_file(const char *path, int *fd)
 {
-    for (;;) {
-        MQ_TRY(open_run_file(path, fd, made));
+    enum { ATTEMPTS = 100 };
+    for (int i = 0; i < ATTEMPTS; i++) {
+        MQ_TRY(open_run_file(path, fd));
         if (same_file(*fd, path)) return MQ_OK;
         close(*fd);
         *fd = -1;
     }
+    return mq_fail(MQ_E_IO, "%s: changes whenever it is opened: cannot lock the output folder",
+                   path);
+}
+
+/* A run file gets its content only after its run has judged the folder to be its own. An empty one
+ * says nothing: its maker was refused, or ended before it could tell. */
+static bool is_ours(int fd)
+{
+    struct stat s;
+    return fstat(fd, &s) == 0 && s.st_size > 0;
 }
 
 static mq_status refuse_other_setting(const char *path, const char *key, const cJSON *then,
@@ -78,14 +84,15 @@ static mq_status refuse_other_setting(const char *path, const char *key, const c
     return status;
 }
 
-/* Numbers are kept as raw text when written and come back as numbers: compare what they print. */
+/* Numbers are raw text here and were parsed there: both are compared as they print after parsing.
+ */
 static bool same_value(const cJSON *then, const cJSON *now)
 {
-    char *a = then ? cJSON_PrintUnformatted(then) : NULL;
-    char *b = cJSON_PrintUnformatted(now);
-    bool same = a && b && strcmp(a, b) == 0;
-    cJSON_free(a);
-    cJSON_free(b);
+    char *text = cJSON_PrintUnformatted(now);
+    cJSON *parsed = text ? cJSON_Parse(text) : NULL;
+    bool same = then && parsed && cJSON_Compare(then, parsed, 1);
+    cJSON_Delete(parsed);
+    cJSON_free(text);
     return same;
 }
 
@@ -115,16 +122,6 @@ static mq_status check_finished(const char *path, const char *report_path, const
     return status;
 }
 
-/* Names that an unfinished run of ours may have left and the next one replaces. */
-static bool is_weights_file(const char *name)
-{
-    size_t n = strlen(name);
-    bool model = strncmp(name, "model", 5) == 0;
-    bool part = n > 5 && strcmp(name + n - 5, ".part") == 0;
-    bool shard = n > 12 && strcmp(name + n - 12, ".safetensors") == 0;
-    return model && (part || shard);
-}
-
 static mq_status remove_file(const char *folder, const char *name)
 {
     char *path = NULL;
@@ -138,7 +135,17 @@ static mq_status remove_file(const char *folder, const char *name)
     return status;
 }
 
-/* The report and the index go first: without them nothing claims to be finished or complete. */
+static bool is_regular(const char *folder, const char *name)
+{
+    char path[4096];
+    struct stat s;
+    int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+    return n > 0 && (size_t)n < sizeof path && lstat(path, &s) == 0 && S_ISREG(s.st_mode);
+}
+
+/* Everything that an unfinished run of ours left: the folder was empty when it began, and files of
+ * another model must not end up beside this one's. The report and the index go first: without them
+ * nothing claims to be finished or complete. */
 static mq_status remove_leftovers(const char *path)
 {
     MQ_TRY(remove_file(path, REPORT_FILE));
@@ -148,7 +155,8 @@ static mq_status remove_leftovers(const char *path)
     const struct dirent *entry = NULL;
     mq_status status = MQ_OK;
     while (status == MQ_OK && (entry = readdir(folder))) {
-        if (is_weights_file(entry->d_name)) status = remove_file(path, entry->d_name);
+        bool kept = strcmp(entry->d_name, RUN_FILE) == 0 || !is_regular(path, entry->d_name);
+        if (!kept) status = remove_file(path, entry->d_name);
     }
     closedir(folder);
     return status;
@@ -177,9 +185,8 @@ static mq_status make_folder(const char *path)
 }
 
 /* What the folder holds, decided under the lock. A report stands only beside complete shards: it is
- * written last and removed first. A folder without one is ours when it had a run file already. */
-static mq_status judge(const char *path, bool had_run_file, const cJSON *settings,
-                       mq_output_state *state)
+ * written last and removed first. */
+static mq_status judge(const char *path, bool ours, const cJSON *settings, mq_output_state *state)
 {
     bool empty = false;
     char *report_path = NULL;
@@ -188,7 +195,7 @@ static mq_status judge(const char *path, bool had_run_file, const cJSON *setting
     mq_status status = MQ_OK;
     if (*state == MQ_OUTPUT_FINISHED) status = check_finished(path, report_path, settings);
     mq_free(&report_path);
-    if (*state == MQ_OUTPUT_FINISHED || had_run_file) return status;
+    if (*state == MQ_OUTPUT_FINISHED || ours) return status;
     MQ_TRY(is_empty(path, &empty));
     if (empty) return MQ_OK;
     return mq_fail(MQ_E_USAGE,
@@ -202,31 +209,42 @@ static mq_status write_run_file(int fd, const char *path, const cJSON *settings)
     char *text = mq_json_print(settings);
     if (!text) return mq_fail(MQ_E_MEMORY, "no memory for %s", path);
     size_t n = strlen(text);
-    bool good = ftruncate(fd, 0) == 0 && pwrite(fd, text, n, 0) == (ssize_t)n && fsync(fd) == 0;
+    /* Cut after writing: the file of an unfinished run of ours must never be empty. */
+    bool good =
+        pwrite(fd, text, n, 0) == (ssize_t)n && ftruncate(fd, (off_t)n) == 0 && fsync(fd) == 0;
     cJSON_free(text);
     return good ? MQ_OK : mq_fail(MQ_E_IO, "%s: cannot write: %s", path, mq_errno_text(errno));
 }
 
-static mq_status take_over(const char *path, const char *run_path, bool had_run_file,
-                           const cJSON *settings, const mq_output *output)
+static mq_status take_over(const char *path, bool ours, const cJSON *settings,
+                           const mq_output *output, const char *run_path)
 {
-    if (had_run_file) mq_log("%s holds an unfinished run: starting it afresh", path);
-    MQ_TRY(remove_leftovers(path));
+    if (ours) {
+        mq_log("%s holds an unfinished run: starting it afresh", path);
+        MQ_TRY(remove_leftovers(path));
+    }
     return write_run_file(output->lock_fd, run_path, settings);
 }
 
 static mq_status open_locked(const char *path, const char *run_path, const cJSON *settings,
                              mq_output_state *state, mq_output *output)
 {
-    bool made = false;
-    MQ_TRY(lock_run_file(run_path, &output->lock_fd, &made));
-    mq_status status = judge(path, !made, settings, state);
+    MQ_TRY(lock_run_file(run_path, &output->lock_fd));
+    bool ours = is_ours(output->lock_fd);
+    mq_status status = judge(path, ours, settings, state);
     if (status == MQ_OK && *state == MQ_OUTPUT_FRESH) {
-        return take_over(path, run_path, !made, settings, output);
+        return take_over(path, ours, settings, output, run_path);
     }
     /* Finished, or not ours: the folder stays as it was. */
-    if (made || *state == MQ_OUTPUT_FINISHED) unlink(run_path);
+    unlink(run_path);
     return status;
+}
+
+/* A finished output may lie where nothing can be written any more. */
+static bool is_read_only(const char *path, const char *run_path)
+{
+    return access(path, W_OK) != 0 && (errno == EACCES || errno == EROFS) &&
+           !mq_file_exists(run_path);
 }
 
 static mq_status open_at_root(const char *path, const cJSON *settings, mq_output_state *state,
@@ -238,7 +256,15 @@ static mq_status open_at_root(const char *path, const cJSON *settings, mq_output
         return mq_fail(MQ_E_USAGE, "%s: exists and is not a folder: choose another --output", path);
     }
     MQ_TRY(mq_path_join(path, RUN_FILE, &run_path));
-    mq_status status = open_locked(path, run_path, settings, state, output);
+    mq_status status = MQ_OK;
+    if (is_read_only(path, run_path)) {
+        status = judge(path, true, settings, state);
+        if (status == MQ_OK && *state == MQ_OUTPUT_FRESH) {
+            status = mq_fail(MQ_E_IO, "%s: cannot be written to", path);
+        }
+    } else {
+        status = open_locked(path, run_path, settings, state, output);
+    }
     mq_free(&run_path);
     return status;
 }

@@ -199,8 +199,6 @@ static mq_status walk(mq_run *run)
         MQ_TRY(run_block(run, b));
         log_block(run, b, first_layer, started, block_began);
     }
-    MQ_TRY(mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer));
-    mq_timing_lap(&run->timing, MQ_T_WRITE);
     return MQ_OK;
 }
 
@@ -220,14 +218,18 @@ static void run_destroy(mq_run *run)
     mq_free(&run->work);
 }
 
-/* Whatever can be written before the walk is: a file that cannot be copied must not end hours of
- * work. */
+/* Whatever can be written before the walk is: a file that cannot be copied, or a tensor that turns
+ * out to be damaged, must not end hours of work. */
 static mq_status prepare(mq_run *run, const mq_output *output)
 {
     warn_about_calibration(run);
     warn_about_readers(run);
     MQ_TRY(plan_and_allocate(run));
-    return mq_run_write_configs(run, output);
+    mq_timing_lap(&run->timing, MQ_T_SETUP);
+    MQ_TRY(mq_run_write_configs(run, output));
+    mq_status status = mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer);
+    mq_timing_lap(&run->timing, MQ_T_WRITE);
+    return status;
 }
 
 static mq_status run_all(mq_run *run)
@@ -241,10 +243,11 @@ static mq_status run_all(mq_run *run)
         mq_log("%s holds a finished run of the same settings: nothing to do", run->options->output);
     } else if (status == MQ_OK) {
         status = prepare(run, output);
-        mq_timing_lap(&run->timing, MQ_T_SETUP);
         if (status == MQ_OK) status = walk(run);
         if (status == MQ_OK) status = mq_run_complete(run, output, settings);
     }
+    /* Unfinished files go while the folder is still locked. */
+    if (status != MQ_E_INTERNAL) mq_writer_destroy(&run->writer);
     mq_output_close(&output, status == MQ_OK);
     cJSON_Delete(settings);
     return status;

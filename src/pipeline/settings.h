@@ -7,7 +7,8 @@
 
 /** What the bytes of an output depend on, as one flat object: settings and checksums of the inputs
  *  (config.json; names, places and three 4 KiB samples of every tensor, not all of its bytes; the
- *  whole token file). For rank 0; not collective. Caller owns *out. */
+ *  whole token file; not the small files that are copied along). For rank 0; not collective. Caller
+ * owns *out. */
 mq_status mq_settings_json(const mq_quantize_options *options, mq_folder *source, cJSON **out);
 
 /** Refuses options that make no sense on their own. Not collective. Errors: MQ_E_USAGE. */

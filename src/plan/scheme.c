@@ -194,6 +194,8 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
     if (status == MQ_OK) {
         (*out)->arch = arch;
+        (*out)->bits = options->bits;
+        (*out)->group = options->group;
         status = mq_alloc(n_layers, sizeof(mq_layer_plan), "quantisation scheme", &(*out)->layer);
     }
     if (status == MQ_OK) status = check_range(arch, options, *out);
@@ -216,32 +218,23 @@ static bool same_plan(const mq_layer_plan *a, const mq_layer_plan *b)
     return !a->quantise || (a->quant.bits == b->quant.bits && a->quant.group == b->quant.group);
 }
 
-/* Bits and groups of all packed layers must be alike too, but for whole-row groups. */
-static bool same_setting(const mq_scheme *scheme, const mq_layer_plan *a, mq_linear_id l,
-                         const mq_layer_plan *b, mq_linear_id m)
+bool mq_scheme_is_default(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
 {
-    int64_t n_out = 0, a_in = 0, b_in = 0;
-    mq_arch_linear_shape(scheme->arch, l, &n_out, &a_in);
-    mq_arch_linear_shape(scheme->arch, m, &n_out, &b_in);
-    bool both_rows = a->quant.group == a_in && b->quant.group == b_in;
-    return a->quant.bits == b->quant.bits && (both_rows || a->quant.group == b->quant.group);
+    int64_t n_out = 0, n_in = 0;
+    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linear);
+    mq_arch_linear_shape(scheme->arch, linear, &n_out, &n_in);
+    int64_t group = scheme->group == -1 ? n_in : scheme->group;
+    return plan->quantise && plan->quant.bits == scheme->bits && plan->quant.group == group;
 }
 
 bool mq_scheme_needs_rules(const mq_scheme *scheme)
 {
-    const mq_layer_plan *first = NULL;
-    mq_linear_id of = MQ_Q;
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         for (int l = 0; l < MQ_N_LINEARS; l++) {
             mq_linear_id id = (mq_linear_id)l;
-            const mq_layer_plan *plan = mq_scheme_layer(scheme, b, id);
-            if (plan->quantise != mq_scheme_layer(scheme, 0, id)->quantise) return true;
-            if (!plan->quantise) continue;
-            if (first && !same_setting(scheme, first, of, plan, id)) return true;
-            if (!first) {
-                first = plan;
-                of = id;
-            }
+            bool packed = mq_scheme_layer(scheme, b, id)->quantise;
+            if (packed != mq_scheme_layer(scheme, 0, id)->quantise) return true;
+            if (packed && !mq_scheme_is_default(scheme, b, id)) return true;
         }
     }
     return false;

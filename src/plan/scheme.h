@@ -14,6 +14,8 @@ typedef struct mq_layer_plan {
 
 typedef struct mq_scheme {
     const mq_arch *arch;
+    int bits;             /* of the run, */
+    int64_t group;        /* and its group size, -1 for whole rows: layers may deviate */
     mq_layer_plan *layer; /* (n_blocks, MQ_N_LINEARS) */
     int64_t n_quantised;
     int64_t first_block, last_block; /* blocks with at least one layer to quantise lie in between */
@@ -26,8 +28,11 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
                            mq_scheme **out);
 void mq_scheme_destroy(mq_scheme **scheme);
 
-/** True when blocks differ: only the rules of `dynamic` can express it, which transformers does not
- *  read (a kind of layer that no block packs is expressed without them). */
+/** True for a packed layer with the run's own bits and group size. */
+bool mq_scheme_is_default(const mq_scheme *scheme, int64_t block, mq_linear_id linear);
+
+/** True when only the rules of `dynamic`, which transformers does not read, can express the scheme:
+ *  a packed layer deviates from the run, or a kind of layer is packed in some blocks only. */
 bool mq_scheme_needs_rules(const mq_scheme *scheme);
 
 /** True when layers that vLLM fuses (q, k, v; gate, up) do not share one plan in some block. */

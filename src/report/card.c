@@ -18,12 +18,12 @@ static void print_name(FILE *f, const char *path)
     fprintf(f, "%.*s", (int)(end - begin), path + begin);
 }
 
-/* Text for a cell of a table: one line, and no bar. */
+/* Text for a cell of a table: one line, bars escaped. */
 static void print_cell(FILE *f, const char *text)
 {
     for (const char *c = text; *c; c++) {
-        bool breaks = *c == '|' || (unsigned char)*c < 0x20;
-        fputc(breaks ? ' ' : *c, f);
+        if (*c == '|') fputc('\\', f);
+        fputc((unsigned char)*c < 0x20 ? ' ' : *c, f);
     }
 }
 
@@ -41,7 +41,7 @@ static void print_front(FILE *f, const mq_quantize_options *o)
     fprintf(f, "`.\n\n");
 }
 
-static void print_settings(FILE *f, const mq_quantize_options *o)
+static void print_settings(FILE *f, const mq_quantize_options *o, int64_t n_blocks)
 {
     fprintf(f,
             "## Settings\n\n| | |\n|---|---|\n| format | GPTQ (v1), symmetric |\n| bits | %d |\n",
@@ -52,9 +52,9 @@ static void print_settings(FILE *f, const mq_quantize_options *o)
         fprintf(f, "| group size | %" PRId64 " |\n", o->group);
     }
     fprintf(f, "| damping | %g of the mean diagonal |\n", o->damping);
-    if (o->first_block > 0 || o->last_block >= 0) {
-        fprintf(f, "| blocks quantised | %" PRId64 " to %" PRId64 " |\n", o->first_block,
-                o->last_block - 1);
+    int64_t last = o->last_block < 0 ? n_blocks : o->last_block;
+    if (o->first_block > 0 || last < n_blocks) {
+        fprintf(f, "| blocks quantised | %" PRId64 " to %" PRId64 " |\n", o->first_block, last - 1);
     }
     for (int i = 0; i < o->n_skip; i++) {
         fputs("| kept as they are | `", f);
@@ -122,7 +122,7 @@ mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
     FILE *f = open_memstream(&text, &bytes);
     if (!f) return mq_fail(MQ_E_MEMORY, "no memory for the model card");
     print_front(f, options);
-    print_settings(f, options);
+    print_settings(f, options, arch->n_blocks);
     print_figures(f, report, arch, calib);
     print_use(f, needs_rules);
     bool good = !ferror(f);

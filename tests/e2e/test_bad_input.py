@@ -202,6 +202,16 @@ class BadInput(unittest.TestCase):
         self.refuse(USAGE, ['theirs'], output=out)
         self.assertEqual([p.name for p in out.iterdir()], ['precious.txt'])
 
+    def test_an_empty_run_file_is_no_claim(self):
+        """It says that somebody looked, not that the folder is ours."""
+        out = self.root / 'looked-at'
+        out.mkdir()
+        for name in ('model.safetensors', 'model-00001-of-00002.safetensors', '.mpiquant-run.json'):
+            (out / name).write_text('' if name.startswith('.') else 'keep me')
+        self.refuse(USAGE, ['looked-at'], output=out)
+        self.assertEqual(sorted(p.name for p in out.iterdir()),
+                         ['model-00001-of-00002.safetensors', 'model.safetensors'])
+
     def test_output_below_a_file(self):
         path = self.root / 'file'
         path.write_text('')
@@ -266,9 +276,11 @@ class BadInput(unittest.TestCase):
         out.mkdir()
         (out / '.mpiquant-run.json').write_text('{}')
         (out / 'model.safetensors.part').write_text('left by a killed run')
+        (out / 'chat_template.jinja').write_text('of another model')
         done = harness.run(2, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out, '--layers', '0:1')
         self.assertEqual(done.returncode, OK, done.stderr)
         self.assertEqual([p.name for p in out.iterdir() if '.part' in p.name or p.name.startswith('.')], [])
+        self.assertFalse((out / 'chat_template.jinja').exists())
 
     def test_already_quantised_source(self):
         out = self.root / 'source'
