@@ -1,0 +1,198 @@
+/* Which layer gets which bits, and what the checkpoint's config says of it. */
+#include "base/memory.h"
+#include "pipeline/gptq_config.h"
+#include "plan/scheme.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Three blocks, hidden 96, intermediate 160. */
+static mq_arch small_arch(void)
+{
+    static const char *const leaf[MQ_N_LINEARS] = {
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+    mq_arch arch = {.n_blocks = 3,
+                    .hidden = 96,
+                    .intermediate = 160,
+                    .n_heads = 4,
+                    .n_kv_heads = 2,
+                    .head_dim = 24};
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        snprintf(arch.linear[l], sizeof arch.linear[l], "model.layers.{i}.%s", leaf[l]);
+    }
+    return arch;
+}
+
+static mq_quantize_options options_of(int bits, int64_t group)
+{
+    mq_quantize_options o;
+    mq_quantize_defaults(&o);
+    o.bits = bits;
+    o.group = group;
+    return o;
+}
+
+static const mq_layer_plan *plan_of(const mq_scheme *s, int64_t block, mq_linear_id linear)
+{
+    return mq_scheme_layer(s, block, linear);
+}
+
+static void all_alike(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    mq_scheme *s = NULL;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(s->n_quantised, 3 * MQ_N_LINEARS);
+    assert_false(mq_scheme_needs_rules(s));
+    assert_false(mq_scheme_splits_fused(s));
+    mq_scheme_destroy(&s);
+    o.group = -1; /* another number of columns a layer, but one setting */
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(plan_of(s, 1, MQ_DOWN)->quant.group, 160);
+    assert_int_equal(plan_of(s, 1, MQ_UP)->quant.group, 96);
+    assert_false(mq_scheme_needs_rules(s));
+    mq_scheme_destroy(&s);
+}
+
+static void a_group_that_does_not_divide(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 128);
+    mq_scheme *s = NULL;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+    assert_null(s);
+    assert_non_null(strstr(mq_message(), "model.layers.0.self_attn.q_proj"));
+    assert_non_null(strstr(mq_message(), "16, 32, 48"));
+}
+
+static void overrides_and_skips(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    const mq_override list[] = {{"layers\\.1\\..*down", 8, -1}, {"down_proj", 3, 0}};
+    const char *const skip[] = {"o_proj"};
+    mq_scheme *s = NULL;
+    o.override_ = list;
+    o.n_override = 2;
+    o.skip = skip;
+    o.n_skip = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(plan_of(s, 1, MQ_DOWN)->quant.bits, 8); /* the first match counts */
+    assert_int_equal(plan_of(s, 1, MQ_DOWN)->quant.group, 160);
+    assert_int_equal(plan_of(s, 2, MQ_DOWN)->quant.bits, 3);
+    assert_int_equal(plan_of(s, 2, MQ_DOWN)->quant.group, 32);
+    assert_false(plan_of(s, 0, MQ_O)->quantise);
+    assert_true(mq_scheme_needs_rules(s));
+    assert_false(mq_scheme_splits_fused(s));
+
+    cJSON *config = NULL;
+    assert_int_equal(mq_gptq_config(s, &o, &config), MQ_OK);
+    const cJSON *dynamic = mq_json_find(config, "dynamic");
+    const cJSON *rule =
+        cJSON_GetObjectItemCaseSensitive(dynamic, "+:model\\.layers\\.1\\.mlp\\.(?:down_proj)$");
+    assert_non_null(rule);
+    char *text = cJSON_PrintUnformatted(rule);
+    assert_string_equal(text, "{\"bits\":8,\"group_size\":-1}");
+    cJSON_free(text);
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(
+        dynamic, "-:model\\.layers\\.2\\.self_attn\\.(?:o_proj)$"));
+    assert_int_equal(cJSON_GetArraySize(mq_json_find(config, "modules_in_block_to_quantize")), 6);
+    cJSON_Delete(config);
+    mq_scheme_destroy(&s);
+}
+
+static void every_layer_overridden(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    const mq_override list[] = {{".", 8, 0}};
+    mq_scheme *s = NULL;
+    o.override_ = list;
+    o.n_override = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_true(mq_scheme_needs_rules(s)); /* the config's own bits are still 4 */
+    mq_scheme_destroy(&s);
+}
+
+static void fused_layers_and_ranges(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    const mq_override list[] = {{"v_proj", 8, 0}};
+    mq_scheme *s = NULL;
+    o.override_ = list;
+    o.n_override = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_true(mq_scheme_splits_fused(s));
+    mq_scheme_destroy(&s);
+    o.n_override = 0;
+    o.first_block = 1;
+    o.last_block = 2;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(s->n_quantised, MQ_N_LINEARS);
+    assert_true(mq_scheme_needs_rules(s));
+    mq_scheme_destroy(&s);
+    o.last_block = 4;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+}
+
+static void patterns_that_help_nobody(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    const char *const unmatched[] = {"nothing"}, *const broken[] = {"a("}, *const all[] = {"."};
+    mq_scheme *s = NULL;
+    o.n_skip = 1;
+    o.skip = unmatched;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+    o.skip = broken;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+    o.skip = all;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+    assert_non_null(strstr(mq_message(), "nothing left"));
+}
+
+static void config_keeps_its_bytes(void **state)
+{
+    (void)state;
+    cJSON *q = cJSON_Parse("{\"bits\":4}"), *parsed = NULL;
+    char *out = NULL;
+    const char *source = "{\n  \"rope_theta\": 1e6,\n  \"x\": 1.0\n}\n";
+    assert_int_equal(mq_config_with_quantization(source, "config.json", q, &out), MQ_OK);
+    assert_int_equal(strncmp(out, source, strlen(source) - 3), 0);
+    assert_int_equal(mq_json_parse(out, "config.json", &parsed), MQ_OK);
+    assert_non_null(mq_json_find(parsed, "quantization_config.bits"));
+    cJSON_Delete(parsed);
+    char *twice = NULL;
+    assert_int_equal(mq_config_with_quantization(out, "config.json", q, &twice), MQ_E_INPUT);
+    mq_free(&out);
+    cJSON_Delete(q);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_alike),
+        cmocka_unit_test(a_group_that_does_not_divide),
+        cmocka_unit_test(overrides_and_skips),
+        cmocka_unit_test(every_layer_overridden),
+        cmocka_unit_test(fused_layers_and_ranges),
+        cmocka_unit_test(patterns_that_help_nobody),
+        cmocka_unit_test(config_keeps_its_bytes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
