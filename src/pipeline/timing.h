@@ -17,7 +17,6 @@ typedef enum mq_section {
     MQ_T_LDLQ,
     MQ_T_PACK,
     MQ_T_WRITE,
-    MQ_T_OTHER,
     MQ_N_SECTIONS
 } mq_section;
 
