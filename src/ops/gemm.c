@@ -1,10 +1,8 @@
 #include "ops/gemm.h"
 
-#include "base/checked.h"
 #include "ops/gemm_impl.h"
 #include "ops/ops.h"
 
-#include <cblas.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,22 +76,4 @@ mq_status mq_gemm_bias(const mq_gemm_shape *shape, const void *a, const void *b,
 mq_status mq_gemm(const mq_gemm_shape *shape, const void *a, const void *b, void *c)
 {
     return mq_gemm_bias(shape, a, b, NULL, c);
-}
-
-mq_status mq_gemm_f64(int64_t m, int64_t n, int64_t k, const double *a, int64_t lda,
-                      const double *b, int64_t ldb, double *c, int64_t ldc)
-{
-    int im, in, ik, ia, ib, ic;
-    MQ_TRY(mq_to_int(m, "rows of a f64 product", &im));
-    MQ_TRY(mq_to_int(n, "columns of a f64 product", &in));
-    MQ_TRY(mq_to_int(k, "inner size of a f64 product", &ik));
-    MQ_TRY(mq_to_int(lda, "stride of a f64 product", &ia));
-    MQ_TRY(mq_to_int(ldb, "stride of a f64 product", &ib));
-    MQ_TRY(mq_to_int(ldc, "stride of a f64 product", &ic));
-    if (m == 0 || n == 0) return MQ_OK;
-    mq_gemm_one_thread();
-    /* beta = 0: C is written, not read, also for k = 0. */
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, im, in, ik, 1.0, a, ia, b, ib, 0.0, c,
-                ic);
-    return MQ_OK;
 }

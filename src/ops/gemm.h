@@ -24,12 +24,6 @@ typedef struct mq_gemm_shape {
  *  Errors: MQ_E_INTERNAL when the shape makes no sense or a library refuses; MQ_E_MEMORY. */
 mq_status mq_gemm(const mq_gemm_shape *shape, const void *a, const void *b, void *c);
 
-/** f64 product for references and small solves: C (m, n) = A (m, k) . B (k, n), one thread.
- *  The bits of a row depend on m too (few rows take another path): callers keep to fixed shapes.
- *  Errors: MQ_E_INTERNAL when a dimension does not fit the library's int. */
-mq_status mq_gemm_f64(int64_t m, int64_t n, int64_t k, const double *a, int64_t lda,
-                      const double *b, int64_t ldb, double *c, int64_t ldc);
-
 enum { MQ_ROW_TILE = 512 }; /* rows of a linear layer's product per task */
 
 /** A linear layer: y (n_tok, n_out) = x (n_tok, n_in) . wT + bias.

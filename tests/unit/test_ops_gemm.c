@@ -159,25 +159,6 @@ static void test_refused(void **state)
     assert_int_equal(mq_gemm(&bad, x, x, x), MQ_E_INTERNAL);
 }
 
-static void test_gemm_f64(void **state)
-{
-    (void)state;
-    enum { M = 5, N = 7, K = 11, LD = 13 };
-    double a[M * LD], b[K * LD], c[M * LD];
-    for (int i = 0; i < M * LD; i++) a[i] = (double)test_value(1, i), c[i] = NAN;
-    for (int i = 0; i < K * LD; i++) b[i] = (double)test_value(2, i);
-    assert_int_equal(mq_gemm_f64(M, N, K, a, LD, b, LD, c, LD), MQ_OK);
-    for (int i = 0; i < M; i++) {
-        for (int j = 0; j < N; j++) {
-            double sum = 0;
-            for (int l = 0; l < K; l++) sum += a[i * LD + l] * b[l * LD + j];
-            test_near(c[i * LD + j], sum, 1e-14, 0, "f64 product", i * LD + j);
-        }
-        for (int j = N; j < LD; j++) assert_true(isnan(c[i * LD + j]));
-    }
-    assert_int_equal(mq_gemm_f64(INT64_C(1) << 40, 1, 1, a, 1, b, 1, c, 1), MQ_E_INTERNAL);
-}
-
 /* A product made and run in another thread has the bits of one made and run here. */
 typedef struct job {
     mq_gemm_shape shape;
@@ -270,7 +251,6 @@ int main(void)
         cmocka_unit_test(test_blas),
         cmocka_unit_test(test_nan_inf),
         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_gemm_f64),
         cmocka_unit_test(test_threads_share_products),
 #ifdef MQ_WITH_DNNL
         cmocka_unit_test(test_cache_is_bounded),
