@@ -31,13 +31,26 @@ typedef struct mq_override {
 } mq_override;
 
 typedef struct mq_quantize_options {
-    const char *model;  /* Hugging Face folder */
-    const char *calib;  /* calib.h5 */
-    const char *output; /* folder to make */
-    const char *format; /* "gptq" */
-    int bits;           /* 2, 3, 4 or 8 */
-    int64_t group;      /* columns per scale, -1: the whole row */
-    double damping;     /* lambda as a share of the mean diagonal of H */
+    const char *model;   /* Hugging Face folder */
+    const char *calib;   /* calib.h5 */
+    const char *output;  /* folder to make */
+    const char *format;  /* "gptq" */
+    int bits;            /* 2, 3, 4 or 8 */
+    double average_bits; /* above 0: every layer gets the width that serves the model best, with at
+                            most this many bits a weight over all of them; bits is not used */
+    const int *widths;   /* that average_bits may mix, ascending; n_widths 0: 2, 3, 4 and 8 */
+    int n_widths;
+    int64_t group;          /* columns per scale, -1: the whole row */
+    bool zero_points;       /* one per scale; else symmetric codes */
+    bool positive_scales;   /* else symmetric codes may have negative ones */
+    double damping;         /* lambda as a share of the mean diagonal of H */
+    const char *on_failure; /* "stop": the run ends; "rtn": it leaves spoilt samples out, and rounds
+                               to nearest the layers for which nothing else is left */
+    const char *preset; /* "fast", "default" or "best": what the following are where not given */
+    double alpha;       /* asymmetric calibration: share of the earlier layers' errors that a layer
+                           makes up for; 0: none, and no second stream; below 0: as the preset */
+    int refine;         /* rounds of refinement after LDLQ; below 0: as the preset */
+    int couple;         /* 1: round the rows of a head together, 0: apart; below 0: as the preset */
     int64_t samples;    /* use the first so many of the file; 0: all */
     int64_t unit_tokens;
     int64_t first_block, last_block; /* quantise blocks [first, last); last < 0: to the end */
@@ -65,24 +78,60 @@ typedef struct mq_evaluate_options {
     bool f32;              /* else bf16 */
     int64_t samples;       /* 0: all */
     int64_t unit_tokens;
+    int64_t position_bins; /* 0: no figures by position; at most 10000 */
     int threads;
 } mq_evaluate_options;
 
+/** A figure and its 95 % confidence interval over documents (samples of the token file): NaN where
+ *  there is none, as with a single document. Method and source: base/ratio.h. */
+typedef struct mq_estimate {
+    double value, low, high;
+} mq_estimate;
+
+typedef struct mq_figures {
+    int64_t tokens;         /* predicted: all but the first of each sample */
+    int64_t documents;      /* samples with a predicted token; what the intervals rest on */
+    mq_estimate perplexity; /* exp(mean NLL); the interval is that of the logarithm */
+    /* NaN without a reference: */
+    mq_estimate reference_perplexity;
+    mq_estimate log_perplexity_difference; /* log perplexity - log reference perplexity, by pairs */
+    mq_estimate kl;   /* mean KL(reference || model) per predicted token, nats */
+    mq_estimate top1; /* share of tokens with the same most likely successor */
+} mq_figures;
+
+/** Figures of the predicted tokens at positions begin .. end - 1 of their samples (the first token
+ *  of a sample is position 0 and is never predicted): `position` is the number of tokens that the
+ *  model has seen. */
+typedef struct mq_position_figures {
+    int64_t begin, end;
+    mq_figures figures;
+} mq_position_figures;
+
+/** Sums over the predicted tokens of one sample, nats. 0 without a reference where it needs one. */
+typedef struct mq_document {
+    int64_t tokens, top1;
+    double nll, reference_nll, kl;
+} mq_document;
+
 typedef struct mq_evaluation {
-    double perplexity;
-    double reference_perplexity; /* NaN without a reference */
-    double kl;                   /* mean KL(reference || model) per predicted token, nats; or NaN */
-    double top1;                 /* share of tokens with the same most likely successor; or NaN */
-    int64_t tokens;              /* predicted: all but the first of each sample */
+    mq_figures figures;
     int64_t samples;
+    mq_document *document; /* (samples) in the order of the file */
+    int64_t n_bins;
+    mq_position_figures *by_position; /* (n_bins) equal shares of the longest sample's positions */
     double seconds;
 } mq_evaluation;
 
 void mq_evaluate_defaults(mq_evaluate_options *options);
 
 /** Perplexity over a token file, and KL and top-1 agreement with a reference model of the same
- *  vocabulary. Works on dense folders and on GPTQ outputs. */
+ *  vocabulary. Works on dense folders and on GPTQ outputs. The result, the same on every rank and
+ *  for any number of ranks, is freed with mq_evaluation_free; on failure there is nothing to free.
+ *  Memory beside the models: 48 bytes a sample and bin on every rank. */
 mq_status mq_evaluate(MPI_Comm comm, const mq_evaluate_options *options, mq_evaluation *result);
+
+/** Not collective. Leaves *result as {0}; safe on that. */
+void mq_evaluation_free(mq_evaluation *result);
 
 typedef struct mq_verification {
     int64_t tensors, layers; /* tensors in all; quantised linear layers */

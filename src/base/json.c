@@ -120,17 +120,17 @@ mq_status mq_json_add(cJSON *object, const char *key, cJSON *item)
     return mq_fail(MQ_E_MEMORY, "no memory for the JSON member \"%s\"", key);
 }
 
-mq_status mq_json_add_int(cJSON *object, const char *key, int64_t value)
+static cJSON *integer(int64_t value)
 {
     char text[32];
     snprintf(text, sizeof text, "%" PRId64, value);
-    return mq_json_add(object, key, cJSON_CreateRaw(text));
+    return cJSON_CreateRaw(text);
 }
 
-mq_status mq_json_add_double(cJSON *object, const char *key, double value)
+static cJSON *number(double value)
 {
     char text[40];
-    if (!isfinite(value)) return mq_json_add(object, key, cJSON_CreateNull());
+    if (!isfinite(value)) return cJSON_CreateNull();
     snprintf(text, sizeof text, "%.17g", value);
     /* The shortest text that reads back as the same double. */
     for (int digits = 1; digits < 17; digits++) {
@@ -141,7 +141,40 @@ mq_status mq_json_add_double(cJSON *object, const char *key, double value)
             break;
         }
     }
-    return mq_json_add(object, key, cJSON_CreateRaw(text));
+    return cJSON_CreateRaw(text);
+}
+
+/* The array with the item at its end; without memory NULL, and both are gone. */
+static cJSON *append(cJSON *array, cJSON *item)
+{
+    if (array && item && cJSON_AddItemToArray(array, item)) return array;
+    cJSON_Delete(item);
+    cJSON_Delete(array);
+    return NULL;
+}
+
+mq_status mq_json_add_int(cJSON *object, const char *key, int64_t value)
+{
+    return mq_json_add(object, key, integer(value));
+}
+
+mq_status mq_json_add_ints(cJSON *object, const char *key, const int64_t *value, int64_t n)
+{
+    cJSON *array = cJSON_CreateArray();
+    for (int64_t i = 0; i < n; i++) array = append(array, integer(value[i]));
+    return mq_json_add(object, key, array);
+}
+
+mq_status mq_json_add_double(cJSON *object, const char *key, double value)
+{
+    return mq_json_add(object, key, number(value));
+}
+
+mq_status mq_json_add_doubles(cJSON *object, const char *key, const double *value, int64_t n)
+{
+    cJSON *array = cJSON_CreateArray();
+    for (int64_t i = 0; i < n; i++) array = append(array, number(value[i]));
+    return mq_json_add(object, key, array);
 }
 
 mq_status mq_json_add_string(cJSON *object, const char *key, const char *value)

@@ -35,6 +35,9 @@ mq_status mq_json_add_int(cJSON *object, const char *key, int64_t value);
 mq_status mq_json_add_double(cJSON *object, const char *key, double value);
 mq_status mq_json_add_string(cJSON *object, const char *key, const char *value);
 mq_status mq_json_add_bool(cJSON *object, const char *key, bool value);
+/** An array of n numbers, written like those. */
+mq_status mq_json_add_ints(cJSON *object, const char *key, const int64_t *value, int64_t n);
+mq_status mq_json_add_doubles(cJSON *object, const char *key, const double *value, int64_t n);
 /** Adds an item and takes it over, also on failure. */
 mq_status mq_json_add(cJSON *object, const char *key, cJSON *item);
 

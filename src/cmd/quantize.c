@@ -4,16 +4,22 @@
 #include "mpiquant/mpiquant.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MAX_WIDTHS = 4 };
 
 /* The texts of the options that have a form of their own. */
 typedef struct forms {
     const char *layers;
     const char *shard_size;
     mq_texts skip, override_;
-    int64_t bits, threads;
+    const char *widths;
+    double bits;
+    int64_t threads, refine, couple;
+    int width[MAX_WIDTHS];
 } forms;
 
 static mq_status parse_layers(const char *text, mq_quantize_options *o)
@@ -91,7 +97,41 @@ static mq_status parse_overrides(const mq_texts *texts, mq_override *list, char 
     return MQ_OK;
 }
 
-static mq_status run(const mq_comm *comm, mq_quantize_options *o, const forms *f)
+/* A whole number is the width of every layer, any other the average of several. */
+static mq_status parse_bits(double bits, mq_quantize_options *o)
+{
+    if (bits != floor(bits) && bits > 2 && bits < 8) {
+        o->average_bits = bits;
+        return MQ_OK;
+    }
+    if (bits == 2 || bits == 3 || bits == 4 || bits == 8) {
+        o->bits = (int)bits;
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_USAGE,
+                   "--bits %g: 2, 3, 4 or 8 for every layer, or an average between 2 and 8 that is "
+                   "not whole, such as 3.25",
+                   bits);
+}
+
+/* "2,3,4" */
+static mq_status parse_widths(const char *text, int width[MAX_WIDTHS], mq_quantize_options *o)
+{
+    int used = 0;
+    for (const char *at = text; at; at += used) {
+        if (o->n_widths == MAX_WIDTHS || sscanf(at, "%1d%n", &width[o->n_widths], &used) != 1) {
+            return mq_fail(MQ_E_USAGE, "--widths %s: the form is 2,3,4,8", text);
+        }
+        o->n_widths++;
+        if (at[used] == '\0') break;
+        if (at[used] != ',') return mq_fail(MQ_E_USAGE, "--widths %s: the form is 2,3,4,8", text);
+        used++;
+    }
+    o->widths = width;
+    return MQ_OK;
+}
+
+static mq_status run(const mq_comm *comm, mq_quantize_options *o, forms *f)
 {
     mq_override *list = NULL;
     char **copies = NULL;
@@ -100,8 +140,11 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, const forms *f
     if (status == MQ_OK) status = parse_layers(f->layers, o);
     if (status == MQ_OK) status = parse_size(f->shard_size, &o->max_shard_bytes);
     if (status == MQ_OK) status = parse_overrides(&f->override_, list, copies);
-    if (status == MQ_OK) status = mq_cmd_int(f->bits, "--bits", &o->bits);
+    if (status == MQ_OK) status = parse_bits(f->bits, o);
+    if (status == MQ_OK) status = parse_widths(f->widths, f->width, o);
     if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
+    if (status == MQ_OK) status = mq_cmd_int(f->refine, "--refine", &o->refine);
+    if (status == MQ_OK) status = mq_cmd_int(f->couple, "--couple-rows", &o->couple);
     o->skip = f->skip.item;
     o->n_skip = (int)f->skip.n;
     o->override_ = list;
@@ -118,7 +161,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
 {
     mq_quantize_options o;
     mq_quantize_defaults(&o);
-    forms f = {.bits = o.bits, .threads = o.threads};
+    forms f = {.bits = o.bits, .threads = o.threads, .refine = o.refine, .couple = o.couple};
     const mq_positional positionals[] = {
         {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
     };
@@ -127,12 +170,34 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .required = true},
         {"--output", "DIR", "folder to make; an unfinished one of ours is started afresh",
          .text = &o.output, .required = true},
-        {"--bits", "N", "bits per weight: 2, 3, 4 or 8", "4", .integer = &f.bits},
+        {"--bits", "N",
+         "bits per weight: 2, 3, 4 or 8; or an average that is not whole, such as 3.25: each layer "
+         "then gets the width that serves the model best, measured in a first walk",
+         "4", .number = &f.bits},
+        {"--widths", "LIST", "the widths that an average is made of", "2,3,4,8", .text = &f.widths},
         {"--group-size", "N", "input columns that share a scale; must divide the row; -1: the row",
          "128", .integer = &o.group},
+        {"--zero-points",
+         .help = "choose a zero point for every scale (asymmetric codes); writes GPTQ v2",
+         .flag = &o.zero_points},
+        {"--positive-scales", .help = "no negative scales", .flag = &o.positive_scales},
         {"--format", "NAME", "checkpoint format: gptq", "gptq", .text = &o.format},
         {"--damp", "X", "damping, as a share of the Hessian's mean diagonal", "0.05",
          .number = &o.damping},
+        {"--on-failure", "ACTION",
+         "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "
+         "samples, "
+         "and round to nearest the layers for which nothing is left",
+         "stop", .text = &o.on_failure},
+        {"--preset", "NAME", "effort: fast, default, or best, which takes about twice the time",
+         "default", .text = &o.preset},
+        {"--alpha", "X",
+         "asymmetric calibration: share of the earlier layers' errors that a layer makes up for",
+         "0; best: 0.75", .number = &o.alpha},
+        {"--refine", "N", "rounds of refinement of scales and codes", "2; fast: 0, best: 4",
+         .integer = &f.refine},
+        {"--couple-rows", "N", "1: round the rows of an attention head together, 0: apart", "1",
+         .integer = &f.couple},
         {"--samples", "N", "use the first N samples of the file; 0: all", "0",
          .integer = &o.samples},
         {"--layers", "A:B", "quantise blocks A to B-1 only and keep the rest, to try a few first",

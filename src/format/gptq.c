@@ -6,7 +6,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 /* Along K (or N for zero points) codes are one stream of bits, lowest bit first, cut into 32-bit
@@ -133,6 +132,21 @@ void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int zero, uin
     }
 }
 
+void mq_gptq_pack_zero_points(const uint8_t *zeros, int64_t n_out, int64_t n_groups, int bits,
+                              uint32_t *out)
+{
+    for (int64_t g = 0; g < n_groups; g++, out += mq_gptq_words(n_out, bits)) {
+        for (int64_t c = 0; c < n_out; c += 32) {
+            uint8_t codes[32];
+            uint32_t words[MAX_BITS];
+            int64_t n = mq_min_i64(32, n_out - c);
+            for (int64_t i = 0; i < n; i++) codes[i] = zeros[(c + i) * n_groups + g];
+            pack_run(codes, n, bits, words);
+            memcpy(out + c / 32 * bits, words, (size_t)mq_gptq_words(n, bits) * sizeof *out);
+        }
+    }
+}
+
 void mq_gptq_pack_scales(const float *scales, int64_t n_out, int64_t n_groups, uint16_t *out)
 {
     for (int64_t c = 0; c < n_out; c += TILE) {
@@ -183,6 +197,18 @@ static inline uint32_t code_at(const uint32_t *words, int64_t stride, int64_t i,
     uint64_t both = words[word * stride];
     if (shift + bits > 32) both |= (uint64_t)words[(word + 1) * stride] << 32;
     return (uint32_t)(both >> shift) & ((1u << bits) - 1u);
+}
+
+bool mq_gptq_is_symmetric(const mq_gptq_layer *layer)
+{
+    int64_t n_words = mq_gptq_words(layer->n_out, layer->bits);
+    for (int64_t g = 0; g < layer->n_groups; g++) {
+        for (int64_t i = 0; i < layer->n_out; i++) {
+            uint32_t stored = code_at(layer->qzeros + g * n_words, 1, i, layer->bits);
+            if ((int)stored + layer->zero_offset != 1 << (layer->bits - 1)) return false;
+        }
+    }
+    return true;
 }
 
 /* Scales and zero points of the columns [c, c + n) for all groups. */

@@ -3,13 +3,13 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-/* The GPTQ checkpoint layout, v1: bytes only, no I/O. K = n_in, N = n_out, b = bits,
- * G = ceil(K / group). Codes are unsigned, (N, K) row-major uint8, in [0, 2^b - 1].
- *   qweight I32 [ceil(K b / 32), N]    qzeros I32 [G, ceil(N b / 32)] (zero - 1)
- *   scales  F16 [G, N]                 g_idx  I32 [K] = k / group
- * w[n][k] = scale[k / group][n] * (code - zero).
+/* The GPTQ checkpoint layout: bytes only, no I/O. v2 stores zero points as they are, v1 less one. K
+ * = n_in, N = n_out, b = bits, G = ceil(K / group). Codes are unsigned, (N, K) row-major uint8, in
+ * [0, 2^b - 1]. qweight I32 [ceil(K b / 32), N]    qzeros I32 [G, ceil(N b / 32)] scales  F16 [G,
+ * N]                 g_idx  I32 [K] = k / group w[n][k] = scale[k / group][n] * (code - zero).
  * Along K (and N for zeros) codes are a stream of bits, lowest first, in little-endian words. */
 
 /** 32-bit words along K (or N) that hold n codes of b bits. */
@@ -24,8 +24,14 @@ int mq_gptq_unit(int bits);
 void mq_gptq_pack_qweight(const uint8_t *codes, int64_t n_out, int64_t n_in, int bits, int64_t r0,
                           int64_t r1, uint32_t *out);
 
-/** Packs qzeros [G, words(N)] for one zero point `zero` in every group (symmetric): stored - 1. */
+/** Packs v1 qzeros [G, words(N)] for one zero point `zero` in every group (symmetric): stored - 1.
+ */
 void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int zero, uint32_t *out);
+
+/** Packs v2 qzeros [G, words(N)] of zero points (N, G), each in [0, 2^b - 1]. v1 cannot hold a 0:
+ *  it would be stored as 2^b - 1, which some readers take for 2^b and others for 0. */
+void mq_gptq_pack_zero_points(const uint8_t *zeros, int64_t n_out, int64_t n_groups, int bits,
+                              uint32_t *out);
 
 /** Transposes scales (N, G) f32 (values on the F16 grid) to [G, N] F16. */
 void mq_gptq_pack_scales(const float *scales, int64_t n_out, int64_t n_groups, uint16_t *out);
@@ -45,6 +51,9 @@ typedef struct mq_gptq_layer {
 /** Bits from shapes: qweight rows, and K from g_idx. Errors: MQ_E_INPUT when nothing in {2,3,4,8}
  *  fits, or several do (possible below 32 input channels). `name` is for the message. */
 mq_status mq_gptq_bits(int64_t qweight_rows, int64_t n_in, const char *name, int *bits);
+
+/** True when every zero point is 2^(b-1). Cost: reads qzeros once. */
+bool mq_gptq_is_symmetric(const mq_gptq_layer *layer);
 
 /** Dequantises rows [n0, n1) of w (N, K) to f32: dst (n1 - n0, K). Any g_idx. A stored zero point
  *  z reads as z + zero_offset, without a mask. Cost: reads qweight once; 128 bytes of tables a

@@ -3,13 +3,12 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/parallel.h"
+#include "hessian/grid.h"
 #include "ops/gemm.h"
 #include "ops/ops.h"
 #include "par/collectives.h"
 #include "par/ordered_sum.h"
 
-#include <float.h>
-#include <inttypes.h>
 #include <math.h>
 
 enum { PANEL = 512, SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
@@ -50,43 +49,12 @@ void mq_hessian_destroy(mq_hessian **h)
     mq_free(h);
 }
 
-/* A unit's entries are f32 sums, and no entry is larger than the largest diagonal one: half of
- * FLT_MAX leaves room for the rounding of those sums. NaN fails the comparison too. */
-static mq_status check_bounds(const double *largest, int64_t n)
-{
-    for (int64_t j = 0; j < n; j++) {
-        if (largest[j] <= (double)FLT_MAX / 2) continue;
-        if (isfinite(largest[j])) {
-            return mq_fail(MQ_E_NUMERIC,
-                           "input column %" PRId64 " has a sum of squares of %g over one unit, "
-                           "more than f32 sums can hold (%g)",
-                           j, largest[j], (double)FLT_MAX / 2);
-        }
-        return mq_fail(MQ_E_NUMERIC,
-                       "input column %" PRId64 " holds NaN or inf: look for the sample or the "
-                       "earlier layer that made it; no damping can mend that",
-                       j);
-    }
-    return MQ_OK;
-}
-
 mq_status mq_hessian_set_grid(mq_hessian *h, const mq_comm *comm, const double *largest,
                               int64_t n_units)
 {
-    double *bound = NULL;
-    mq_status status = check_bounds(largest, h->n);
-    if (status == MQ_OK) status = mq_alloc(h->n, sizeof *bound, "bounds of a Hessian", &bound);
-    status = mq_agree(comm, status);
-    if (status == MQ_OK) {
-        for (int64_t j = 0; j < h->n; j++) bound[j] = largest[j];
-        status = mq_max_f64(comm, bound, h->n);
-    }
-    if (status == MQ_OK) {
-        for (int64_t j = 0; j < h->n; j++) h->exponent[j] = mq_grid_exponent(bound[j], n_units);
-        h->has_grid = true;
-    }
-    mq_free(&bound);
-    return status;
+    MQ_TRY(mq_grid_of_columns(comm, largest, h->n, n_units, h->exponent));
+    h->has_grid = true;
+    return MQ_OK;
 }
 
 typedef struct gram {
@@ -95,16 +63,6 @@ typedef struct gram {
     mq_dtype dtype;
     int64_t n_tok, n_panels;
 } gram;
-
-/* Adds row i, columns [j0, j0 + n) of a unit's product g, rounded to the grid 2^(e_i + e_j).
- * Powers of two multiply exactly, so the constant of an entry is a product of two factors; the
- * exponents' range (-480 up to half of f64's) keeps it a normal number. */
-static void add_row(double *dst, const float *g, double c_i, const double *c_j, int64_t n)
-{
-    for (int64_t j = 0; j < n; j++) {
-        dst[j] += mq_grid_round((double)g[j], c_i * c_j[j]);
-    }
-}
 
 /* Panel pair number t of the upper triangle, pairs counted by rows: (0,0) (0,1) ... (1,1) ... */
 static mq_status gram_task(void *context, int64_t t)
@@ -124,8 +82,8 @@ static mq_status gram_task(void *context, int64_t t)
     for (int64_t i = 0; i < n_i; i++) {
         int64_t first = pi == pj ? i : 0; /* a diagonal panel: j >= i only */
         double *row = h->packed + row_start(h->n, i0 + i) + (j0 + first - i0 - i);
-        add_row(row, g + i * n_j + first, mq_grid_constant(h->exponent[i0 + i]), c_j + first,
-                n_j - first);
+        mq_grid_add(row, g + i * n_j + first, mq_grid_constant(h->exponent[i0 + i]), c_j + first,
+                    n_j - first);
     }
     return MQ_OK;
 }

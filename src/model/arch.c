@@ -99,6 +99,13 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
     return n;
 }
 
+bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)
+{
+    if (tap != MQ_TAP_ATTN_OUT && tap != MQ_TAP_MLP_MID) return false;
+    *linear = tap == MQ_TAP_ATTN_OUT ? MQ_O : MQ_DOWN;
+    return true;
+}
+
 int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap)
 {
     if (tap == MQ_TAP_ATTN_OUT) return arch->n_heads * arch->head_dim;

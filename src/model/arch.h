@@ -118,4 +118,7 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 /** Width of a tap's activations. */
 int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap);
 
+/** True for a tap whose one layer adds to the residual stream: o or down, which *linear becomes. */
+bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear);
+
 #endif

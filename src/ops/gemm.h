@@ -44,6 +44,12 @@ mq_status mq_linear_add(const void *x, int64_t n_tok, int64_t n_in, const void *
 mq_status mq_gram_panel(const void *x, mq_dtype dtype, int64_t n_tok, int64_t ldx, int64_t i0,
                         int64_t n_i, int64_t j0, int64_t n_j, float *h);
 
+/** The same for two matrices: h (n_i, n_j) f32 = A[:, i0:i0+n_i]^T . B[:, j0:j0+n_j];
+ *  a (n_tok, lda) and b (n_tok, ldb) have one dtype. */
+mq_status mq_cross_panel(const void *a, int64_t lda, int64_t i0, int64_t n_i, const void *b,
+                         int64_t ldb, int64_t j0, int64_t n_j, mq_dtype dtype, int64_t n_tok,
+                         float *h);
+
 /** out[j] = sum over tokens of x[t, j]^2 in f64, tokens in order; x (n_tok, n). Threads over
  *  columns. NaN and inf propagate: the caller tests out for finiteness. */
 mq_status mq_column_sumsq(const void *x, mq_dtype dtype, int64_t n_tok, int64_t n, double *out);

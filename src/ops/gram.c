@@ -21,8 +21,14 @@ static void copy_tail(const void *x, mq_dtype dtype, int64_t t0, int64_t n_tok, 
     }
 }
 
-static mq_status add_tail(const mq_gemm_shape *whole, const void *x, int64_t t0, int64_t n_tok,
-                          int64_t i0, int64_t j0, float *h)
+/* Columns [i0, i0 + shape.m) of a against [j0, j0 + shape.n) of b. */
+typedef struct panel_pair {
+    const void *a, *b;
+    int64_t i0, j0;
+} panel_pair;
+
+static mq_status add_tail(const mq_gemm_shape *whole, const panel_pair *p, int64_t t0,
+                          int64_t n_tok, float *h)
 {
     mq_gemm_shape shape = *whole;
     size_t elem = mq_dtype_size(shape.in);
@@ -31,8 +37,8 @@ static mq_status add_tail(const mq_gemm_shape *whole, const void *x, int64_t t0,
     size_t b_at = mq_scratch_add(&plan, TOKEN_STEP * shape.n, elem);
     char *base;
     MQ_TRY(mq_scratch_get(&plan, MQ_SLOT_KERNEL, &base));
-    copy_tail(x, shape.in, t0, n_tok, whole->lda, i0, shape.m, base + a_at);
-    copy_tail(x, shape.in, t0, n_tok, whole->lda, j0, shape.n, base + b_at);
+    copy_tail(p->a, shape.in, t0, n_tok, whole->lda, p->i0, shape.m, base + a_at);
+    copy_tail(p->b, shape.in, t0, n_tok, whole->ldb, p->j0, shape.n, base + b_at);
     shape.k = TOKEN_STEP;
     shape.lda = shape.m;
     shape.ldb = shape.n;
@@ -40,22 +46,30 @@ static mq_status add_tail(const mq_gemm_shape *whole, const void *x, int64_t t0,
     return mq_gemm(&shape, base + a_at, base + b_at, h);
 }
 
-mq_status mq_gram_panel(const void *x, mq_dtype dtype, int64_t n_tok, int64_t ldx, int64_t i0,
-                        int64_t n_i, int64_t j0, int64_t n_j, float *h)
+mq_status mq_cross_panel(const void *a, int64_t lda, int64_t i0, int64_t n_i, const void *b,
+                         int64_t ldb, int64_t j0, int64_t n_j, mq_dtype dtype, int64_t n_tok,
+                         float *h)
 {
     int64_t t0 = n_tok / TOKEN_STEP * TOKEN_STEP;
+    const panel_pair pair = {a, b, i0, j0};
     const mq_gemm_shape shape = {.m = n_i,
                                  .n = n_j,
                                  .k = t0,
-                                 .lda = ldx,
-                                 .ldb = ldx,
+                                 .lda = lda,
+                                 .ldb = ldb,
                                  .ldc = n_j,
                                  .in = dtype,
                                  .out = MQ_F32,
                                  .a_trans = true};
-    MQ_TRY(mq_gemm(&shape, mq_at(x, i0, dtype), mq_at(x, j0, dtype), h));
+    MQ_TRY(mq_gemm(&shape, mq_at(a, i0, dtype), mq_at(b, j0, dtype), h));
     if (t0 == n_tok) return MQ_OK;
-    return add_tail(&shape, x, t0, n_tok, i0, j0, h);
+    return add_tail(&shape, &pair, t0, n_tok, h);
+}
+
+mq_status mq_gram_panel(const void *x, mq_dtype dtype, int64_t n_tok, int64_t ldx, int64_t i0,
+                        int64_t n_i, int64_t j0, int64_t n_j, float *h)
+{
+    return mq_cross_panel(x, ldx, i0, n_i, x, ldx, j0, n_j, dtype, n_tok, h);
 }
 
 /* sum[j] += x[j]^2. A f32 squared is exact in f64, so only the additions round. */

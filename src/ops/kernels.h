@@ -53,6 +53,12 @@ typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activa
 mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype);
 
+/** out (n) = a - b. out may be a or b. */
+mq_status mq_difference(const void *a, const void *b, int64_t n, void *out, mq_dtype dtype);
+
+/** y (n) += a - b, rounded once. */
+mq_status mq_add_difference(const void *a, const void *b, int64_t n, void *y, mq_dtype dtype);
+
 /** x (n_tok, d) = rows of an embedding table (vocab, d) of type table_dtype, times multiplier.
  *  Errors: MQ_E_INPUT naming a token outside [0, vocab). */
 mq_status mq_embed(const void *table, mq_dtype table_dtype, int64_t vocab, int64_t d,

@@ -21,4 +21,9 @@ void mq_activations_free(mq_activations *a);
 /** The rows of the i-th local unit; NULL when nothing is held. */
 void *mq_activations_unit(const mq_activations *a, const mq_calib *calib, int64_t i);
 
+/** largest (a->width), zero on entry: the largest sum of squares of each column over any one of
+ * this rank's units, the bound that an order-free sum needs. NaN where a column holds one. Not
+ *  collective. Errors: MQ_E_MEMORY. */
+mq_status mq_activations_bounds(const mq_activations *a, const mq_calib *calib, double *largest);
+
 #endif

@@ -9,6 +9,7 @@
 #include "ops/ops.h"
 #include "par/collectives.h"
 #include "pipeline/gptq_config.h"
+#include "pipeline/measure.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -181,6 +182,7 @@ static mq_status add_summary(cJSON *json, const mq_run *run)
     mq_report_summary(run->report, &mean, &largest, NULL);
     MQ_TRY(mq_json_add_int(o, "layers", run->report->n_layers));
     MQ_TRY(mq_json_add_int(o, "rounded_to_nearest", mq_report_fallbacks(run->report)));
+    MQ_TRY(mq_json_add_int(o, "samples_left_out", run->samples_left_out));
     MQ_TRY(mq_json_add_double(o, "mean_relative_loss", mean));
     MQ_TRY(mq_json_add_double(o, "largest_relative_loss", largest));
     MQ_TRY(mq_json_add_int(o, "bytes", (int64_t)mq_writer_total_bytes(run->writer)));
@@ -217,13 +219,17 @@ static mq_status add_warnings(cJSON *json)
 /* The part of the report that is known before the shards have their final names. */
 static mq_status begin_report(const mq_run *run, const cJSON *settings, cJSON *json)
 {
-    cJSON *layers = NULL;
+    cJSON *layers = NULL, *budget = NULL;
     MQ_TRY(mq_json_add_string(json, "format", "mpiquant-report"));
     MQ_TRY(mq_json_add_int(json, "version", 1));
     MQ_TRY(mq_json_add_string(json, "program", mq_version()));
     MQ_TRY(mq_json_add(json, "settings", cJSON_Duplicate(settings, 1)));
     MQ_TRY(add_model(json, run));
     MQ_TRY(add_calibration(json, run));
+    if (run->measured) {
+        MQ_TRY(mq_measured_json(run->measured, &budget));
+        MQ_TRY(mq_json_add(json, "budget", budget));
+    }
     MQ_TRY(mq_report_layers(run->report, run->arch, &layers));
     return mq_json_add(json, "layers", layers);
 }
@@ -279,6 +285,10 @@ static void log_end(const mq_run *run)
     mq_report_summary(run->report, &mean, &largest, NULL);
     mq_log("%" PRId64 " layers, mean relative loss %.3e, largest %.3e", run->report->n_layers, mean,
            largest);
+    if (run->samples_left_out > 0) {
+        mq_log("%" PRId64 " OF %" PRId64 " SAMPLES WERE LEFT OUT: see the warnings above",
+               run->samples_left_out, run->calib->n_samples);
+    }
     if (fallbacks > 0) {
         mq_log("%" PRId64 " LAYERS WERE ROUNDED TO NEAREST: see the warnings above", fallbacks);
     }

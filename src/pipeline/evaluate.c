@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "ops/kernels.h"
 #include "par/collectives.h"
+#include "pipeline/figures.h"
 #include "pipeline/forward.h"
 #include "pipeline/startup.h"
 #include "pipeline/tokens.h"
@@ -15,7 +16,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LOGIT_ROWS = 128 };
+enum { LOGIT_ROWS = 128, MAX_BINS = 10000 };
 
 void mq_evaluate_defaults(mq_evaluate_options *options)
 {
@@ -28,8 +29,13 @@ typedef struct token_score {
     bool agree;
 } token_score;
 
-/* Sums of one unit: each has one contributor among the ranks, so their sum over ranks is exact. */
-enum { SUM_NLL, SUM_REFERENCE_NLL, SUM_KL, SUM_AGREE, SUM_TOKENS, N_SUMS };
+/* The sums of every document, whole and by position: (samples, 1 + n_bins, MQ_N_SUMS). Each has one
+ * contributor among the ranks, so their sum over ranks is exact. The whole has a place of its own,
+ * so that asking for positions changes no bit of it. */
+typedef struct document_sums {
+    double *sum;
+    int64_t n, n_bins, stride; /* stride: doubles of one document */
+} document_sums;
 
 typedef struct scorer {
     const mq_calib *tokens;
@@ -80,8 +86,32 @@ static mq_status score_row(void *context, int64_t r)
     return MQ_OK;
 }
 
-static mq_status score_rows(scorer *s, int64_t u, int64_t t0, int64_t t1, const int32_t *next,
-                            double *sums)
+static void add_score(const token_score *score, double *sums)
+{
+    sums[MQ_SUM_TOKENS] += 1;
+    sums[MQ_SUM_NLL] += score->nll;
+    sums[MQ_SUM_REFERENCE_NLL] += score->reference_nll;
+    sums[MQ_SUM_DIFFERENCE] += score->nll - score->reference_nll;
+    sums[MQ_SUM_KL] += score->kl;
+    sums[MQ_SUM_AGREE] += score->agree;
+}
+
+static void add_scores(const scorer *s, const mq_unit *unit, int64_t t0, int64_t t1,
+                       document_sums *to)
+{
+    int64_t in_unit = 0;
+    for (int64_t t = t0; t < t1; t++) {
+        if (s->next[t - t0] < 0) continue;
+        while (t >= unit->offset[in_unit + 1]) in_unit++;
+        double *sums = to->sum + (unit->first_sample + in_unit) * to->stride;
+        add_score(&s->score[t - t0], sums);
+        if (to->n_bins == 0) continue;
+        int64_t bin = mq_position_bin(unit->position[t], to->n_bins, s->tokens->longest);
+        add_score(&s->score[t - t0], sums + (1 + bin) * MQ_N_SUMS);
+    }
+}
+
+static mq_status score_rows(scorer *s, int64_t u, int64_t t0, int64_t t1, const int32_t *next)
 {
     MQ_TRY(mq_block_logits(s->model->outer, s->model->arch,
                            mq_activations_unit(&s->model->x, s->tokens, u), t0, t1, s->hidden,
@@ -92,16 +122,7 @@ static mq_status score_rows(scorer *s, int64_t u, int64_t t0, int64_t t1, const 
                                s->hidden, s->reference_logits));
     }
     s->next = next + t0;
-    MQ_TRY(mq_parallel_for(t1 - t0, score_row, s));
-    for (int64_t r = 0; r < t1 - t0; r++) {
-        if (s->next[r] < 0) continue;
-        sums[SUM_NLL] += s->score[r].nll;
-        sums[SUM_REFERENCE_NLL] += s->score[r].reference_nll;
-        sums[SUM_KL] += s->score[r].kl;
-        sums[SUM_AGREE] += s->score[r].agree;
-        sums[SUM_TOKENS] += 1;
-    }
-    return MQ_OK;
+    return mq_parallel_for(t1 - t0, score_row, s);
 }
 
 static void successors(const mq_calib *tokens, const mq_unit *unit, int32_t *next)
@@ -114,18 +135,25 @@ static void successors(const mq_calib *tokens, const mq_unit *unit, int32_t *nex
     }
 }
 
-static mq_status score_units(scorer *s, double *sums)
+static mq_status score_unit(scorer *s, int64_t u, int32_t *next, document_sums *to)
+{
+    const mq_unit *unit = &s->tokens->unit[u];
+    successors(s->tokens, unit, next);
+    for (int64_t t = 0; t < unit->n_tokens; t += LOGIT_ROWS) {
+        int64_t end = mq_min_i64(t + LOGIT_ROWS, unit->n_tokens);
+        MQ_TRY(score_rows(s, u, t, end, next));
+        add_scores(s, unit, t, end, to);
+    }
+    return MQ_OK;
+}
+
+static mq_status score_units(scorer *s, document_sums *to)
 {
     int32_t *next = NULL;
     MQ_TRY(mq_alloc(s->tokens->max_unit_tokens, sizeof *next, "successors", &next));
     mq_status status = MQ_OK;
     for (int64_t u = 0; u < s->tokens->n_local_units && status == MQ_OK; u++) {
-        const mq_unit *unit = &s->tokens->unit[u];
-        successors(s->tokens, unit, next);
-        for (int64_t t = 0; t < unit->n_tokens && status == MQ_OK; t += LOGIT_ROWS) {
-            status = score_rows(s, u, t, mq_min_i64(t + LOGIT_ROWS, unit->n_tokens), next,
-                                sums + unit->id * N_SUMS);
-        }
+        status = score_unit(s, u, next, to);
     }
     mq_free(&next);
     return status;
@@ -145,36 +173,57 @@ static mq_status scorer_create(const mq_calib *tokens, mq_forward *model, mq_for
     return mq_alloc(logits, sizeof(float), "logits", &s->reference_logits);
 }
 
-static void conclude(const double *sums, int64_t n_units, bool has_reference, mq_evaluation *result)
+static mq_status sums_create(const mq_calib *tokens, int64_t n_bins, document_sums *out)
 {
-    double total[N_SUMS] = {0};
-    for (int64_t u = 0; u < n_units; u++) {
-        for (int i = 0; i < N_SUMS; i++) total[i] += sums[u * N_SUMS + i];
-    }
-    double n = total[SUM_TOKENS];
-    result->tokens = (int64_t)n;
-    result->perplexity = n > 0 ? exp(total[SUM_NLL] / n) : NAN;
-    bool both = has_reference && n > 0;
-    result->reference_perplexity = both ? exp(total[SUM_REFERENCE_NLL] / n) : NAN;
-    result->kl = both ? total[SUM_KL] / n : NAN;
-    result->top1 = both ? total[SUM_AGREE] / n : NAN;
+    int64_t count = 0;
+    *out = (document_sums){
+        .n = tokens->n_samples, .n_bins = n_bins, .stride = (1 + n_bins) * MQ_N_SUMS};
+    MQ_TRY(mq_mul_i64(out->n, out->stride, &count));
+    return mq_alloc(count, sizeof *out->sum, "sums of documents", &out->sum);
 }
 
-static mq_status score_all(const mq_comm *comm, const mq_calib *tokens, mq_forward *model,
-                           mq_forward *reference, mq_evaluation *result)
+static mq_status result_create(const document_sums *sums, mq_evaluation *result)
+{
+    result->samples = sums->n;
+    result->n_bins = sums->n_bins;
+    MQ_TRY(mq_alloc(sums->n, sizeof *result->document, "figures of documents", &result->document));
+    return mq_alloc(sums->n_bins, sizeof *result->by_position, "figures by position",
+                    &result->by_position);
+}
+
+static void conclude(const document_sums *s, int64_t longest, bool has_reference,
+                     mq_evaluation *result)
+{
+    result->figures = mq_figures_of(s->sum, s->n, s->stride, has_reference);
+    for (int64_t b = 0; b < s->n_bins; b++) {
+        mq_position_figures *p = &result->by_position[b];
+        mq_position_range(b, s->n_bins, longest, &p->begin, &p->end);
+        p->figures = mq_figures_of(s->sum + (1 + b) * MQ_N_SUMS, s->n, s->stride, has_reference);
+    }
+    for (int64_t i = 0; i < s->n; i++) {
+        const double *sum = s->sum + i * s->stride;
+        result->document[i] = (mq_document){.tokens = (int64_t)sum[MQ_SUM_TOKENS],
+                                            .top1 = (int64_t)sum[MQ_SUM_AGREE],
+                                            .nll = sum[MQ_SUM_NLL],
+                                            .reference_nll = sum[MQ_SUM_REFERENCE_NLL],
+                                            .kl = sum[MQ_SUM_KL]};
+    }
+}
+
+static mq_status score_all(const mq_comm *comm, const mq_calib *tokens, int64_t n_bins,
+                           mq_forward *model, mq_forward *reference, mq_evaluation *result)
 {
     scorer s = {0};
-    double *sums = NULL;
-    int64_t n_sums = 0;
-    mq_status status = mq_mul_i64(tokens->n_units, N_SUMS, &n_sums);
-    if (status == MQ_OK) status = mq_alloc(n_sums, sizeof *sums, "sums of units", &sums);
+    document_sums sums = {0};
+    mq_status status = sums_create(tokens, n_bins, &sums);
+    if (status == MQ_OK) status = result_create(&sums, result);
     if (status == MQ_OK) status = scorer_create(tokens, model, reference, &s);
-    if (status == MQ_OK) status = score_units(&s, sums);
+    if (status == MQ_OK) status = score_units(&s, &sums);
     status = mq_agree(comm, status);
-    if (status == MQ_OK) status = mq_sum_f64(comm, sums, n_sums);
-    if (status == MQ_OK) conclude(sums, tokens->n_units, reference != NULL, result);
+    if (status == MQ_OK) status = mq_sum_f64(comm, sums.sum, sums.n * sums.stride);
+    if (status == MQ_OK) conclude(&sums, tokens->longest, reference != NULL, result);
     scorer_free(&s);
-    mq_free(&sums);
+    mq_free(&sums.sum);
     return status;
 }
 
@@ -212,11 +261,12 @@ static mq_status evaluate(const mq_comm *comm, const mq_evaluate_options *option
     if (status == MQ_OK) status = mq_agree(comm, check_tokens(options, tokens));
     if (status == MQ_OK) {
         mq_log("%" PRId64 " samples, %" PRId64 " tokens", tokens->n_samples, tokens->n_tokens);
-        result->samples = tokens->n_samples;
         status = mq_forward_run(comm, tokens, dtype, model);
     }
     if (status == MQ_OK && reference) status = mq_forward_run(comm, tokens, dtype, reference);
-    if (status == MQ_OK) status = score_all(comm, tokens, model, reference, result);
+    if (status == MQ_OK) {
+        status = score_all(comm, tokens, options->position_bins, model, reference, result);
+    }
     mq_calib_destroy(&tokens);
     return status;
 }
@@ -230,7 +280,18 @@ static mq_status check_options(const mq_evaluate_options *o)
     if (o->unit_tokens < 1) {
         return mq_fail(MQ_E_USAGE, "--unit-tokens %" PRId64 ": at least 1", o->unit_tokens);
     }
+    if (o->position_bins < 0 || o->position_bins > MAX_BINS) {
+        return mq_fail(MQ_E_USAGE, "--by-position %" PRId64 ": 0 to %d", o->position_bins,
+                       MAX_BINS);
+    }
     return MQ_OK;
+}
+
+void mq_evaluation_free(mq_evaluation *result)
+{
+    mq_free(&result->document);
+    mq_free(&result->by_position);
+    *result = (mq_evaluation){0};
 }
 
 mq_status mq_evaluate(MPI_Comm parent, const mq_evaluate_options *options, mq_evaluation *result)
@@ -238,8 +299,7 @@ mq_status mq_evaluate(MPI_Comm parent, const mq_evaluate_options *options, mq_ev
     mq_comm *comm = NULL;
     mq_forward model = {0}, reference = {0};
     double started = mq_seconds();
-    *result =
-        (mq_evaluation){.perplexity = NAN, .reference_perplexity = NAN, .kl = NAN, .top1 = NAN};
+    *result = (mq_evaluation){0};
     MQ_TRY(mq_comm_create(parent, &comm));
     mq_log_enable(comm->rank == 0);
     mq_status status = mq_agree(comm, check_options(options));
@@ -252,6 +312,7 @@ mq_status mq_evaluate(MPI_Comm parent, const mq_evaluate_options *options, mq_ev
     mq_forward_close(&model);
     mq_stop_kernels();
     mq_comm_destroy(&comm);
+    if (status != MQ_OK) mq_evaluation_free(result);
     result->seconds = mq_seconds() - started;
     return status;
 }

@@ -50,21 +50,8 @@ static bool same_plan(const mq_layer_plan *a, const mq_layer_plan *b)
     return !a->quantise || (a->quant.bits == b->quant.bits && a->quant.group == b->quant.group);
 }
 
-/* Layers that some readers fuse, with the fused name: one rule must hit both spellings. */
-typedef struct fused {
-    mq_linear_id first, last;
-    const char *name;
-} fused;
-
-static const fused groups[] = {
-    {MQ_Q, MQ_V, "qkv_proj"},
-    {MQ_O, MQ_O, NULL},
-    {MQ_GATE, MQ_UP, "gate_up_proj"},
-    {MQ_DOWN, MQ_DOWN, NULL},
-};
-
 /* "PARENT\.(?:a|b|fused)$" for layers first..last, which share a parent module. */
-static void group_pattern(const mq_scheme *scheme, int64_t block, const fused *g, char *pattern)
+static void group_pattern(const mq_scheme *scheme, int64_t block, const mq_fused *g, char *pattern)
 {
     char module[NAME_BYTES];
     pattern[0] = '\0';
@@ -92,7 +79,7 @@ static void group_pattern(const mq_scheme *scheme, int64_t block, const fused *g
 }
 
 static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block,
-                                const fused *g)
+                                const mq_fused *g)
 {
     char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
     const mq_layer_plan *plan = mq_scheme_layer(scheme, block, g->first);
@@ -103,7 +90,8 @@ static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
     return add_rule(dynamic, rule, plan, n_in);
 }
 
-static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t block, const fused *g)
+static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t block,
+                           const mq_fused *g)
 {
     bool uniform = true, all_default = true;
     for (int l = (int)g->first; l <= (int)g->last; l++) {
@@ -114,7 +102,7 @@ static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t bloc
     if (all_default) return MQ_OK;
     if (uniform) return add_group_rule(dynamic, scheme, block, g);
     for (int l = (int)g->first; l <= (int)g->last; l++) {
-        fused one = {(mq_linear_id)l, (mq_linear_id)l, NULL};
+        mq_fused one = {(mq_linear_id)l, (mq_linear_id)l, NULL};
         if (mq_scheme_is_default(scheme, block, (mq_linear_id)l)) continue;
         MQ_TRY(add_group_rule(dynamic, scheme, block, &one));
     }
@@ -151,8 +139,8 @@ static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
             MQ_TRY(add_block_rule(dynamic, scheme, b));
             continue;
         }
-        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            MQ_TRY(add_group(dynamic, scheme, b, &groups[g]));
+        for (int g = 0; g < MQ_N_FUSED; g++) {
+            MQ_TRY(add_group(dynamic, scheme, b, &mq_fused_layers[g]));
         }
     }
     return MQ_OK;
@@ -199,18 +187,20 @@ static mq_status fill_meta(cJSON *meta, const mq_quantize_options *options)
     return mq_json_add_bool(meta, "static_groups", true);
 }
 
+/* v1 stores a zero point less one and so cannot hold a 0; GPTQModel refuses asymmetric v1. */
 static mq_status fill_config(cJSON *config, const mq_scheme *scheme,
                              const mq_quantize_options *options)
 {
-    MQ_TRY(mq_json_add_int(config, "bits", options->bits));
+    const char *format = options->zero_points ? "gptq_v2" : "gptq";
+    MQ_TRY(mq_json_add_int(config, "bits", scheme->bits));
     MQ_TRY(mq_json_add_int(config, "group_size", options->group));
     MQ_TRY(mq_json_add_bool(config, "desc_act", false));
-    MQ_TRY(mq_json_add_bool(config, "sym", true));
+    MQ_TRY(mq_json_add_bool(config, "sym", !options->zero_points));
     MQ_TRY(mq_json_add_bool(config, "lm_head", false));
     MQ_TRY(mq_json_add_string(config, "quant_method", "gptq"));
     MQ_TRY(mq_json_add_string(config, "method", "gptq"));
-    MQ_TRY(mq_json_add_string(config, "format", "gptq"));
-    MQ_TRY(mq_json_add_string(config, "checkpoint_format", "gptq"));
+    MQ_TRY(mq_json_add_string(config, "format", format));
+    MQ_TRY(mq_json_add_string(config, "checkpoint_format", format));
     MQ_TRY(mq_json_add_string(config, "pack_dtype", "int32"));
     cJSON *dynamic = cJSON_AddObjectToObject(config, "dynamic");
     cJSON *meta = cJSON_AddObjectToObject(config, "meta");

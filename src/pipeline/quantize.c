@@ -5,11 +5,13 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pipeline/complete.h"
+#include "pipeline/measure.h"
 #include "pipeline/output.h"
 #include "pipeline/settings.h"
 #include "pipeline/startup.h"
 #include "pipeline/tokens.h"
 #include "plan/memory.h"
+#include "plan/mix.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -41,7 +43,8 @@ static mq_status open_output(mq_run *run, cJSON **settings, mq_output_state *sta
                              mq_output **output)
 {
     mq_status status = MQ_OK;
-    if (run->comm->rank == 0) status = mq_settings_json(run->options, run->source, settings);
+    if (run->comm->rank == 0)
+        status = mq_settings_json(run->options, &run->solver, run->source, settings);
     status = mq_agree(run->comm, status);
     if (status != MQ_OK) return status;
     return mq_output_open(run->comm, run->options->output, *settings, state, output);
@@ -74,6 +77,13 @@ static void warn_about_readers(const mq_run *run)
     }
 }
 
+static void warn_about_zero_points(const mq_run *run)
+{
+    if (!run->options->zero_points) return;
+    mq_warn("zero points: the output is GPTQ v2, asymmetric: GPTQModel and transformers read it, "
+            "ExLlamaV2 and vLLM's fast GPTQ kernels do not");
+}
+
 static mq_status allocate_local(mq_run *run)
 {
     size_t work = 0;
@@ -82,86 +92,70 @@ static mq_status allocate_local(mq_run *run)
     MQ_TRY(mq_block_work_bytes(run->arch, MQ_BF16, calib->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &run->work));
     MQ_TRY(mq_report_create(run->scheme->n_quantised, &run->report));
-    return mq_activations_create(calib, run->arch->hidden, MQ_BF16, "residual stream", &run->x);
+    for (int i = 0; i < run->n_streams; i++) {
+        MQ_TRY(mq_activations_create(calib, run->arch->hidden, MQ_BF16, "residual stream",
+                                     &run->stream[i].x));
+    }
+    if (run->n_streams < 2) return MQ_OK;
+    return mq_activations_create(calib, run->arch->hidden, MQ_BF16, "drift", &run->drift);
 }
 
 static mq_status plan_and_allocate(mq_run *run)
 {
     const mq_comm *comm = run->comm;
     mq_memory_plan plan;
-    size_t codes = 0;
-    MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &codes)));
-    MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, run->options->distribute_above, codes,
-                               &plan));
+    mq_memory_settings settings = {.distribute_above = run->options->distribute_above,
+                                   .n_streams = run->n_streams,
+                                   .refine = run->solver.refine > 0};
+    MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
+    MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));
     mq_memory_plan_log(&plan);
     MQ_TRY(mq_memory_plan_check(comm, &plan));
     MQ_TRY(mq_agree(comm, allocate_local(run)));
-    MQ_TRY(mq_block_weights_create(comm, run->arch, MQ_BF16, &run->weights));
-    MQ_TRY(mq_tap_result_create(comm, run->scheme, &run->result));
-    return mq_layout_create_writer(comm, run->options->output, run->source, run->scheme,
-                                   run->options->max_shard_bytes, &run->writer);
-}
-
-static mq_status embed_units(mq_run *run, const mq_outer_weights *outer)
-{
-    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-        const mq_unit *unit = &run->calib->unit[u];
-        MQ_TRY(mq_block_embed(outer, run->arch, unit, run->calib->token + unit->token_begin,
-                              mq_activations_unit(&run->x, run->calib, u)));
+    for (int i = 0; i < run->n_streams; i++) {
+        MQ_TRY(mq_block_weights_create(comm, run->arch, MQ_BF16, &run->stream[i].weights));
     }
-    return MQ_OK;
+    return mq_tap_result_create(comm, run->scheme, &run->result);
 }
 
-static mq_status embed(mq_run *run)
+/* With a budget of bits the layers' widths are found first: everything written follows from them.
+ */
+static mq_status spend_budget(mq_run *run)
 {
-    mq_outer_weights *outer = NULL;
-    mq_status status =
-        mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, true, false, &outer);
-    mq_timing_lap(&run->timing, MQ_T_READ);
-    if (status == MQ_OK) status = mq_agree(run->comm, embed_units(run, outer));
-    mq_outer_weights_destroy(&outer);
-    mq_timing_lap(&run->timing, MQ_T_FORWARD);
-    return status;
+    mq_scheme *scheme = run->scheme;
+    if (scheme->average_bits == 0) return MQ_OK;
+    MQ_TRY(mq_run_measure(run, &run->measured));
+    MQ_TRY(mq_agree(run->comm, mq_mix_choose(scheme, run->measured->harm)));
+    mq_mix_log(scheme);
+    return MQ_OK;
 }
 
 static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
 {
     mq_hessian *h = NULL;
+    mq_cross *cross = NULL;
     mq_status status = mq_run_produce(run, tap);
     if (status == MQ_OK) {
         status = mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap));
     }
     if (status != MQ_OK || run->result->n_layers == 0) return status;
     status = mq_run_hessian(run, block, tap, &h);
-    if (status == MQ_OK) status = mq_run_solve(run, block, tap, h);
+    if (status == MQ_OK) status = mq_run_cross(run, block, tap, h, &cross);
+    if (status == MQ_OK) status = mq_run_solve(run, block, tap, h, cross);
     mq_hessian_destroy(&h);
+    mq_cross_destroy(&cross);
     if (status == MQ_OK) status = mq_run_replace_weights(run);
     if (status == MQ_OK) status = mq_run_write_layers(run, block);
     return status;
-}
-
-static mq_status finish_units(mq_run *run)
-{
-    const mq_activations *mid = &run->tap[MQ_TAP_MLP_MID];
-    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-        MQ_TRY(mq_block_finish(run->weights, &run->calib->unit[u],
-                               mq_activations_unit(&run->x, run->calib, u),
-                               mq_activations_unit(mid, run->calib, u)));
-    }
-    return MQ_OK;
 }
 
 static mq_status run_block(mq_run *run, int64_t block)
 {
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(run->arch, taps);
-    mq_status status = mq_block_weights_read(run->comm, run->source, block, run->weights);
-    mq_timing_lap(&run->timing, MQ_T_READ);
-    for (int t = 0; t < n_taps && status == MQ_OK; t++) status = run_tap(run, block, taps[t]);
-    if (status == MQ_OK) status = mq_agree(run->comm, finish_units(run));
-    for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&run->tap[t]);
-    mq_timing_lap(&run->timing, MQ_T_FORWARD);
-    return status;
+    MQ_TRY(mq_run_read_block(run, block));
+    for (int t = 0; t < n_taps; t++) MQ_TRY(run_tap(run, block, taps[t]));
+    return mq_run_finish_block(run);
 }
 
 /* Losses of the block's layers, but those that were rounded to nearest: they have none. */
@@ -192,7 +186,7 @@ static void log_block(const mq_run *run, int64_t block, int64_t first_layer, dou
 static mq_status walk(mq_run *run)
 {
     double started = mq_seconds();
-    MQ_TRY(embed(run));
+    MQ_TRY(mq_run_embed(run));
     for (int64_t b = 0; b < run->scheme->last_block; b++) {
         int64_t first_layer = run->report->n_layers;
         double block_began = mq_seconds();
@@ -204,11 +198,16 @@ static mq_status walk(mq_run *run)
 
 static void run_destroy(mq_run *run)
 {
-    for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&run->tap[t]);
-    mq_activations_free(&run->x);
+    for (int i = 0; i < MQ_MAX_STREAMS; i++) {
+        mq_stream *stream = &run->stream[i];
+        for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&stream->tap[t]);
+        mq_activations_free(&stream->x);
+        mq_block_weights_destroy(&stream->weights);
+    }
+    mq_activations_free(&run->drift);
     mq_writer_destroy(&run->writer);
     mq_tap_result_destroy(&run->result);
-    mq_block_weights_destroy(&run->weights);
+    mq_measured_destroy(&run->measured);
     mq_report_destroy(&run->report);
     mq_scheme_destroy(&run->scheme);
     mq_calib_destroy(&run->calib);
@@ -216,6 +215,7 @@ static void run_destroy(mq_run *run)
     mq_arch_destroy(&run->arch);
     mq_free(&run->rope);
     mq_free(&run->work);
+    mq_free(&run->left_out);
 }
 
 /* Whatever can be written before the walk is: a file that cannot be copied, or a tensor that turns
@@ -223,8 +223,13 @@ static void run_destroy(mq_run *run)
 static mq_status prepare(mq_run *run, const mq_output *output)
 {
     warn_about_calibration(run);
-    warn_about_readers(run);
+    warn_about_zero_points(run);
     MQ_TRY(plan_and_allocate(run));
+    mq_timing_lap(&run->timing, MQ_T_SETUP);
+    MQ_TRY(spend_budget(run));
+    warn_about_readers(run);
+    MQ_TRY(mq_layout_create_writer(run->comm, run->options->output, run->source, run->scheme,
+                                   run->options->max_shard_bytes, &run->writer));
     mq_timing_lap(&run->timing, MQ_T_SETUP);
     MQ_TRY(mq_run_write_configs(run, output));
     mq_status status = mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer);
@@ -263,6 +268,8 @@ mq_status mq_quantize(MPI_Comm parent, const mq_quantize_options *options)
     run.comm = comm;
     mq_log_enable(comm->rank == 0);
     mq_status status = mq_agree(comm, mq_settings_check(options));
+    if (status == MQ_OK) status = mq_agree(comm, mq_settings_solver(options, &run.solver));
+    run.n_streams = run.solver.alpha > 0 ? 2 : 1;
     if (status == MQ_OK) status = mq_start_kernels(comm, options->threads);
     if (status == MQ_OK) status = run_all(&run);
     if (status == MQ_E_INTERNAL) return status; /* freeing is collective: see mpiquant.h */

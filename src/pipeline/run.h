@@ -1,10 +1,12 @@
 #ifndef MQ_PIPELINE_RUN_H
 #define MQ_PIPELINE_RUN_H
 
+#include "hessian/cross.h"
 #include "hessian/hessian.h"
 #include "model/block.h"
 #include "pipeline/activations.h"
 #include "pipeline/layout.h"
+#include "pipeline/settings.h"
 #include "pipeline/tap_result.h"
 #include "pipeline/timing.h"
 #include "report/report.h"
@@ -12,34 +14,70 @@
 /* The state of one quantisation run on one rank, and the steps of its walk. Everything a step
  * needs hangs here; who creates it destroys it (quantize.c). */
 
+/* The samples of this rank on their way through the blocks with one set of weights. */
+typedef struct mq_stream {
+    mq_block_weights *weights;     /* of the current block */
+    mq_activations x;              /* residual stream of this rank's units */
+    mq_activations tap[MQ_N_TAPS]; /* held while something reads them */
+} mq_stream;
+
+/* The quantised weights replace the source's tap by tap in the first stream; asymmetric calibration
+ * runs a second one with the weights as they were. */
+enum { MQ_QUANTISED, MQ_ORIGINAL, MQ_MAX_STREAMS };
+
 typedef struct mq_run {
     const mq_comm *comm;
     const mq_quantize_options *options;
+    mq_solver_settings solver;
     mq_arch *arch;
     mq_folder *source;
     mq_calib *calib;
     mq_scheme *scheme;
-    mq_block_weights *weights; /* of the current block; quantised ones replace the source's */
+    mq_stream stream[MQ_MAX_STREAMS];
+    int n_streams;
+    mq_activations drift; /* with two streams: what the layers of a tap are to make up for */
     float *rope;
-    void *work;                    /* workspace of the block forward, one unit */
-    mq_activations x;              /* residual stream of this rank's units */
-    mq_activations tap[MQ_N_TAPS]; /* held while something reads them */
+    void *work; /* workspace of one unit */
     mq_tap_result *result;
+    struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
+    uint8_t *left_out;        /* of this rank's samples, in unit order; NULL: none (samples.c) */
+    int64_t samples_left_out; /* of all ranks */
     mq_timing timing;
 } mq_run;
 
-/** Computes a tap's activations for every local unit. Collective (agrees). */
+/** Embeds every local unit, into all streams. Collective. */
+mq_status mq_run_embed(mq_run *run);
+
+/** Reads the weights of a block for all streams. Collective. */
+mq_status mq_run_read_block(mq_run *run, int64_t block);
+
+/** Computes a tap's activations for every local unit and stream. Collective (agrees). */
 mq_status mq_run_produce(mq_run *run, mq_tap_id tap);
 
+/** Ends a block for every local unit and stream, and frees its taps. Collective (agrees). */
+mq_status mq_run_finish_block(mq_run *run);
+
+/** What a layer that writes to the residual stream adds to it: the mean over all tokens of
+ *  |W x|^2 / |r|^2, W x with its bias, r the stream after it is added. After mq_run_produce of
+ *  its tap. Collective. */
+mq_status mq_run_added(mq_run *run, mq_tap_id tap, mq_linear_id linear, double *mean);
+
 /** Sums the Hessian of a tap over all ranks. Collective. Caller destroys *out.
- *  Errors: MQ_E_NUMERIC naming block, tap and column. */
+ *  Errors: MQ_E_NUMERIC naming block, tap, sample, token and column. */
 mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian **out);
 
-/** Quantises the layers bound in run->result from the Hessian of their tap, publishes codes and
- *  scales, adds to the report. Collective. */
-mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h);
+/** Sums what a tap needs for the correction of its layers over all ranks (drift.c); *out is
+ *  NULL with one stream, and where the streams do not differ yet. h is the tap's Hessian.
+ *  Collective. Caller destroys *out. */
+mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
+                       mq_cross **out);
+
+/** Quantises the layers bound in run->result from the Hessian of their tap, and from its cross sum
+ *  where there is one; publishes codes and scales, adds to the report. Collective. */
+mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
+                       const mq_cross *cross);
 
 /** Puts the dequantised weights of the bound layers in the place of the originals. Collective. */
 mq_status mq_run_replace_weights(mq_run *run);

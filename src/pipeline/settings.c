@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "plan/mix.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -16,6 +17,11 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .bits = 4,
         .group = 128,
         .damping = 0.05,
+        .preset = "default",
+        .on_failure = "stop",
+        .alpha = -1,
+        .refine = -1,
+        .couple = -1,
         .unit_tokens = 8192,
         .last_block = -1,
         .max_shard_bytes = UINT64_C(5000000000),
@@ -37,6 +43,20 @@ mq_status mq_settings_check(const mq_quantize_options *o)
         return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, above 0, at most 1",
                        o->damping);
     }
+    if (!o->on_failure ||
+        (strcmp(o->on_failure, "stop") != 0 && strcmp(o->on_failure, "rtn") != 0)) {
+        return mq_fail(MQ_E_USAGE, "--on-failure %s: stop or rtn",
+                       o->on_failure ? o->on_failure : "");
+    }
+    if (!(o->average_bits >= 0 && o->average_bits <= 8)) {
+        return mq_fail(MQ_E_USAGE, "--bits %g: 2 to 8", o->average_bits);
+    }
+    if (o->n_widths < 0 || o->n_widths > MQ_MAX_WIDTHS) {
+        return mq_fail(MQ_E_USAGE, "--widths: at most %d of them", MQ_MAX_WIDTHS);
+    }
+    if (o->n_widths > 0 && o->average_bits == 0) {
+        return mq_fail(MQ_E_USAGE, "--widths needs an average to reach, such as --bits 3.25");
+    }
     if (o->samples < 0) return mq_fail(MQ_E_USAGE, "--samples %" PRId64 ": 0 or more", o->samples);
     if (o->unit_tokens < 1) {
         return mq_fail(MQ_E_USAGE, "--unit-tokens %" PRId64 ": at least 1", o->unit_tokens);
@@ -46,6 +66,30 @@ mq_status mq_settings_check(const mq_quantize_options *o)
         return mq_fail(MQ_E_USAGE, "--distribute-above %" PRId64 ": 0 or more",
                        o->distribute_above);
     }
+    return MQ_OK;
+}
+
+mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *out)
+{
+    static const struct {
+        const char *name;
+        mq_solver_settings settings;
+    } presets[] = {{"fast", {.alpha = 0, .refine = 0, .couple = true}},
+                   {"default", {.alpha = 0, .refine = 2, .couple = true}},
+                   {"best", {.alpha = 0.75, .refine = 4, .couple = true}}};
+    enum { N_PRESETS = sizeof presets / sizeof *presets };
+    int p = 0;
+    while (p < N_PRESETS && (!o->preset || strcmp(o->preset, presets[p].name) != 0)) p++;
+    if (p == N_PRESETS) {
+        return mq_fail(MQ_E_USAGE, "--preset %s: fast, default or best",
+                       o->preset ? o->preset : "");
+    }
+    if (!(o->alpha <= 1)) return mq_fail(MQ_E_USAGE, "--alpha %g: at most 1", o->alpha);
+    *out = presets[p].settings;
+    if (o->alpha >= 0) out->alpha = o->alpha;
+    if (o->refine >= 0) out->refine = o->refine;
+    if (o->couple >= 0) out->couple = o->couple > 0;
+    out->go_on = o->on_failure && strcmp(o->on_failure, "rtn") == 0;
     return MQ_OK;
 }
 
@@ -113,14 +157,33 @@ static mq_status add_patterns(cJSON *o, const mq_quantize_options *options)
     return MQ_OK;
 }
 
-static mq_status fill(cJSON *o, const mq_quantize_options *options, mq_folder *source)
+/* The whole number of every layer, or the average and the widths it is made of. */
+static mq_status add_bits(cJSON *o, const mq_quantize_options *options)
+{
+    int64_t width[MQ_MAX_WIDTHS] = {0};
+    const int *from = options->n_widths > 0 ? options->widths : mq_all_widths;
+    int n = options->n_widths > 0 ? options->n_widths : MQ_MAX_WIDTHS;
+    if (options->average_bits == 0) return mq_json_add_int(o, "bits", options->bits);
+    for (int i = 0; i < n; i++) width[i] = from[i];
+    MQ_TRY(mq_json_add_double(o, "bits", options->average_bits));
+    return mq_json_add_ints(o, "widths", width, n);
+}
+
+static mq_status fill(cJSON *o, const mq_quantize_options *options,
+                      const mq_solver_settings *solver, mq_folder *source)
 {
     char text[22];
     uint64_t hash = 0;
     MQ_TRY(mq_json_add_string(o, "format", options->format));
-    MQ_TRY(mq_json_add_int(o, "bits", options->bits));
+    MQ_TRY(add_bits(o, options));
     MQ_TRY(mq_json_add_int(o, "group_size", options->group));
+    MQ_TRY(mq_json_add_bool(o, "zero_points", options->zero_points));
+    MQ_TRY(mq_json_add_bool(o, "positive_scales", options->positive_scales));
     MQ_TRY(mq_json_add_double(o, "damp", options->damping));
+    MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
+    MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));
+    MQ_TRY(mq_json_add_int(o, "refine", solver->refine));
+    MQ_TRY(mq_json_add_bool(o, "couple_rows", solver->couple));
     MQ_TRY(mq_json_add_int(o, "samples", options->samples));
     MQ_TRY(mq_json_add_int(o, "unit_tokens", options->unit_tokens));
     MQ_TRY(mq_json_add_int(o, "first_block", options->first_block));
@@ -138,11 +201,12 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options, mq_folder *s
     return mq_json_add_string(o, "version", mq_version());
 }
 
-mq_status mq_settings_json(const mq_quantize_options *options, mq_folder *source, cJSON **out)
+mq_status mq_settings_json(const mq_quantize_options *options, const mq_solver_settings *solver,
+                           mq_folder *source, cJSON **out)
 {
     *out = cJSON_CreateObject();
     if (!*out) return mq_fail(MQ_E_MEMORY, "no memory for the settings");
-    mq_status status = fill(*out, options, source);
+    mq_status status = fill(*out, options, solver, source);
     if (status != MQ_OK) {
         cJSON_Delete(*out);
         *out = NULL;

@@ -5,11 +5,23 @@
 #include "mpiquant/mpiquant.h"
 #include "store/folder.h"
 
+/** How hard the solver tries: a preset, and what the options change in it. */
+typedef struct mq_solver_settings {
+    double alpha; /* asymmetric calibration; 0: one stream */
+    int refine;   /* rounds after LDLQ */
+    bool couple;  /* rows of a head are rounded together */
+    bool go_on;   /* after a failure: leave samples out, in the end round to nearest */
+} mq_solver_settings;
+
+/** Not collective. Errors: MQ_E_USAGE for an unknown preset or a value out of range. */
+mq_status mq_settings_solver(const mq_quantize_options *options, mq_solver_settings *out);
+
 /** What the bytes of an output depend on, as one flat object: settings and checksums of the inputs
  *  (config.json; names, places and three 4 KiB samples of every tensor, not all of its bytes; the
  *  whole token file; not the small files that are copied along). For rank 0; not collective. Caller
  * owns *out. */
-mq_status mq_settings_json(const mq_quantize_options *options, mq_folder *source, cJSON **out);
+mq_status mq_settings_json(const mq_quantize_options *options, const mq_solver_settings *solver,
+                           mq_folder *source, cJSON **out);
 
 /** Refuses options that make no sense on their own. Not collective. Errors: MQ_E_USAGE. */
 mq_status mq_settings_check(const mq_quantize_options *options);

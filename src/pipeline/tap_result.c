@@ -8,8 +8,8 @@
 static const size_t alignment = 64;
 
 typedef struct layer_bytes {
-    size_t codes, scales, stats; /* of one row block */
-    size_t total;                /* of the layer, padded */
+    size_t codes, scales, zeros, stats; /* of one row block */
+    size_t total;                       /* of the layer, padded */
 } layer_bytes;
 
 static mq_status add_padded(size_t *at, size_t bytes)
@@ -24,12 +24,14 @@ static mq_status layer_size(int64_t n_in, const mq_tap_layer *layer, layer_bytes
     size_t all = 0, blocks = (size_t)layer->n_row_blocks;
     MQ_TRY(mq_mul_size(MQ_ROW_BLOCK, (size_t)n_in, &b->codes));
     MQ_TRY(mq_mul_size(MQ_ROW_BLOCK * sizeof(float), (size_t)layer->n_groups, &b->scales));
+    b->zeros = layer->quant.zero_points ? b->scales / sizeof(float) : 0;
     b->stats = MQ_N_STATS * MQ_ROW_BLOCK * sizeof(double);
     b->total = 0;
     MQ_TRY(mq_mul_size(b->codes, blocks, &all));
     MQ_TRY(add_padded(&b->total, all));
     MQ_TRY(mq_mul_size(b->scales, blocks, &all));
     MQ_TRY(add_padded(&b->total, all));
+    MQ_TRY(add_padded(&b->total, b->zeros * blocks)); /* fewer than those */
     MQ_TRY(mq_mul_size(b->stats, blocks, &all));
     return add_padded(&b->total, all);
 }
@@ -114,6 +116,8 @@ mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int
         MQ_TRY(add_padded(&at, size.codes * blocks));
         layer->scales = (float *)(void *)(base + at);
         MQ_TRY(add_padded(&at, size.scales * blocks));
+        layer->zeros = size.zeros > 0 ? (uint8_t *)(base + at) : NULL;
+        MQ_TRY(add_padded(&at, size.zeros * blocks));
         layer->stats = (double *)(void *)(base + at);
         MQ_TRY(add_padded(&at, size.stats * blocks));
     }
@@ -127,19 +131,24 @@ static mq_range range_of(const mq_tap_result *result, const void *first, size_t 
     return (mq_range){.offset = offset + (size_t)b * bytes, .bytes = bytes, .owner = owner};
 }
 
-mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result)
+static mq_status publish(const mq_comm *comm, const mq_tap_result *result, bool codes)
 {
     mq_range *ranges = NULL;
     int64_t n = 0;
-    mq_status status = mq_alloc(3 * result->n_row_blocks, sizeof *ranges, "ranges", &ranges);
+    mq_status status = mq_alloc(4 * result->n_row_blocks, sizeof *ranges, "ranges", &ranges);
     for (int i = 0; i < result->n_layers && status == MQ_OK; i++) {
         const mq_tap_layer *layer = &result->layer[i];
         layer_bytes size;
         status = layer_size(result->n_in, layer, &size);
         for (int64_t b = 0; b < layer->n_row_blocks && status == MQ_OK; b++) {
             int owner = (int)((layer->first_row_block + b) % comm->size);
-            ranges[n++] = range_of(result, layer->codes, size.codes, b, owner);
-            ranges[n++] = range_of(result, layer->scales, size.scales, b, owner);
+            if (codes) {
+                ranges[n++] = range_of(result, layer->codes, size.codes, b, owner);
+                ranges[n++] = range_of(result, layer->scales, size.scales, b, owner);
+            }
+            if (codes && layer->zeros) {
+                ranges[n++] = range_of(result, layer->zeros, size.zeros, b, owner);
+            }
             ranges[n++] = range_of(result, layer->stats, size.stats, b, owner);
         }
     }
@@ -147,6 +156,16 @@ mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result
     if (status == MQ_OK) status = mq_share_publish(comm, result->share, ranges, n);
     mq_free(&ranges);
     return status;
+}
+
+mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result)
+{
+    return publish(comm, result, true);
+}
+
+mq_status mq_tap_result_publish_stats(const mq_comm *comm, const mq_tap_result *result)
+{
+    return publish(comm, result, false);
 }
 
 double mq_tap_result_sum(const mq_tap_layer *layer, int stat)

@@ -5,10 +5,20 @@
 #include "plan/scheme.h"
 
 /* What the solver makes of the layers of one tap, in memory that all ranks of a node see: codes,
- * scales and the sums that the report needs. Rows are cut into blocks of MQ_ROW_BLOCK, zero-padded;
- * block b of the tap belongs to rank b mod P. */
+ * scales, zero points and the sums that the report needs. Rows are cut into blocks of MQ_ROW_BLOCK,
+ * zero-padded; block b of the tap belongs to rank b mod P. */
 
-enum { MQ_STAT_LOSS, MQ_STAT_ENERGY, MQ_STAT_ERROR2, MQ_STAT_WEIGHT2, MQ_N_STATS };
+/* NEAREST_LOSS: of the row rounded to nearest under the same scales; NEAREST: 1 where that was
+ * better and is what the row got. */
+enum {
+    MQ_STAT_LOSS,
+    MQ_STAT_ENERGY,
+    MQ_STAT_ERROR2,
+    MQ_STAT_WEIGHT2,
+    MQ_STAT_NEAREST_LOSS,
+    MQ_STAT_NEAREST,
+    MQ_N_STATS
+};
 
 typedef struct mq_tap_layer {
     mq_linear_id linear;
@@ -17,6 +27,7 @@ typedef struct mq_tap_layer {
     int64_t n_row_blocks, first_row_block; /* first: number within the tap */
     uint8_t *codes;                        /* (n_row_blocks * 128, n_in), original columns */
     float *scales;                         /* (n_row_blocks * 128, n_groups) */
+    uint8_t *zeros;                        /* the same; NULL when symmetric */
     double *stats;                         /* (n_row_blocks, MQ_N_STATS, 128) */
 } mq_tap_layer;
 
@@ -41,6 +52,9 @@ mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int
 
 /** Brings every row block from its owner to all nodes. Collective. */
 mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result);
+
+/** The same for the statistics alone. Collective. */
+mq_status mq_tap_result_publish_stats(const mq_comm *comm, const mq_tap_result *result);
 
 /** Sum of a statistic over the rows of a layer, in row order. */
 double mq_tap_result_sum(const mq_tap_layer *layer, int stat);

@@ -13,6 +13,7 @@ typedef enum mq_section {
     MQ_T_HESSIAN,
     MQ_T_REDUCE,
     MQ_T_FACTOR,
+    MQ_T_CORRECTION,
     MQ_T_SCALES,
     MQ_T_LDLQ,
     MQ_T_PACK,

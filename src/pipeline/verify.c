@@ -205,6 +205,9 @@ static mq_status check_claim(verifier *v, const char *module, const packed *p, d
         return mq_fail(MQ_E_INPUT, "%s: packed with %d bits, the report says %" PRId64, module,
                        p->layer.bits, bits);
     }
+    if (!cJSON_IsTrue(mq_json_find(claim, "zero_points")) && !mq_gptq_is_symmetric(&p->layer)) {
+        return mq_fail(MQ_E_INPUT, "%s: has zero points, the report says symmetric", module);
+    }
     if (isnan(error)) return MQ_OK;
     if (fabs(error - claimed) > 1e-4 * claimed + 1e-12) {
         return mq_fail(MQ_E_INPUT,

@@ -23,15 +23,16 @@ typedef struct replace_job {
 static mq_status replace_row_block(void *context, int64_t i)
 {
     const replace_job *job = context;
-    int64_t n = job->result->n_in, r0 = job->first + i * MQ_ROW_BLOCK;
+    const mq_tap_layer *layer = job->layer;
+    int64_t n = job->result->n_in, n_groups = layer->n_groups, r0 = job->first + i * MQ_ROW_BLOCK;
     int64_t r1 = mq_min_i64(r0 + MQ_ROW_BLOCK, job->last);
     size_t element = mq_dtype_size(job->weights->dtype);
     float *row = mq_scratch(SCRATCH_SLOT, (size_t)n * sizeof *row);
     if (!row) return MQ_E_MEMORY;
     for (int64_t r = r0; r < r1; r++) {
-        char *dst = (char *)job->weights->w[job->layer->linear] + (size_t)(r * n) * element;
-        mq_dequantise_row(job->layer->codes + r * n, job->layer->scales + r * job->layer->n_groups,
-                          n, &job->layer->quant, row);
+        char *dst = (char *)job->weights->w[layer->linear] + (size_t)(r * n) * element;
+        mq_dequantise_row(layer->codes + r * n, layer->scales + r * n_groups,
+                          layer->zeros ? layer->zeros + r * n_groups : NULL, n, &layer->quant, row);
         MQ_TRY(mq_from_f32(row, n, job->weights->dtype, dst));
     }
     return MQ_OK;
@@ -42,7 +43,8 @@ mq_status mq_run_replace_weights(mq_run *run)
     mq_status status = MQ_OK;
     const mq_comm *comm = run->comm;
     for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {
-        replace_job job = {run->result, &run->result->layer[l], run->weights, 0, 0};
+        replace_job job = {run->result, &run->result->layer[l], run->stream[MQ_QUANTISED].weights,
+                           0, 0};
         /* The ranks of a node share the rows between them. */
         job.first = job.layer->n_out * comm->node_rank / comm->node_size;
         job.last = job.layer->n_out * (comm->node_rank + 1) / comm->node_size;
@@ -50,7 +52,7 @@ mq_status mq_run_replace_weights(mq_run *run)
                                  &job);
     }
     status = mq_agree(comm, status);
-    if (status == MQ_OK) status = mq_share_fence(comm, run->weights->share);
+    if (status == MQ_OK) status = mq_share_fence(comm, run->stream[MQ_QUANTISED].weights->share);
     mq_timing_lap(&run->timing, MQ_T_PACK);
     return status;
 }
@@ -109,8 +111,13 @@ static mq_status write_zeros(mq_run *run, const mq_tap_layer *layer, const char 
     int64_t count = 0;
     MQ_TRY(mq_mul_i64(layer->n_groups, mq_gptq_words(layer->n_out, layer->quant.bits), &count));
     MQ_TRY(mq_alloc(count, sizeof *words, "zero points", &words));
-    mq_gptq_pack_zeros(layer->n_groups, layer->n_out, layer->quant.bits,
-                       1 << (layer->quant.bits - 1), words);
+    if (layer->zeros) {
+        mq_gptq_pack_zero_points(layer->zeros, layer->n_out, layer->n_groups, layer->quant.bits,
+                                 words);
+    } else {
+        mq_gptq_pack_zeros(layer->n_groups, layer->n_out, layer->quant.bits,
+                           1 << (layer->quant.bits - 1), words);
+    }
     mq_status status = put_part(run, module, MQ_PART_QZEROS, words, (size_t)count * sizeof *words);
     mq_free(&words);
     return status;
@@ -141,7 +148,7 @@ static mq_status write_g_idx(mq_run *run, const mq_tap_layer *layer, const char 
 
 static mq_status write_bias(mq_run *run, const mq_tap_layer *layer, const char *module)
 {
-    const float *bias = run->weights->bias[layer->linear];
+    const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
     uint16_t *half = NULL;
     if (!bias) return MQ_OK;
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "hessian/cross.h"
 #include "hessian/hessian.h"
 #include "linalg/factor.h"
 #include "model/block.h"
@@ -47,32 +48,76 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
     return area(n_tokens, arch->parallel_block ? sum : widest, mq_dtype_size(MQ_BF16), out);
 }
 
+static void at_least(size_t bytes, size_t *most)
+{
+    if (bytes > *most) *most = bytes;
+}
+
+/* Rows of W, their errors, and what refinement adds: the errors in original order, the best codes
+ * so far, and rows of H. */
+static mq_status row_bytes(int64_t rows, int64_t n, bool refine, size_t *out)
+{
+    size_t bytes = 0;
+    MQ_TRY(area(rows, n, 2 * sizeof(float), out));
+    if (!refine) return MQ_OK;
+    MQ_TRY(area(rows, n, sizeof(float) + 1, &bytes));
+    MQ_TRY(mq_add_size(*out, bytes, out));
+    MQ_TRY(area(MQ_SOLVE_PANEL, n, sizeof(float), &bytes));
+    return mq_add_size(*out, bytes, out);
+}
+
+static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_tap_id tap,
+                                  const mq_memory_settings *settings, mq_memory_plan *p)
+{
+    mq_linear_id linears[MQ_N_LINEARS];
+    int64_t n = mq_arch_tap_width(arch, tap), rows = 0;
+    size_t bytes = 0, cross = 0;
+    bool distributed = n > settings->distribute_above;
+    int n_linears = mq_arch_tap_linears(arch, tap, linears);
+    for (int l = 0; l < n_linears; l++) {
+        int64_t n_out = 0, n_in = 0;
+        mq_arch_linear_shape(arch, linears[l], &n_out, &n_in);
+        rows += mq_ceil_div(n_out, MQ_ROW_BLOCK);
+    }
+    MQ_TRY(mq_factor_fits(n, comm->size, distributed));
+    MQ_TRY(mq_hessian_bytes(n, &bytes));
+    if (settings->n_streams > 1) MQ_TRY(mq_cross_bytes(arch->hidden, n, &cross));
+    MQ_TRY(mq_add_size(bytes, cross, &bytes));
+    at_least(bytes, &p->hessian);
+    int64_t parts = distributed ? comm->size : 1;
+    MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
+    at_least(bytes, &p->factor);
+    MQ_TRY(row_bytes(mq_ceil_div(rows, comm->size) * MQ_ROW_BLOCK, n, settings->refine, &bytes));
+    at_least(bytes, &p->rows);
+    return MQ_OK;
+}
+
 static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
-                              int64_t distribute_above, mq_memory_plan *p)
+                              const mq_memory_settings *settings, mq_memory_plan *p)
 {
     mq_tap_id taps[MQ_N_TAPS];
-    const mq_arch *arch = scheme->arch;
-    int n_taps = mq_arch_taps(arch, taps);
+    int n_taps = mq_arch_taps(scheme->arch, taps);
     for (int t = 0; t < n_taps; t++) {
-        mq_linear_id linears[MQ_N_LINEARS];
-        int64_t n = mq_arch_tap_width(arch, taps[t]), rows = 0;
-        size_t bytes = 0;
-        int n_linears = mq_arch_tap_linears(arch, taps[t], linears);
-        for (int l = 0; l < n_linears; l++) {
-            int64_t n_out = 0, n_in = 0;
-            mq_arch_linear_shape(arch, linears[l], &n_out, &n_in);
-            rows += mq_ceil_div(n_out, MQ_ROW_BLOCK);
-        }
-        MQ_TRY(mq_factor_fits(n, comm->size, n > distribute_above));
-        MQ_TRY(mq_hessian_bytes(n, &bytes));
-        if (bytes > p->hessian) p->hessian = bytes;
-        int64_t parts = n > distribute_above ? comm->size : 1;
-        MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
-        if (bytes > p->factor) p->factor = bytes;
-        MQ_TRY(area(mq_ceil_div(rows, comm->size) * MQ_ROW_BLOCK, n, 2 * sizeof(float), &bytes));
-        if (bytes > p->rows) p->rows = bytes;
+        MQ_TRY(tap_solver_bytes(comm, scheme->arch, taps[t], settings, p));
     }
     return MQ_OK;
+}
+
+/* What every stream has for itself; the drift between two is as large as their residual. */
+static mq_status add_stream(mq_memory_plan *p)
+{
+    MQ_TRY(mq_mul_size(p->residual, 3, &p->residual));
+    MQ_TRY(mq_mul_size(p->taps, 2, &p->taps));
+    return mq_mul_size(p->weights, 2, &p->weights);
+}
+
+/* With a budget of bits a first walk measures what layers add to the residual stream: the outputs
+ * of one unit. */
+static mq_status add_measuring(const mq_arch *arch, int64_t unit_tokens, mq_memory_plan *p)
+{
+    size_t bytes = 0;
+    MQ_TRY(area(unit_tokens, arch->hidden, mq_dtype_size(MQ_BF16), &bytes));
+    return mq_add_size(p->work, bytes, &p->work);
 }
 
 static mq_status sum_up(const mq_comm *comm, mq_memory_plan *p)
@@ -88,24 +133,26 @@ static mq_status sum_up(const mq_comm *comm, mq_memory_plan *p)
 }
 
 static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
-                      int64_t most_tokens, int64_t distribute_above, mq_memory_plan *p)
+                      int64_t most_tokens, const mq_memory_settings *settings, mq_memory_plan *p)
 {
     const mq_arch *arch = scheme->arch;
     MQ_TRY(area(most_tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
     MQ_TRY(tap_bytes(arch, most_tokens, &p->taps));
     MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, calib->max_unit_tokens, &p->work));
     MQ_TRY(block_weight_bytes(arch, &p->weights));
-    MQ_TRY(solver_bytes(comm, scheme, distribute_above, p));
+    MQ_TRY(solver_bytes(comm, scheme, settings, p));
+    if (settings->n_streams > 1) MQ_TRY(add_stream(p));
+    if (scheme->average_bits > 0) MQ_TRY(add_measuring(arch, calib->max_unit_tokens, p));
     return sum_up(comm, p);
 }
 
 mq_status mq_memory_plan_make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
-                              int64_t distribute_above, size_t codes_bytes, mq_memory_plan *out)
+                              const mq_memory_settings *settings, mq_memory_plan *out)
 {
     int64_t most = calib->n_local_tokens;
-    *out = (mq_memory_plan){.codes = codes_bytes};
+    *out = (mq_memory_plan){.codes = settings->codes};
     MQ_TRY(mq_highest_i64(comm, &most, 1));
-    return mq_agree(comm, make(comm, scheme, calib, most, distribute_above, out));
+    return mq_agree(comm, make(comm, scheme, calib, most, settings, out));
 }
 
 mq_status mq_memory_plan_check(const mq_comm *comm, const mq_memory_plan *plan)

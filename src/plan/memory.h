@@ -7,22 +7,30 @@
 /* What a run will hold, before anything is allocated. Bytes, for the rank with the most tokens. */
 
 typedef struct mq_memory_plan {
-    size_t residual; /* activations between blocks */
-    size_t taps;     /* the two widest that live together */
+    size_t residual; /* activations between blocks, of all streams, and their drift */
+    size_t taps;     /* the two widest that live together, of all streams */
     size_t work;     /* workspace of one unit */
-    size_t hessian;  /* packed triangle of the widest tap */
+    size_t hessian;  /* packed triangle of the widest tap; with two streams its cross sum */
     size_t factor;   /* this rank's part */
     size_t rows;     /* rows of W and errors in the solver */
     size_t rank;     /* all of the above */
-    size_t weights;  /* per node: one block */
+    size_t weights;  /* per node: one block for each stream */
     size_t codes;    /* per node: codes and scales of one tap */
     size_t node;     /* ranks of the node and what they share */
 } mq_memory_plan;
 
+/** What of a run's settings the plan depends on. */
+typedef struct mq_memory_settings {
+    int64_t distribute_above; /* of the factorisation */
+    int n_streams;            /* 2 with asymmetric calibration, else 1 */
+    bool refine;              /* rounds of refinement after LDLQ */
+    size_t codes;             /* bytes of the codes and scales of one tap on a node */
+} mq_memory_settings;
+
 /** Collective (uses the largest share of tokens of any rank).
  *  Errors: MQ_E_INPUT when a size does not fit 64 bits; MQ_E_MEMORY from mq_factor_fits. */
 mq_status mq_memory_plan_make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
-                              int64_t distribute_above, size_t codes_bytes, mq_memory_plan *out);
+                              const mq_memory_settings *settings, mq_memory_plan *out);
 
 /** Refuses (MQ_E_MEMORY, with the figures and what to change) when a node has less than the plan
  *  needs. Collective. */

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "plan/mix.h"
 
 #include <inttypes.h>
 #include <regex.h>
@@ -9,6 +10,13 @@
 #include <string.h>
 
 enum { NAME_BYTES = 256 };
+
+const mq_fused mq_fused_layers[MQ_N_FUSED] = {
+    {MQ_Q, MQ_V, "qkv_proj"},
+    {MQ_O, MQ_O, NULL},
+    {MQ_GATE, MQ_UP, "gate_up_proj"},
+    {MQ_DOWN, MQ_DOWN, NULL},
+};
 
 const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
 {
@@ -106,9 +114,10 @@ static bool matches(pattern *p, const char *name)
 }
 
 /* The first override that matches wins, as in the readers' `dynamic`. */
-static mq_status plan_layer(const mq_arch *arch, const mq_quantize_options *options, rules *r,
+static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *options, rules *r,
                             int64_t block, mq_linear_id linear, mq_layer_plan *plan)
 {
+    const mq_arch *arch = scheme->arch;
     char name[NAME_BYTES];
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_name(arch, linear, block, name, sizeof name);
@@ -117,12 +126,13 @@ static mq_status plan_layer(const mq_arch *arch, const mq_quantize_options *opti
     for (int i = 0; i < r->n_skip; i++) {
         if (matches(&r->skip[i], name)) plan->quantise = false;
     }
-    int bits = options->bits;
+    int bits = scheme->bits;
     int64_t group = options->group;
     bool overridden = false;
     for (int i = 0; i < r->n_override; i++) {
         if (!matches(&r->override_[i], name) || overridden) continue;
-        if (options->override_[i].bits) bits = options->override_[i].bits;
+        plan->fixed = options->override_[i].bits != 0;
+        if (plan->fixed) bits = options->override_[i].bits;
         if (options->override_[i].group) group = options->override_[i].group;
         overridden = true;
     }
@@ -131,6 +141,8 @@ static mq_status plan_layer(const mq_arch *arch, const mq_quantize_options *opti
     MQ_TRY(resolve_group(group, n_in, name, &plan->quant.group));
     plan->quant.bits = bits;
     plan->quant.grid = MQ_SCALE_F16;
+    plan->quant.zero_points = options->zero_points;
+    plan->quant.positive = options->positive_scales;
     return MQ_OK;
 }
 
@@ -157,7 +169,7 @@ static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rul
         bool inside = b >= scheme->first_block && b < scheme->last_block;
         for (int l = 0; l < MQ_N_LINEARS; l++) {
             mq_layer_plan *plan = &scheme->layer[b * MQ_N_LINEARS + l];
-            MQ_TRY(plan_layer(arch, options, r, b, (mq_linear_id)l, plan));
+            MQ_TRY(plan_layer(scheme, options, r, b, (mq_linear_id)l, plan));
             plan->quantise = plan->quantise && inside;
             scheme->n_quantised += plan->quantise;
         }
@@ -189,7 +201,7 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     rules r = {0};
     int64_t n_layers = 0;
     *out = NULL;
-    MQ_TRY(check_bits(options->bits, "--bits"));
+    if (options->average_bits == 0) MQ_TRY(check_bits(options->bits, "--bits"));
     MQ_TRY(mq_mul_i64(arch->n_blocks, MQ_N_LINEARS, &n_layers));
     mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
     if (status == MQ_OK) {
@@ -199,8 +211,10 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
         status = mq_alloc(n_layers, sizeof(mq_layer_plan), "quantisation scheme", &(*out)->layer);
     }
     if (status == MQ_OK) status = check_range(arch, options, *out);
+    if (status == MQ_OK) status = mq_mix_widths(options, *out);
     if (status == MQ_OK) status = rules_compile(options, &r);
     if (status == MQ_OK) status = fill(*out, options, &r);
+    if (status == MQ_OK) status = mq_mix_check(*out);
     rules_clear(&r);
     if (status != MQ_OK) mq_scheme_destroy(out);
     return status;

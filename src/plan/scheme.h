@@ -3,27 +3,44 @@
 
 #include "model/arch.h"
 #include "mpiquant/mpiquant.h"
+#include "plan/budget.h"
 #include "solve/solve.h"
 
 /* What becomes of every linear layer: decided and checked before any work. */
 
 typedef struct mq_layer_plan {
     bool quantise;
+    bool fixed;     /* the bits are those of an override: a budget does not choose them */
     mq_quant quant; /* group resolved: never -1 */
 } mq_layer_plan;
 
 typedef struct mq_scheme {
     const mq_arch *arch;
-    int bits;             /* of the run, */
+    int bits;             /* of the run (with a budget, of most weights), */
     int64_t group;        /* and its group size, -1 for whole rows: layers may deviate */
     mq_layer_plan *layer; /* (n_blocks, MQ_N_LINEARS) */
     int64_t n_quantised;
     int64_t first_block, last_block; /* blocks with at least one layer to quantise lie in between */
+    double average_bits;             /* the budget; 0: none */
+    int width[MQ_MAX_WIDTHS];        /* that it mixes, ascending */
+    int n_widths;
 } mq_scheme;
 
-/** Applies bits, group, skip, override and the block range to every layer. Not collective.
- *  Errors: MQ_E_USAGE: bits, a group that does not divide n_in (names those that do), a pattern
- *  that is not a regular expression or matches nothing, an empty block range, nothing left. */
+/** Layers of a block that some readers fuse, and so must be packed alike, with the fused name (NULL
+ *  for a layer of its own). */
+typedef struct mq_fused {
+    mq_linear_id first, last;
+    const char *name;
+} mq_fused;
+
+enum { MQ_N_FUSED = 4 };
+extern const mq_fused mq_fused_layers[MQ_N_FUSED];
+
+/** Applies bits, group, skip, override and the block range to every layer. With a budget all layers
+ *  but those of overrides have the narrowest width until mq_mix_choose (plan/mix.h). Not
+ * collective. Errors: MQ_E_USAGE: bits, a budget that cannot be met, a group that does not divide
+ * n_in (names those that do), a pattern that is not a regular expression or matches nothing, an
+ * empty block range, nothing left. */
 mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *options,
                            mq_scheme **out);
 void mq_scheme_destroy(mq_scheme **scheme);

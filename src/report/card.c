@@ -27,30 +27,37 @@ static void print_cell(FILE *f, const char *text)
     }
 }
 
+static double asked_bits(const mq_quantize_options *o)
+{
+    return o->average_bits > 0 ? o->average_bits : o->bits;
+}
+
 static void print_front(FILE *f, const mq_quantize_options *o)
 {
     fputs("---\nbase_model: ", f);
     print_name(f, o->model);
     fprintf(f,
             "\nlibrary_name: transformers\nquantization: gptq\ntags:\n- gptq\n- mpiquant\n"
-            "- %d-bit\n---\n\n# ",
-            o->bits);
+            "- %g-bit\n---\n\n# ",
+            asked_bits(o));
     print_name(f, o->model);
-    fprintf(f, ", quantised to %d bits\n\nMade by mpiquant %s from `", o->bits, mq_version());
+    fprintf(f, ", quantised to %g bits\n\nMade by mpiquant %s from `", asked_bits(o), mq_version());
     print_name(f, o->model);
     fprintf(f, "`.\n\n");
 }
 
 static void print_settings(FILE *f, const mq_quantize_options *o, int64_t n_blocks)
 {
-    fprintf(f,
-            "## Settings\n\n| | |\n|---|---|\n| format | GPTQ (v1), symmetric |\n| bits | %d |\n",
-            o->bits);
+    fprintf(f, "## Settings\n\n| | |\n|---|---|\n| format | GPTQ (%s |\n| bits | %g%s |\n",
+            o->zero_points ? "v2), with zero points" : "v1), symmetric", asked_bits(o),
+            o->average_bits > 0 ? " a weight at most, on average; each layer's: `mq_report.json`"
+                                : "");
     if (o->group == -1) {
         fputs("| group size | -1: one scale a row |\n", f);
     } else {
         fprintf(f, "| group size | %" PRId64 " |\n", o->group);
     }
+    if (o->positive_scales) fputs("| scales | positive only |\n", f);
     fprintf(f, "| damping | %g of the mean diagonal |\n", o->damping);
     int64_t last = o->last_block < 0 ? n_blocks : o->last_block;
     if (o->first_block > 0 || last < n_blocks) {

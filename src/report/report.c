@@ -68,11 +68,16 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     MQ_TRY(mq_json_add_int(o, "n_in", n_in));
     MQ_TRY(mq_json_add_int(o, "bits", r->quant.bits));
     MQ_TRY(mq_json_add_int(o, "group_size", r->quant.group));
+    MQ_TRY(mq_json_add_bool(o, "zero_points", r->quant.zero_points));
     MQ_TRY(mq_json_add_string(o, "method", r->method));
     MQ_TRY(mq_json_add_double(o, "relative_loss", r->relative_loss));
+    MQ_TRY(mq_json_add_double(o, "rtn_loss", r->nearest_loss));
+    MQ_TRY(mq_json_add_int(o, "rtn_rows", r->nearest_rows));
     MQ_TRY(mq_json_add_double(o, "relative_error", r->relative_error));
     MQ_TRY(mq_json_add_double(o, "damping", r->damping));
     MQ_TRY(mq_json_add_int(o, "attempts", r->attempts));
+    MQ_TRY(mq_json_add_string(o, "trouble", r->trouble));
+    MQ_TRY(mq_json_add_int(o, "samples_left_out", r->samples_left_out));
     MQ_TRY(mq_json_add_int(o, "tokens", r->tokens));
     MQ_TRY(mq_json_add_int(o, "rank_bound", r->rank_bound));
     MQ_TRY(mq_json_add_bool(o, "rank_deficient", r->rank_bound < n_in));

@@ -15,13 +15,17 @@ typedef struct mq_layer_result {
     mq_quant quant;
     const char *method;   /* "ldlq" or "rtn" (the last resort) */
     double relative_loss; /* e H e^T / w H w^T summed over rows, without the damping; NaN for rtn */
+    double nearest_loss;  /* the same had all rows been rounded to nearest under the first scales */
+    int64_t nearest_rows; /* that were rounded to nearest because it was better */
     double relative_error; /* |e|^2 / |w|^2 */
     double damping;        /* share of the mean diagonal that succeeded; NaN for rtn */
     int attempts;
-    int64_t tokens;     /* that H was summed over */
-    int64_t rank_bound; /* rank(H) is at most this */
-    int64_t dead;       /* input columns that were zero on every token */
-    double seconds;     /* of the tap, this rank */
+    const char *trouble;      /* "none", "rank_deficient", "indefinite" or "not_finite" */
+    int64_t samples_left_out; /* because they held NaN or inf, here or earlier */
+    int64_t tokens;           /* that H was summed over */
+    int64_t rank_bound;       /* rank(H) is at most this */
+    int64_t dead;             /* input columns that were zero on every token */
+    double seconds;           /* of the tap, this rank */
 } mq_layer_result;
 
 typedef struct mq_report {

@@ -42,5 +42,15 @@ mq_status mq_check_quant(const mq_quant *quant, int64_t n)
                        "solver: groups of %" PRId64 " columns do not divide %" PRId64 " columns",
                        quant->group, n);
     }
+    if (quant->lowest_zero < 0 || quant->lowest_zero > 1) {
+        return mq_fail(MQ_E_INTERNAL, "solver: zero points from %d, expected 0 or 1",
+                       quant->lowest_zero);
+    }
     return MQ_OK;
+}
+
+mq_status mq_check_zeros(const mq_quant *quant, const uint8_t *zeros)
+{
+    if (!quant->zero_points || zeros) return MQ_OK;
+    return mq_fail(MQ_E_INTERNAL, "solver: no room for zero points");
 }

@@ -15,4 +15,13 @@ float mq_round_scale(mq_scale_grid grid, float x);
 /** MQ_E_INTERNAL when bits, grid or group make no sense for rows of n columns. */
 mq_status mq_check_quant(const mq_quant *quant, int64_t n);
 
+/** The zero point of a row's group; n_groups: of a row. */
+static inline int mq_zero_at(const mq_row_block *block, int64_t n_groups, int64_t row, int64_t g)
+{
+    return block->zeros ? block->zeros[row * n_groups + g] : 1 << (block->quant.bits - 1);
+}
+
+/** MQ_E_INTERNAL when zero points are wanted and `zeros` is NULL. */
+mq_status mq_check_zeros(const mq_quant *quant, const uint8_t *zeros);
+
 #endif

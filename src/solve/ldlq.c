@@ -67,6 +67,7 @@ static mq_status check_and_clear(mq_row_block *blocks, int64_t n_blocks, int64_t
 {
     for (int64_t b = 0; b < n_blocks; b++) {
         MQ_TRY(mq_check_quant(&blocks[b].quant, n));
+        MQ_TRY(mq_check_zeros(&blocks[b].quant, blocks[b].zeros));
         for (int64_t r = 0; r < ROWS; r++) {
             blocks[b].loss[r] = blocks[b].energy[r] = 0;
             blocks[b].error2[r] = blocks[b].weight2[r] = 0;

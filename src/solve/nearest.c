@@ -21,6 +21,7 @@ static mq_status round_task(void *context, int64_t b)
     mq_tile *tile = mq_tile_scratch();
     if (!tile) return mq_fail(MQ_E_MEMORY, "no memory for a tile of the solver");
     MQ_TRY(mq_check_quant(&block->quant, p->n));
+    MQ_TRY(mq_check_zeros(&block->quant, block->zeros));
     for (int64_t r = 0; r < MQ_ROW_BLOCK; r++)
         block->loss[r] = block->error2[r] = block->weight2[r] = 0;
     for (int64_t k0 = 0; k0 < p->n; k0 += MQ_SOLVE_PANEL) {
@@ -42,11 +43,11 @@ mq_status mq_round_nearest(mq_row_block *blocks, int64_t n_blocks, int64_t n, co
     return mq_parallel_for(n_blocks, round_task, &p);
 }
 
-void mq_dequantise_row(const uint8_t *codes, const float *scales, int64_t n, const mq_quant *quant,
-                       float *dst)
+void mq_dequantise_row(const uint8_t *codes, const float *scales, const uint8_t *zeros, int64_t n,
+                       const mq_quant *quant, float *dst)
 {
-    int zero = 1 << (quant->bits - 1);
     for (int64_t g = 0; g < n / quant->group; g++) {
+        int zero = zeros ? zeros[g] : 1 << (quant->bits - 1);
         for (int64_t j = g * quant->group; j < (g + 1) * quant->group; j++) {
             dst[j] = scales[g] * (float)(codes[j] - zero);
         }

@@ -2,46 +2,32 @@
 #include "base/parallel.h"
 #include "ops/ops.h"
 #include "solve/grid.h"
+#include "solve/scale_search.h"
 #include "solve/simd.h"
 
 #include <math.h>
 
-/* The scale search. For every row and group it tries 36 shrink factors x 2 ranges, each with both
- * signs, and keeps the scale of the smallest
+/* The scale search by weighted errors: keeps the candidate of the smallest
  *     sum over the group's columns of (w - s q)^2 weight,   q = clamp(round(w / s)).
- * A negative scale turns the grid -half .. half - 1 around, so both signs share w / |s|.
- *
- * Rows go through in strips of LANES, columns in chunks, so that a chunk stays in the first-level
- * cache while all candidates pass over it; sums run over columns in ascending order whatever the
- * chunk. Everything is f32 after two normalisations per group that keep it away from overflow and
- * underflow: weights w are divided by the row's largest, Hessian weights by the group's largest. */
+ * Columns go through in chunks, so that a chunk stays in the first-level cache while all candidates
+ * pass over it; sums run over columns in ascending order whatever the chunk. With zero points the
+ * two signs are the zero points half and half - 1 of a positive scale, and those of zeros.c are
+ * tried besides: the result is never worse than a symmetric one. */
 
 enum {
-    LANES = 16,
-    CHUNK = 128,
-    N_SHRINKS = 36,
-    N_CANDIDATES = 2 * N_SHRINKS,
+    LANES = MQ_SEARCH_LANES,
+    CHUNK = MQ_SEARCH_CHUNK,
+    SIZES = MQ_SEARCH_SIZES,
     SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1
 };
 
-typedef struct search {
-    float v[CHUNK][LANES];               /* w / absmax, transposed */
-    float h[CHUNK];                      /* weight / largest weight */
-    float absmax[LANES];                 /* 0 for a row of zeros */
-    float scale[N_CANDIDATES][LANES];    /* on the output's grid, > 0 */
-    float step[N_CANDIDATES][LANES];     /* scale / absmax */
-    float inverse[N_CANDIDATES][LANES];  /* 1 / step */
-    float positive[N_CANDIDATES][LANES]; /* errors so far, with scale and with -scale */
-    float negative[N_CANDIDATES][LANES];
-} search;
-
 /* Errors of all candidates over n columns of the chunk. */
-MQ_SIMD static void add_errors(search *s, int64_t n, float half)
+MQ_SIMD static void add_errors(mq_search *s, int64_t n, float half)
 {
-    for (int c = 0; c < N_CANDIDATES; c++) {
+    for (int c = 0; c < SIZES; c++) {
         float positive[LANES], negative[LANES];
-        for (int l = 0; l < LANES; l++) positive[l] = s->positive[c][l];
-        for (int l = 0; l < LANES; l++) negative[l] = s->negative[c][l];
+        for (int l = 0; l < LANES; l++) positive[l] = s->error[2 * c][l];
+        for (int l = 0; l < LANES; l++) negative[l] = s->error[2 * c + 1][l];
         for (int64_t j = 0; j < n; j++) {
             float h = s->h[j];
             for (int l = 0; l < LANES; l++) {
@@ -53,23 +39,14 @@ MQ_SIMD static void add_errors(search *s, int64_t n, float half)
                 negative[l] += f * f * h;
             }
         }
-        for (int l = 0; l < LANES; l++) s->positive[c][l] = positive[l];
-        for (int l = 0; l < LANES; l++) s->negative[c][l] = negative[l];
+        for (int l = 0; l < LANES; l++) s->error[2 * c][l] = positive[l];
+        for (int l = 0; l < LANES; l++) s->error[2 * c + 1][l] = negative[l];
     }
 }
 
-/* The group and rows a strip covers. */
-typedef struct strip {
-    const float *w;       /* first row, first column of the group */
-    const double *weight; /* of the group's columns */
-    double largest;       /* of those weights */
-    int64_t ld, group;
-    int n_rows; /* <= LANES */
-} strip;
-
 /* The range of a row comes from the columns that count: a dead input must not widen the steps of
  * the live ones. Where those are all zero the others have the range to themselves. */
-static void find_absmax(search *s, const strip *p)
+static void find_absmax(mq_search *s, const mq_search_strip *p)
 {
     for (int l = 0; l < LANES; l++) {
         float live = 0, all = 0;
@@ -82,13 +59,12 @@ static void find_absmax(search *s, const strip *p)
     }
 }
 
-/* Candidates in the order in which ties are resolved: from wide to narrow, full range first. */
-static void list_candidates(search *s, const mq_quant *quant)
+void mq_search_list(mq_search *s, const mq_search_strip *p, const mq_quant *quant)
 {
+    find_absmax(s, p);
     double half = (double)(1 << (quant->bits - 1));
-    for (int c = 0; c < N_CANDIDATES; c++) {
-        int shrink = c / 2;
-        double factor = (1.12 - 0.02 * shrink) / (c % 2 == 0 ? half : half - 0.5);
+    for (int c = 0; c < SIZES; c++) {
+        double factor = mq_search_shrink(c / 2) / (c % 2 == 0 ? half : half - 0.5);
         for (int l = 0; l < LANES; l++) {
             float absmax = s->absmax[l];
             float scale = mq_round_scale(quant->grid, (float)(factor * (double)absmax));
@@ -96,14 +72,14 @@ static void list_candidates(search *s, const mq_quant *quant)
             s->scale[c][l] = scale;
             s->step[c][l] = step;
             s->inverse[c][l] = 1 / step;
-            s->positive[c][l] = s->negative[c][l] = 0;
+            s->error[2 * c][l] = s->error[2 * c + 1][l] = 0;
         }
     }
 }
 
 /* Columns [j0, j0 + n) of the strip, normalised. Where all weights of a group are zero (nothing is
  * known about its inputs) every column counts the same. */
-static void load_chunk(search *s, const strip *p, int64_t j0, int64_t n)
+void mq_search_load(mq_search *s, const mq_search_strip *p, int64_t j0, int64_t n)
 {
     for (int64_t j = 0; j < n; j++) {
         s->h[j] = p->largest > 0 ? (float)(p->weight[j0 + j] / p->largest) : 1;
@@ -114,50 +90,85 @@ static void load_chunk(search *s, const strip *p, int64_t j0, int64_t n)
     }
 }
 
-static float best_scale(const search *s, const mq_quant *quant, int l)
+/* The best symmetric scale of a lane; returns its error. */
+static float best_scale(const mq_search *s, int l, float *scale)
 {
-    if (!(s->absmax[l] > 0)) return mq_smallest_scale(quant->grid);
-    float best = INFINITY, scale = s->scale[0][l];
-    for (int c = 0; c < N_CANDIDATES; c++) {
-        if (s->positive[c][l] < best) {
-            best = s->positive[c][l];
-            scale = s->scale[c][l];
-        }
-        if (s->negative[c][l] < best) {
-            best = s->negative[c][l];
-            scale = -s->scale[c][l];
-        }
+    float best = INFINITY;
+    *scale = s->scale[0][l];
+    for (int c = 0; c < MQ_CANDIDATES; c++) {
+        if (!(s->error[c][l] < best)) continue;
+        best = s->error[c][l];
+        *scale = c % 2 == 0 ? s->scale[c / 2][l] : -s->scale[c / 2][l];
     }
-    return scale;
+    return best;
 }
 
-static void search_strip(search *s, const strip *p, const mq_quant *quant, float *scales,
-                         int64_t n_groups)
+static void forbid_negative(mq_search *s)
 {
-    find_absmax(s, p);
-    list_candidates(s, quant);
+    for (int c = 1; c < MQ_CANDIDATES; c += 2) {
+        for (int l = 0; l < LANES; l++) s->error[c][l] = INFINITY;
+    }
+}
+
+void mq_search_errors(mq_search *s, const mq_search_strip *p, const mq_quant *quant)
+{
     for (int64_t j0 = 0; j0 < p->group; j0 += CHUNK) {
         int64_t n = mq_min_i64(CHUNK, p->group - j0);
-        load_chunk(s, p, j0, n);
+        mq_search_load(s, p, j0, n);
         add_errors(s, n, (float)(1 << (quant->bits - 1)));
     }
-    for (int l = 0; l < p->n_rows; l++) scales[l * n_groups] = best_scale(s, quant, l);
+    if (quant->positive && !quant->zero_points) forbid_negative(s);
+}
+
+mq_search_strip mq_search_strip_at(const float *w, int64_t n_rows, int64_t n_in,
+                                   const double *weight, const mq_quant *quant, int64_t g,
+                                   int64_t r)
+{
+    mq_search_strip p = {.w = w + r * n_in + g * quant->group,
+                         .weight = weight + g * quant->group,
+                         .ld = n_in,
+                         .group = quant->group,
+                         .n_rows = (int)mq_min_i64(LANES, n_rows - r)};
+    for (int64_t j = 0; j < p.group; j++) p.largest = fmax(p.largest, p.weight[j]);
+    return p;
+}
+
+typedef struct work {
+    mq_search search;
+    mq_zero_search zeros; /* only with zero points */
+} work;
+
+static void take_best(const work *w, const mq_quant *quant, int l, float *scale, uint8_t *zero)
+{
+    int half = 1 << (quant->bits - 1);
+    float error = 0;
+    *scale = mq_smallest_scale(quant->grid);
+    if (w->search.absmax[l] > 0) error = best_scale(&w->search, l, scale);
+    if (!quant->zero_points) return;
+    /* -half .. half - 1 turned around is 1 - half .. half. */
+    *zero = (uint8_t)(*scale < 0 ? half - 1 : half);
+    *scale = fabsf(*scale);
+    mq_zero_take_best(&w->zeros, l, error, scale, zero);
 }
 
 mq_status mq_search_scales(const float *w, int64_t n_rows, int64_t n_in, const double *weight,
-                           const mq_quant *quant, float *scales)
+                           const mq_quant *quant, float *scales, uint8_t *zeros)
 {
     MQ_TRY(mq_check_quant(quant, n_in));
-    search *s = mq_scratch(SCRATCH_SLOT, sizeof *s);
+    MQ_TRY(mq_check_zeros(quant, zeros));
+    work *s = mq_scratch(SCRATCH_SLOT, sizeof *s);
     if (!s) return mq_fail(MQ_E_MEMORY, "no memory for the search of scales");
     int64_t n_groups = n_in / quant->group;
     for (int64_t g = 0; g < n_groups; g++) {
-        strip p = {.weight = weight + g * quant->group, .ld = n_in, .group = quant->group};
-        for (int64_t j = 0; j < p.group; j++) p.largest = fmax(p.largest, p.weight[j]);
         for (int64_t r = 0; r < n_rows; r += LANES) {
-            p.w = w + r * n_in + g * quant->group;
-            p.n_rows = (int)mq_min_i64(LANES, n_rows - r);
-            search_strip(s, &p, quant, scales + r * n_groups + g, n_groups);
+            mq_search_strip p = mq_search_strip_at(w, n_rows, n_in, weight, quant, g, r);
+            mq_search_list(&s->search, &p, quant);
+            mq_search_errors(&s->search, &p, quant);
+            if (quant->zero_points) mq_zero_search_errors(&s->zeros, &s->search, &p, quant);
+            for (int l = 0; l < p.n_rows; l++) {
+                int64_t at = (r + l) * n_groups + g;
+                take_best(s, quant, l, scales + at, zeros ? zeros + at : NULL);
+            }
         }
     }
     return MQ_OK;

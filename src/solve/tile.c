@@ -2,6 +2,7 @@
 
 #include "base/parallel.h"
 #include "ops/ops.h"
+#include "solve/grid.h"
 #include "solve/simd.h"
 
 #include <string.h>
@@ -31,10 +32,12 @@ static void load_strip(mq_strip *s, const mq_row_block *block, const mq_tile_pla
         const float *from = t + (r0 + l) * place->n;
         const float *scales = block->scales + (r0 + l) * n_groups;
         for (int64_t k = 0; k < place->n; k++) {
-            float scale = scales[place->order[place->k0 + k] / block->quant.group];
+            int64_t group = place->order[place->k0 + k] / block->quant.group;
+            float scale = scales[group];
             s->t[k][l] = from[k];
             s->w[k][l] = w[k];
             s->scale[k][l] = scale != 0 ? scale : 1; /* padding rows */
+            s->zero[k][l] = (uint8_t)mq_zero_at(block, n_groups, r0 + l, group);
         }
         s->loss[l] = block->loss[r0 + l];
         s->error2[l] = block->error2[r0 + l];
@@ -43,13 +46,13 @@ static void load_strip(mq_strip *s, const mq_row_block *block, const mq_tile_pla
 }
 
 /* Column k of the strip: rounds t, leaves e. */
-static inline void quantise_column(mq_strip *s, int64_t k, double r_squared, float half)
+static inline void quantise_column(mq_strip *s, int64_t k, double r_squared, float top)
 {
     for (int l = 0; l < MQ_STRIP; l++) {
-        float t = s->t[k][l], scale = s->scale[k][l], w = s->w[k][l];
-        float q = mq_round_even(mq_clamp(t / scale, -half, half - 1));
+        float t = s->t[k][l], scale = s->scale[k][l], w = s->w[k][l], zero = s->zero[k][l];
+        float q = mq_round_even(mq_clamp(t / scale, -zero, top - zero));
         float rest = t - q * scale, e = w - q * scale;
-        s->code[k][l] = (uint8_t)(int)(q + half);
+        s->code[k][l] = (uint8_t)(int)(q + zero);
         s->e[k][l] = e;
         s->loss[l] += (double)rest * (double)rest * r_squared;
         s->error2[l] += (double)e * (double)e;
@@ -59,9 +62,9 @@ static inline void quantise_column(mq_strip *s, int64_t k, double r_squared, flo
 
 MQ_SIMD static void quantise_strip(mq_strip *s, const mq_tile_place *place, int bits)
 {
-    float half = (float)(1 << (bits - 1));
+    float top = (float)((1 << bits) - 1);
     for (int64_t k = 0; k < place->n; k++) {
-        quantise_column(s, k, place->r_squared[k], half);
+        quantise_column(s, k, place->r_squared[k], top);
         if (!place->m) continue;
         const float *m = place->m + k * place->n;
         for (int64_t j = k + 1; j < place->n; j++) {
@@ -89,9 +92,13 @@ static void store_strip(const mq_strip *s, mq_row_block *block, const mq_tile_pl
 
 void mq_tile_quantise(mq_tile *tile, mq_row_block *block, const mq_tile_place *place)
 {
+    if (block->metric && place->m) {
+        mq_metric_quantise(tile, block, place);
+        return;
+    }
     for (int64_t r0 = 0; r0 < MQ_ROW_BLOCK; r0 += MQ_STRIP) {
-        load_strip(&tile->strip, block, place, tile->t, r0);
-        quantise_strip(&tile->strip, place, block->quant.bits);
-        store_strip(&tile->strip, block, place, r0);
+        load_strip(&tile->narrow, block, place, tile->t, r0);
+        quantise_strip(&tile->narrow, place, block->quant.bits);
+        store_strip(&tile->narrow, block, place, r0);
     }
 }

@@ -335,6 +335,22 @@ class Verify(unittest.TestCase):
         self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
         self.assertIn('up_proj', done.stderr)
 
+    def test_zero_points(self):
+        """A report that denies them, and a config that has the reader add one to each."""
+        good, option = self.root / 'zeros', ('--layers', '0:1', '--zero-points')
+        done = harness.run(2, 'quantize', harness.DEMO, '--calib', self.root / 'calib.h5', '--output', good, *option)
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertEqual(self.verify(good, '--source', harness.DEMO).returncode, OK)
+        for name, find, replace in (('mq_report.json', '"zero_points": true', '"zero_points": false'),
+                                    ('config.json', '"gptq_v2"', '"gptq"')):
+            bad = harness.copy_model(good, self.root / f'zeros-{name}')
+            text = (bad / name).read_text(encoding='utf-8')
+            self.assertIn(find, text)
+            (bad / name).write_text(text.replace(find, replace), encoding='utf-8')
+            done = self.verify(bad, '--source', harness.DEMO)
+            self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+            self.assertIn('_proj', done.stderr)
+
     def test_truncated(self):
         bad = harness.copy_model(self.good, self.root / 'truncated')
         data = (bad / 'model.safetensors').read_bytes()

@@ -9,9 +9,11 @@ import unittest
 import harness
 
 OPTIONS = {
-    'quantize': ('calib', 'output', 'bits', 'group-size', 'format', 'damp', 'samples', 'layers', 'skip', 'override',
-                 'max-shard-size', 'unit-tokens', 'distribute-above', 'threads', 'config', 'help'),
-    'eval': ('tokens', 'reference', 'precision', 'samples', 'unit-tokens', 'threads', 'json', 'config', 'help'),
+    'quantize': ('calib', 'output', 'bits', 'widths', 'group-size', 'zero-points', 'positive-scales', 'format', 'damp', 'on-failure',
+                 'preset', 'alpha', 'refine', 'couple-rows', 'samples', 'layers', 'skip', 'override', 'max-shard-size', 'unit-tokens', 'distribute-above',
+                 'threads', 'config', 'help'),
+    'eval': ('tokens', 'reference', 'precision', 'samples', 'by-position', 'per-document', 'unit-tokens', 'threads', 'json',
+             'config', 'help'),
     'verify': ('source', 'threads', 'config', 'help'),
     'inspect': ('json', 'help'),
 }

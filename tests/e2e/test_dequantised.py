@@ -66,7 +66,7 @@ class OnDemo(unittest.TestCase):
 class Dequantised(OnDemo):
     CALIBRATION = (8, 128)
 
-    def check_parts(self, module, tensors, bits, group):
+    def check_parts(self, module, tensors, bits, group, zero_points):
         """The stored properties that checkpoint formats prescribe."""
         words, zeros, scales, g_idx = (tensors[f'{module}.{part}'] for part in PARTS)
         n_out, n_in = self.source[f'{module}.weight'].shape
@@ -75,7 +75,11 @@ class Dequantised(OnDemo):
         self.assertEqual((zeros.dtype, zeros.shape), (np.int32, (n_in // group, n_out * bits // 32)))
         self.assertEqual((scales.dtype, scales.shape), (np.float16, (n_in // group, n_out)))
         stored = gptq_reference.unpack_rows(zeros.T, bits, n_out)
-        self.assertTrue((stored == (1 << (bits - 1)) - 1).all())
+        if zero_points:
+            self.assertGreater(len(np.unique(stored)), 1, module)
+            self.assertTrue((scales > 0).all(), module)
+        else:
+            self.assertTrue((stored == (1 << (bits - 1)) - 1).all())
         self.assertTrue(np.isfinite(scales).all())
         self.assertEqual(g_idx.dtype, np.int32)
         np.testing.assert_array_equal(g_idx, np.arange(n_in) // group)
@@ -95,18 +99,20 @@ class Dequantised(OnDemo):
             self.assertLess(abs(layer['relative_error'] - expected), 1e-4 * expected, module)
             self.assertEqual(layer['bits'], bits)
             self.assertEqual(layer['group_size'], weight.shape[1] if group == -1 else group)
+            self.assertEqual(layer['zero_points'], report['settings']['zero_points'])
             self.assertEqual(layer['method'], 'ldlq')
             self.assertEqual(layer['tokens'], 8 * 128)
             self.assertEqual((layer['n_out'], layer['n_in']), weight.shape)
 
-    def check_configs(self, out, bits, group):
+    def check_configs(self, out, bits, group, zero_points):
         """Both copies of the settings; all else in config.json is the source's."""
         config, settings = read_json(out / 'config.json'), read_json(out / 'quantize_config.json')
         self.assertEqual(config.pop('quantization_config'), settings)
         self.assertEqual(config, read_json(harness.DEMO / 'config.json'))
-        expected = {'bits': bits, 'group_size': group, 'desc_act': False, 'sym': True, 'lm_head': False,
-                    'quant_method': 'gptq', 'method': 'gptq', 'format': 'gptq', 'checkpoint_format': 'gptq',
-                    'pack_dtype': 'int32'}
+        version = 'gptq_v2' if zero_points else 'gptq'
+        expected = {'bits': bits, 'group_size': group, 'desc_act': False, 'sym': not zero_points,
+                    'lm_head': False, 'quant_method': 'gptq', 'method': 'gptq', 'format': version,
+                    'checkpoint_format': version, 'pack_dtype': 'int32'}
         self.assertEqual({k: settings.get(k) for k in expected}, expected)
         self.assertRegex(settings['meta']['quantizer'][0], r'^mpiquant:\d')
         self.assertEqual(settings['meta']['damp_percent'], 0.05)
@@ -125,11 +131,11 @@ class Dequantised(OnDemo):
             self.assertEqual(tensors[name].dtype, self.source[name].dtype, name)
             np.testing.assert_array_equal(tensors[name], self.source[name], name)
 
-    def check(self, out, bits, group, plan):
+    def check(self, out, bits, group, plan, zero_points=False):
         tensors = gptq_reference.read_tensors(out)
-        settings = self.check_configs(out, bits, group)
+        settings = self.check_configs(out, bits, group, zero_points)
         for module, chosen in plan.items():
-            self.check_parts(module, tensors, *chosen)
+            self.check_parts(module, tensors, *chosen, zero_points)
             read = gptq_reference.module_settings(settings, module)
             self.assertEqual((read['bits'], read['group_size']), chosen, module)
         kept = set(self.source) - {f'{m}.weight' for m in plan}
@@ -152,6 +158,31 @@ class Dequantised(OnDemo):
                 settings = self.check(out, bits, group, {m: (bits, group) for m in modules_of(self.source)})
                 self.assertEqual(settings['dynamic'], {})
                 shutil.rmtree(out)
+
+    def test_zero_points(self):
+        for bits, group in ((2, 32), (3, -1), (8, 32)):
+            with self.subTest(bits=bits, group=group):
+                out = self.quantise(f'z{bits}g{group}', '--bits', bits, '--group-size', group, '--zero-points')
+                plan = {m: (bits, group) for m in modules_of(self.source)}
+                self.check(out, bits, group, plan, zero_points=True)
+                done = harness.run(2, 'verify', out, '--source', harness.DEMO)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn('with zero points', (out / 'README.md').read_text(encoding='utf-8'))
+                shutil.rmtree(out)
+
+    def test_positive_scales(self):
+        """The switch, and that without it both signs are in use."""
+        negative = {}
+        for option in ('--positive-scales', '--positive-scales=false'):
+            out = self.quantise('signs', option, '--layers', '0:1')
+            tensors = gptq_reference.read_tensors(out)
+            scales = np.concatenate([v.ravel() for k, v in tensors.items() if k.endswith('.scales')])
+            negative[option] = (scales < 0).mean()
+            self.assertEqual(read_json(out / 'mq_report.json')['settings']['positive_scales'],
+                             option == '--positive-scales')
+            shutil.rmtree(out)
+        self.assertEqual(negative['--positive-scales'], 0)
+        self.assertTrue(0.3 < negative['--positive-scales=false'] < 0.7, negative)
 
     def test_skip_and_override(self):
         out = self.quantise('mixed', '--skip', 'o_proj', '--override', 'down_proj=bits:8,group:32')

@@ -65,6 +65,27 @@ class SameBytes(unittest.TestCase):
                                         '--layers', '0:2') for ranks in (1, 3)}
                 self.assertEqual(len(hashes), 1)
 
+    def test_zero_points(self):
+        option = ('--zero-points', '--bits', 3, '--group-size', 64, '--layers', '0:2')
+        hashes = {self.quantise(f'z{ranks}', ranks, *option) for ranks in (1, 2, 3)}
+        env = {'MQ_RANKS_PER_NODE': '1', 'MQ_CHUNK_BYTES': '65536'}
+        hashes.add(self.quantise('z-nodes', 3, *option, env=env))
+        hashes.add(self.quantise('z-threads', 1, '--threads', 2, *option))
+        self.assertEqual(len(hashes), 1)
+        self.assertNotEqual(hashes.pop(), self.quantise('z-none', 1, *option[1:]))
+
+    def test_best(self):
+        """Two streams, cross sums and more rounds of refinement."""
+        option = ('--preset', 'best', '--bits', 3, '--group-size', 64, '--layers', '0:2')
+        hashes = {self.quantise(f'best{ranks}', ranks, *option) for ranks in (1, 2, 3)}
+        hashes.add(self.quantise('best-threads', 1, '--threads', 2, *option))
+        hashes.add(self.quantise('best-distributed', 2, '--distribute-above', 0, *option))
+        env = {'MQ_RANKS_PER_NODE': '1', 'MQ_CHUNK_BYTES': '65536'}
+        hashes.add(self.quantise('best-nodes', 3, *option, env=env))
+        self.assertEqual(len(hashes), 1)
+        others = {self.quantise(name, 1, '--preset', name, *option[2:]) for name in ('fast', 'default')}
+        self.assertEqual(len(others | hashes), 3)
+
     def test_eval(self):
         self.reference()
         results = []

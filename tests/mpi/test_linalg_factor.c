@@ -222,6 +222,35 @@ static void test_threads_and_chunks_change_no_bit(void)
     mq_comm_destroy(&world);
 }
 
+/* Why nothing is scaled to a unit diagonal before it is factored: scaling by powers of two scales
+ * the factor and changes no digit of it, however far the channels are apart, and what is left of
+ * Jacobi scaling is less than a factor of two. M is that of the scaled matrix, entry by entry. */
+static void test_scaling_changes_no_digit(void)
+{
+    enum { N = 300 };
+    mq_comm *self = NULL;
+    if (!CHECK_ALL(mq_comm_create(MPI_COMM_SELF, &self) == MQ_OK)) return;
+    double *h = make_matrix(N), *scaled = make_matrix(N);
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j < N; j++) {
+            scaled[i * N + j] = ldexp(h[i * N + j], (i * 7 % 100) - 50 + (j * 7 % 100) - 50);
+        }
+    }
+    result one = factor_of(self, N, h, false, 0), two = factor_of(self, N, scaled, false, 0);
+    for (int i = 0; i < N; i++) {
+        CHECK(two.diagonal[i] == ldexp(one.diagonal[i], (i * 7 % 100) - 50));
+        for (int j = i; j < N; j++) {
+            double expected = ldexp((double)one.m[i * N + j], (i * 7 % 100) - (j * 7 % 100));
+            CHECK_MSG((double)two.m[i * N + j] == expected, "entry (%d, %d)", i, j);
+        }
+    }
+    result_free(&one);
+    result_free(&two);
+    free(h);
+    free(scaled);
+    mq_comm_destroy(&self);
+}
+
 /* h must fail with this status, and order when it is not positive definite, on every rank. */
 static void expect_failure(const mq_comm *comm, const double *h, int64_t n, mq_status expected,
                            int64_t minor)
@@ -304,6 +333,7 @@ int main(int argc, char **argv)
     RUN(test_factor_is_right);
     RUN(test_ranks_change_no_bit);
     RUN(test_threads_and_chunks_change_no_bit);
+    RUN(test_scaling_changes_no_digit);
     RUN(test_not_positive_definite);
     RUN(test_not_finite);
     RUN(test_what_fits);

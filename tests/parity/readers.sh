@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Quantises the demo model and holds the outputs against GPTQModel and transformers: logits from the
-# packed folder in float16, and perplexity and KL of `mpiquant eval` in float32.
-#   readers.sh PYTHON PROGRAM BITS:GROUP...       PYTHON: of tests/parity/setup_readers.sh
+# packed folder in float16, its weights bit for bit, and perplexity and KL of `mpiquant eval` in float32.
+#   readers.sh PYTHON PROGRAM BITS:GROUP[:zeros]...       PYTHON: of tests/parity/setup_readers.sh
 set -euo pipefail
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../tools/common.sh"
@@ -22,10 +22,12 @@ tokens() {
 tokens calibration 64
 tokens heldout 4
 for scheme in "$@"; do
-    out=$work/w${scheme%:*}g${scheme#*:}
+    IFS=: read -r bits group zeros <<<"$scheme"
+    out=$work/w${bits}g$group$zeros
     "${MPIRUN[@]}" -n 2 "$program" quantize "$model" --calib "$work/calibration.h5" \
-        --output "$out" --bits "${scheme%:*}" --group-size "${scheme#*:}"
+        --output "$out" --bits "$bits" --group-size "$group" ${zeros:+--zero-points}
     "$python" tests/parity/readers.py "$out" --tokens "$work/heldout.h5" --precision f16
+    "$python" tests/parity/exact_weights.py "$out" --reader gptqmodel
     "$program" eval "$out" --reference "$model" --tokens "$work/heldout.h5" --precision f32 \
         --json >"$work/ours.json"
     "$python" tests/parity/reference_forward.py "$out" --reference "$model" \

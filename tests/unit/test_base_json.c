@@ -207,6 +207,23 @@ static void test_print(void **state)
     cJSON_Delete(json);
 }
 
+static void test_arrays(void **state)
+{
+    (void)state;
+    const double d[] = {0.1, (double)NAN, 100, -0x1.fffffffffffffp-3};
+    const int64_t n[] = {360, -1, ((int64_t)1 << 53) - 1};
+    cJSON *json = cJSON_CreateObject();
+    assert_int_equal(mq_json_add_doubles(json, "d", d, 4), MQ_OK);
+    assert_int_equal(mq_json_add_ints(json, "n", n, 3), MQ_OK);
+    assert_int_equal(mq_json_add_doubles(json, "none", NULL, 0), MQ_OK);
+    char *text = mq_json_print(json);
+    assert_non_null(text);
+    assert_string_equal(text, "{\n  \"d\": [0.1, null, 1e+02, -0.24999999999999997],\n"
+                              "  \"n\": [360, -1, 9007199254740991],\n  \"none\": []\n}\n");
+    cJSON_free(text);
+    cJSON_Delete(json);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_strings_and_bools),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_print),
+        cmocka_unit_test(test_arrays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -228,6 +228,54 @@ static void writes_the_known_zero_words(void **state)
     assert_int_equal(words[1], 1u); /* the padding is 0 */
 }
 
+/* Zero points of every group and column, 0 and 2^b - 1 among them, against the bit writer. */
+static void check_zero_points(int bits, int64_t n_groups, int64_t n_out)
+{
+    int64_t n_words = mq_gptq_words(n_out, bits), n = n_groups * n_out;
+    uint8_t *zeros = filled(n);
+    uint32_t *words = filled(n_groups * n_words * 4), *expected = filled(n_groups * n_words * 4);
+    memset(expected, 0, (size_t)(n_groups * n_words) * 4);
+    for (int64_t i = 0; i < n; i++) {
+        zeros[i] = (uint8_t)pseudo(i, bits, 9);
+        int64_t column = i / n_groups, group = i % n_groups;
+        naive_put(expected + group * n_words, 1, column, bits, zeros[i]);
+    }
+    mq_gptq_pack_zero_points(zeros, n_out, n_groups, bits, words);
+    assert_memory_equal(words, expected, (size_t)(n_groups * n_words) * 4);
+    free(zeros);
+    free(words);
+    free(expected);
+}
+
+static void packs_zero_points(void **state)
+{
+    (void)state;
+    static const int all_bits[] = {2, 3, 4, 8};
+    for (int b = 0; b < 4; b++) {
+        for (int64_t n_out = 1; n_out <= 70; n_out++) check_zero_points(all_bits[b], 3, n_out);
+        check_zero_points(all_bits[b], 1, 1024);
+        check_zero_points(all_bits[b], 40, 17);
+    }
+}
+
+static void knows_symmetric_layers(void **state)
+{
+    (void)state;
+    static const int all_bits[] = {2, 3, 4, 8};
+    for (int b = 0; b < 4; b++) {
+        int bits = all_bits[b];
+        fixture f = make_fixture(bits, 64, 37, 16, 0);
+        assert_false(mq_gptq_is_symmetric(&f.layer));
+        mq_gptq_pack_zeros(4, 37, bits, 1 << (bits - 1), f.qzeros);
+        assert_false(mq_gptq_is_symmetric(&f.layer)); /* v1 read as v2 */
+        f.layer.zero_offset = 1;
+        assert_true(mq_gptq_is_symmetric(&f.layer));
+        naive_put(f.qzeros + 3 * mq_gptq_words(37, bits), 1, 36, bits, 0);
+        assert_false(mq_gptq_is_symmetric(&f.layer));
+        free_fixture(&f);
+    }
+}
+
 static void turns_scales_and_numbers_groups(void **state)
 {
     (void)state;
@@ -305,6 +353,8 @@ int main(void)
         cmocka_unit_test(packs_all_small_shapes),
         cmocka_unit_test(dequantises_all_small_shapes),
         cmocka_unit_test(writes_the_known_zero_words),
+        cmocka_unit_test(packs_zero_points),
+        cmocka_unit_test(knows_symmetric_layers),
         cmocka_unit_test(turns_scales_and_numbers_groups),
         cmocka_unit_test(finds_the_bits_of_a_shape),
         cmocka_unit_test(counts_words_past_32_bits),

@@ -112,6 +112,39 @@ static void overrides_and_skips(void **state)
     mq_scheme_destroy(&s);
 }
 
+static const char *string_of(const cJSON *object, const char *key)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+}
+
+/* Zero points need v2 of the format; both switches reach every layer. */
+static void zero_points_and_signs(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    for (int i = 0; i < 4; i++) {
+        mq_quantize_options o = options_of(4, 32);
+        mq_scheme *s = NULL;
+        cJSON *config = NULL;
+        o.zero_points = i % 2;
+        o.positive_scales = i / 2;
+        assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            const mq_quant *quant = &plan_of(s, 2, (mq_linear_id)l)->quant;
+            assert_int_equal(quant->zero_points, i % 2);
+            assert_int_equal(quant->positive, i / 2);
+            assert_int_equal(quant->lowest_zero, 0);
+        }
+        assert_int_equal(mq_gptq_config(s, &o, &config), MQ_OK);
+        const char *format = i % 2 ? "gptq_v2" : "gptq";
+        assert_string_equal(string_of(config, "format"), format);
+        assert_string_equal(string_of(config, "checkpoint_format"), format);
+        assert_int_equal(cJSON_IsTrue(mq_json_find(config, "sym")), i % 2 == 0);
+        cJSON_Delete(config);
+        mq_scheme_destroy(&s);
+    }
+}
+
 static void every_layer_overridden(void **state)
 {
     (void)state;
@@ -189,6 +222,7 @@ int main(void)
         cmocka_unit_test(all_alike),
         cmocka_unit_test(a_group_that_does_not_divide),
         cmocka_unit_test(overrides_and_skips),
+        cmocka_unit_test(zero_points_and_signs),
         cmocka_unit_test(every_layer_overridden),
         cmocka_unit_test(fused_layers_and_ranges),
         cmocka_unit_test(patterns_that_help_nobody),

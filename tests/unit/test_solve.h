@@ -130,8 +130,8 @@ typedef struct layer {
     int64_t n_blocks, n, n_groups;
     mq_row_block *block;
     float *w, *e, *scales;
-    uint8_t *codes;
-    double *sums; /* loss, energy, error2, weight2 of all rows */
+    uint8_t *codes, *zeros; /* zeros: NULL when symmetric */
+    double *sums;           /* loss, energy, error2, weight2 of all rows */
 } layer;
 
 static inline layer layer_create(int64_t n_blocks, int64_t n, mq_quant quant)
@@ -143,6 +143,7 @@ static inline layer layer_create(int64_t n_blocks, int64_t n, mq_quant quant)
     l.e = zeroed(rows * n, sizeof *l.e);
     l.scales = zeroed(rows * l.n_groups, sizeof *l.scales);
     l.codes = zeroed(rows * n, 1);
+    if (quant.zero_points) l.zeros = zeroed(rows * l.n_groups, 1);
     l.sums = zeroed(4 * rows, sizeof *l.sums);
     for (int64_t b = 0; b < n_blocks; b++) {
         int64_t r0 = b * MQ_ROW_BLOCK;
@@ -150,6 +151,7 @@ static inline layer layer_create(int64_t n_blocks, int64_t n, mq_quant quant)
                                     .e = l.e + r0 * n,
                                     .codes = l.codes + r0 * n,
                                     .scales = l.scales + r0 * l.n_groups,
+                                    .zeros = l.zeros ? l.zeros + r0 * l.n_groups : NULL,
                                     .quant = quant,
                                     .loss = l.sums + r0,
                                     .energy = l.sums + rows + r0,
@@ -166,6 +168,7 @@ static inline void layer_free(layer *l)
     free(l->e);
     free(l->scales);
     free(l->codes);
+    free(l->zeros);
     free(l->sums);
 }
 

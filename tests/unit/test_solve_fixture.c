@@ -92,7 +92,8 @@ static void check_codes(const fixture *f, const fixture_case *c)
         damped[i] = f->h[order[i / n] * n + order[i % n]] + (i / n == i % n ? lambda : 0);
     }
     naive_factor(damped, n, r, m, diagonal);
-    layer l = layer_create(1, n, (mq_quant){c->bits, c->group, MQ_SCALE_F16});
+    layer l =
+        layer_create(1, n, (mq_quant){.bits = c->bits, .group = c->group, .grid = MQ_SCALE_F16});
     for (int64_t i = 0; i < f->n_rows * n; i++) l.w[i] = f->w[i / n * n + order[i % n]];
     for (int i = 0; i < f->n_rows * c->n_groups; i++) {
         uint16_t bits = 0;
@@ -133,10 +134,11 @@ static void scales_of_the_search(void **state)
     int64_t n_scales = 0, differ = 0;
     for (int i = 0; i < f.n_cases; i++) {
         fixture_case c = next_case(&f);
-        const mq_quant quant = {c.bits, c.group, MQ_SCALE_F16};
+        const mq_quant quant = {.bits = c.bits, .group = c.group, .grid = MQ_SCALE_F16};
         int64_t count = (int64_t)f.n_rows * c.n_groups;
         float *scales = zeroed(count, sizeof *scales);
-        assert_int_equal(mq_search_scales(f.w, f.n_rows, f.n, f.diagonal, &quant, scales), MQ_OK);
+        assert_int_equal(mq_search_scales(f.w, f.n_rows, f.n, f.diagonal, &quant, scales, NULL),
+                         MQ_OK);
         for (int64_t s = 0; s < count; s++) {
             uint16_t bits = 0;
             memcpy(&bits, (const char *)c.scale + 2 * s, sizeof bits);

@@ -1,95 +1,8 @@
 /* LDLQ and rounding to nearest against plain f64 loops, at awkward sizes. */
-#include "test_solve.h"
+#include "test_solve_problem.h"
 
 #include "base/parallel.h"
 #include "ops/ops.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-/* A damped, ordered problem with its factor. */
-typedef struct problem {
-    int64_t n;
-    double lambda;
-    double *h;      /* (n, n) original order, undamped */
-    double *damped; /* (n, n) processing order, H + lambda I */
-    double *r, *diagonal;
-    float *m;
-    int64_t *order;
-    whole_m source;
-} problem;
-
-static problem problem_create(int64_t n)
-{
-    problem p = {.n = n, .h = make_hessian(n, n + 3, 11 + (uint64_t)n)};
-    double *diagonal = zeroed(n, sizeof *diagonal);
-    p.damped = zeroed(n * n, sizeof *p.damped);
-    p.r = zeroed(n * n, sizeof *p.r);
-    p.m = zeroed(n * n, sizeof *p.m);
-    p.diagonal = zeroed(n, sizeof *p.diagonal);
-    p.order = zeroed(n, sizeof *p.order);
-    for (int64_t j = 0; j < n; j++) diagonal[j] = p.h[j * n + j];
-    mq_order_columns(diagonal, n, p.order);
-    for (int64_t j = 0; j < n; j++) p.lambda += 0.02 * diagonal[j] / (double)n;
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            p.damped[i * n + j] = p.h[p.order[i] * n + p.order[j]] + (i == j ? p.lambda : 0);
-        }
-    }
-    naive_factor(p.damped, n, p.r, p.m, p.diagonal);
-    p.source = (whole_m){.m = p.m, .n = n, .panel = zeroed(n * MQ_SOLVE_PANEL, sizeof(float))};
-    free(diagonal);
-    return p;
-}
-
-static void problem_free(problem *p)
-{
-    free(p->h);
-    free(p->damped);
-    free(p->r);
-    free(p->m);
-    free(p->diagonal);
-    free(p->order);
-    free(p->source.panel);
-}
-
-/* Random weights in processing order in the first n_rows rows, scales by the search; the rows
- * after them stay zero, their scales too. */
-static layer layer_of(const problem *p, int64_t n_rows, mq_quant quant)
-{
-    int64_t n = p->n;
-    layer l = layer_create((n_rows + MQ_ROW_BLOCK - 1) / MQ_ROW_BLOCK, n, quant);
-    float *w = zeroed(n_rows * n, sizeof *w);
-    double *weight = zeroed(n, sizeof *weight);
-    uint64_t seed = 5;
-    for (int64_t i = 0; i < n_rows * n; i++) w[i] = (float)(0.02 * next_heavy(&seed));
-    for (int64_t j = 0; j < n; j++) weight[j] = p->h[j * n + j];
-    assert_int_equal(mq_search_scales(w, n_rows, n, weight, &quant, l.scales), MQ_OK);
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t k = 0; k < n; k++) l.w[r * n + k] = w[r * n + p->order[k]];
-    }
-    free(w);
-    free(weight);
-    return l;
-}
-
-static mq_status solve(problem *p, layer *l)
-{
-    p->source.asked = 0;
-    mq_status status =
-        mq_ldlq(l->block, l->n_blocks, p->n, p->order, p->diagonal, panel_of_m, &p->source);
-    if (status == MQ_OK) assert_int_equal(p->source.asked, p->n);
-    return status;
-}
-
-static void assert_near(double got, double expected, double relative, double absolute)
-{
-    if (fabs(got - expected) <= relative * fabs(expected) + absolute) return;
-    fail_msg("got %.17g, expected %.17g", got, expected);
-}
 
 /* e is what the codes leave, and the sums are those of e and w. */
 static void check_row(const problem *p, const layer *l, int64_t row)
@@ -97,7 +10,8 @@ static void check_row(const problem *p, const layer *l, int64_t row)
     int64_t n = p->n;
     double error2 = 0, weight2 = 0, *e = zeroed(n, sizeof *e), *w = zeroed(n, sizeof *w);
     float *back = zeroed(n, sizeof *back);
-    mq_dequantise_row(l->codes + row * n, l->scales + row * l->n_groups, n, &l->block->quant, back);
+    mq_dequantise_row(l->codes + row * n, l->scales + row * l->n_groups, NULL, n, &l->block->quant,
+                      back);
     for (int64_t k = 0; k < n; k++) {
         assert_true(l->e[row * n + k] == l->w[row * n + k] - back[p->order[k]]);
         e[k] = (double)l->e[row * n + k];
@@ -153,21 +67,21 @@ static void check_size(int64_t n, int64_t n_rows, mq_quant quant)
 static void sizes(void **state)
 {
     (void)state;
-    check_size(1, 1, (mq_quant){4, 1, MQ_SCALE_F16});
-    check_size(2, 5, (mq_quant){2, 2, MQ_SCALE_F16});
-    check_size(127, 1, (mq_quant){3, 127, MQ_SCALE_BF16});
-    check_size(128, 130, (mq_quant){4, 32, MQ_SCALE_F16});
-    check_size(129, 128, (mq_quant){3, 43, MQ_SCALE_F16});
-    check_size(129, 7, (mq_quant){8, 129, MQ_SCALE_F32});
-    check_size(300, 33, (mq_quant){2, 60, MQ_SCALE_F16});
-    check_size(300, 129, (mq_quant){4, 300, MQ_SCALE_BF16});
-    check_size(300, 31, (mq_quant){8, 100, MQ_SCALE_F16});
+    check_size(1, 1, (mq_quant){.bits = 4, .group = 1, .grid = MQ_SCALE_F16});
+    check_size(2, 5, (mq_quant){.bits = 2, .group = 2, .grid = MQ_SCALE_F16});
+    check_size(127, 1, (mq_quant){.bits = 3, .group = 127, .grid = MQ_SCALE_BF16});
+    check_size(128, 130, (mq_quant){.bits = 4, .group = 32, .grid = MQ_SCALE_F16});
+    check_size(129, 128, (mq_quant){.bits = 3, .group = 43, .grid = MQ_SCALE_F16});
+    check_size(129, 7, (mq_quant){.bits = 8, .group = 129, .grid = MQ_SCALE_F32});
+    check_size(300, 33, (mq_quant){.bits = 2, .group = 60, .grid = MQ_SCALE_F16});
+    check_size(300, 129, (mq_quant){.bits = 4, .group = 300, .grid = MQ_SCALE_BF16});
+    check_size(300, 31, (mq_quant){.bits = 8, .group = 100, .grid = MQ_SCALE_F16});
 }
 
 static void feedback_beats_rounding(void **state)
 {
     (void)state;
-    const mq_quant quant = {3, 64, MQ_SCALE_F16};
+    const mq_quant quant = {.bits = 3, .group = 64, .grid = MQ_SCALE_F16};
     enum { N = 256, ROWS = 40 };
     problem p = problem_create(N);
     layer solved = layer_of(&p, ROWS, quant), rounded = layer_of(&p, ROWS, quant);
@@ -188,7 +102,7 @@ static void feedback_beats_rounding(void **state)
 static void nearest(void **state)
 {
     (void)state;
-    const mq_quant quant = {4, 50, MQ_SCALE_F16};
+    const mq_quant quant = {.bits = 4, .group = 50, .grid = MQ_SCALE_F16};
     problem p = problem_create(150);
     layer l = layer_of(&p, 131, quant);
     assert_int_equal(mq_round_nearest(l.block, l.n_blocks, p.n, p.order), MQ_OK);
@@ -218,7 +132,7 @@ static void ties_to_even(void **state)
     enum { N = 12 };
     const int64_t order[N] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
     const uint8_t expected[N] = {0, 0, 0, 2, 2, 4, 4, 6, 6, 7, 7, 7};
-    layer l = layer_create(1, N, (mq_quant){3, N, MQ_SCALE_F16});
+    layer l = layer_create(1, N, (mq_quant){.bits = 3, .group = N, .grid = MQ_SCALE_F16});
     for (int j = 0; j < N; j++) l.w[j] = (float)j - 5.5f;
     l.scales[0] = 1;
     assert_int_equal(mq_round_nearest(l.block, 1, N, order), MQ_OK);
@@ -230,7 +144,7 @@ static void ties_to_even(void **state)
 static void threads_change_no_bit(void **state)
 {
     (void)state;
-    const mq_quant quant = {4, 100, MQ_SCALE_F16};
+    const mq_quant quant = {.bits = 4, .group = 100, .grid = MQ_SCALE_F16};
     enum { ROWS = 300 };
     problem p = problem_create(300);
     layer first = layer_of(&p, ROWS, quant);
@@ -260,7 +174,7 @@ static void dead_columns_are_rounded(void **state)
 {
     (void)state;
     enum { N = 70, ROWS = 9, DEAD = 7 };
-    const mq_quant quant = {4, 35, MQ_SCALE_F16};
+    const mq_quant quant = {.bits = 4, .group = 35, .grid = MQ_SCALE_F16};
     problem p = {.n = N, .h = make_hessian(N, 200, 3)};
     double diagonal[N], revived[N];
     int64_t order[N];
@@ -306,7 +220,7 @@ static void failures_come_back(void **state)
 {
     (void)state;
     problem p = problem_create(300);
-    layer l = layer_of(&p, 3, (mq_quant){4, 100, MQ_SCALE_F16});
+    layer l = layer_of(&p, 3, (mq_quant){.bits = 4, .group = 100, .grid = MQ_SCALE_F16});
     assert_int_equal(mq_ldlq(l.block, 1, p.n, p.order, p.diagonal, failing_panel, &p.source),
                      MQ_E_INTERNAL);
     assert_string_equal(mq_message(), "no panel");

@@ -1,6 +1,9 @@
 /* Column order, dead columns, the damping ladder. */
 #include "test_solve.h"
 
+#include "base/parallel.h"
+#include "solve/order.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,6 +50,43 @@ static void order_of_many(void **state)
     }
 }
 
+static void order_by_group(void **state)
+{
+    (void)state;
+    /* Means 3, 5, 5, 0.5 of groups of four; two columns are dead. */
+    const double diagonal[] = {1, 7, 2, 2, 0, 9, 9, 2, 5, 5, 5, 5, 2, 0, 0, 0};
+    const int64_t expected[] = {5, 6, 7, 8, 9, 10, 11, 1, 2, 3, 0, 12, 4, 13, 14, 15};
+    int64_t order[16];
+    assert_int_equal(mq_order_columns_by(MQ_ORDER_GROUPS, diagonal, 16, 4, order), MQ_OK);
+    for (int k = 0; k < 16; k++) assert_int_equal(order[k], expected[k]);
+    assert_int_equal(mq_order_columns_by(MQ_ORDER_GROUPS, diagonal, 16, 5, order), MQ_E_INTERNAL);
+    assert_int_equal(mq_order_columns_by(MQ_ORDER_GROUPS, diagonal, 16, 0, order), MQ_E_INTERNAL);
+    assert_int_equal(mq_order_columns_by(MQ_ORDER_ORIGINAL, diagonal, 16, 0, order), MQ_OK);
+    const int64_t dead[] = {4, 13, 14, 15};
+    for (int k = 0; k < 4; k++) assert_int_equal(order[k], k);
+    for (int k = 4; k < 12; k++) assert_int_equal(order[k], k + 1);
+    for (int k = 0; k < 4; k++) assert_int_equal(order[12 + k], dead[k]);
+}
+
+/* One group, groups of one, and the default are the same order. */
+static void orders_that_agree(void **state)
+{
+    (void)state;
+    enum { N = 240 };
+    uint64_t seed = 9;
+    double diagonal[N];
+    int64_t first[N], order[N];
+    for (int j = 0; j < N; j++) diagonal[j] = floor(20 * fabs(next_random(&seed)));
+    mq_order_columns(diagonal, N, first);
+    assert_true(diagonal[first[N - 2]] == 0 && diagonal[first[0]] == 19);
+    assert_int_equal(mq_order_columns_by(MQ_ORDER_DIAGONAL, diagonal, N, 7, order), MQ_OK);
+    assert_memory_equal(order, first, sizeof order);
+    for (int64_t group = 1; group <= N; group += N - 1) {
+        assert_int_equal(mq_order_columns_by(MQ_ORDER_GROUPS, diagonal, N, group, order), MQ_OK);
+        assert_memory_equal(order, first, sizeof order);
+    }
+}
+
 static void dead_columns_get_the_mean_of_the_living(void **state)
 {
     (void)state;
@@ -78,8 +118,12 @@ int main(void)
         cmocka_unit_test(order_is_descending_and_stable),
         cmocka_unit_test(order_of_one_and_none),
         cmocka_unit_test(order_of_many),
+        cmocka_unit_test(order_by_group),
+        cmocka_unit_test(orders_that_agree),
         cmocka_unit_test(dead_columns_get_the_mean_of_the_living),
         cmocka_unit_test(damping_climbs),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mq_scratch_free();
+    return failed;
 }

@@ -71,7 +71,7 @@ static void check_best(int64_t n_rows, int64_t n, mq_quant quant)
     int64_t n_groups = n / quant.group;
     float *w = make_rows(n_rows, n, 7), *scales = zeroed(n_rows * n_groups, sizeof *scales);
     double *weight = make_weights(n, 8);
-    assert_int_equal(mq_search_scales(w, n_rows, n, weight, &quant, scales), MQ_OK);
+    assert_int_equal(mq_search_scales(w, n_rows, n, weight, &quant, scales, NULL), MQ_OK);
     for (int64_t r = 0; r < n_rows; r++) {
         for (int64_t g = 0; g < n_groups; g++) {
             const float *wg = w + r * n + g * quant.group;
@@ -94,11 +94,11 @@ static void finds_the_best_candidate(void **state)
     static const int bits[] = {2, 3, 4, 8};
     static const mq_scale_grid grids[] = {MQ_SCALE_F16, MQ_SCALE_BF16, MQ_SCALE_F32};
     for (int b = 0; b < 4; b++) {
-        check_best(21, 384, (mq_quant){bits[b], 128, MQ_SCALE_F16});
-        check_best(5, 384, (mq_quant){bits[b], 32, grids[b % 3]});
-        check_best(1, 384, (mq_quant){bits[b], 384, grids[(b + 1) % 3]});
-        check_best(17, 300, (mq_quant){bits[b], 300, MQ_SCALE_F16});
-        check_best(3, 6, (mq_quant){bits[b], 1, grids[(b + 2) % 3]});
+        check_best(21, 384, (mq_quant){.bits = bits[b], .group = 128, .grid = MQ_SCALE_F16});
+        check_best(5, 384, (mq_quant){.bits = bits[b], .group = 32, .grid = grids[b % 3]});
+        check_best(1, 384, (mq_quant){.bits = bits[b], .group = 384, .grid = grids[(b + 1) % 3]});
+        check_best(17, 300, (mq_quant){.bits = bits[b], .group = 300, .grid = MQ_SCALE_F16});
+        check_best(3, 6, (mq_quant){.bits = bits[b], .group = 1, .grid = grids[(b + 2) % 3]});
     }
 }
 
@@ -107,15 +107,15 @@ static void groups_of_one_sign_keep_their_digits(void **state)
     (void)state;
     const float w[] = {.1f, .5f, 1, -.1f, -.5f, -1};
     const double weight[] = {1, 1, 1, 1, 1, 1};
-    const mq_quant quant = {4, 3, MQ_SCALE_F16};
+    const mq_quant quant = {.bits = 4, .group = 3, .grid = MQ_SCALE_F16};
     float scales[2], back[6];
     uint8_t codes[6];
-    assert_int_equal(mq_search_scales(w, 1, 6, weight, &quant, scales), MQ_OK);
+    assert_int_equal(mq_search_scales(w, 1, 6, weight, &quant, scales, NULL), MQ_OK);
     assert_true(scales[0] < 0 && scales[1] > 0); /* the grid reaches -8 s but only 7 s */
     for (int j = 0; j < 6; j++) {
         codes[j] = (uint8_t)(naive_code((double)w[j], (double)scales[j / 3], 4) + 8);
     }
-    mq_dequantise_row(codes, scales, 6, &quant, back);
+    mq_dequantise_row(codes, scales, NULL, 6, &quant, back);
     for (int j = 0; j < 6; j++) assert_true(fabsf(back[j] - w[j]) < 0.03f);
     for (int j = 0; j < 3; j++) assert_true(back[j] == -back[j + 3]);
 }
@@ -123,14 +123,16 @@ static void groups_of_one_sign_keep_their_digits(void **state)
 static void zeros_and_dead_groups(void **state)
 {
     (void)state;
-    const mq_quant quant[] = {{4, 4, MQ_SCALE_F16}, {4, 4, MQ_SCALE_BF16}, {4, 4, MQ_SCALE_F32}};
+    const mq_quant quant[] = {{.bits = 4, .group = 4, .grid = MQ_SCALE_F16},
+                              {.bits = 4, .group = 4, .grid = MQ_SCALE_BF16},
+                              {.bits = 4, .group = 4, .grid = MQ_SCALE_F32}};
     const float smallest[] = {0x1p-24f, 0x1p-126f, 0x1p-126f};
     const float w[8] = {0, -0.0f, 0, 0, .3f, -.7f, .2f, .9f};
     const double dead[8] = {0}, even[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     for (int i = 0; i < 3; i++) {
         float scales[2], unweighted[2];
-        assert_int_equal(mq_search_scales(w, 1, 8, dead, &quant[i], scales), MQ_OK);
-        assert_int_equal(mq_search_scales(w, 1, 8, even, &quant[i], unweighted), MQ_OK);
+        assert_int_equal(mq_search_scales(w, 1, 8, dead, &quant[i], scales, NULL), MQ_OK);
+        assert_int_equal(mq_search_scales(w, 1, 8, even, &quant[i], unweighted, NULL), MQ_OK);
         assert_true(scales[0] == smallest[i]);
         assert_true(scales[1] == unweighted[1] && scales[1] != smallest[i]);
     }
@@ -144,9 +146,9 @@ static void weights_beyond_the_grid(void **state)
     const double weight[] = {1e-300, 1e-290, 1e300, 1, 5, 1e-20, 1, 1};
     static const mq_scale_grid grids[] = {MQ_SCALE_F16, MQ_SCALE_BF16, MQ_SCALE_F32};
     for (int i = 0; i < 3; i++) {
-        const mq_quant quant = {4, 2, grids[i]};
+        const mq_quant quant = {.bits = 4, .group = 2, .grid = grids[i]};
         float scales[4];
-        assert_int_equal(mq_search_scales(w, 1, 8, weight, &quant, scales), MQ_OK);
+        assert_int_equal(mq_search_scales(w, 1, 8, weight, &quant, scales, NULL), MQ_OK);
         for (int g = 0; g < 4; g++) assert_true(isfinite(scales[g]) && scales[g] != 0);
         if (grids[i] != MQ_SCALE_F16) continue;
         assert_true(fabsf(scales[0]) == 65504 && fabsf(scales[2]) == 65504);
@@ -158,12 +160,12 @@ static void weight_scale_does_not_matter(void **state)
 {
     (void)state;
     enum { ROWS = 9, N = 256 };
-    const mq_quant quant = {3, 64, MQ_SCALE_F16};
+    const mq_quant quant = {.bits = 3, .group = 64, .grid = MQ_SCALE_F16};
     float *w = make_rows(ROWS, N, 3), a[ROWS * 4], b[ROWS * 4];
     double *weight = make_weights(N, 4);
-    assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, a), MQ_OK);
+    assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, a, NULL), MQ_OK);
     for (int j = 0; j < N; j++) weight[j] *= 0x1p-900;
-    assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, b), MQ_OK);
+    assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, b, NULL), MQ_OK);
     assert_memory_equal(a, b, sizeof a);
     free(w);
     free(weight);
@@ -174,12 +176,12 @@ static void rows_are_independent(void **state)
 {
     (void)state;
     enum { ROWS = 37, N = 192 };
-    const mq_quant quant = {2, 64, MQ_SCALE_BF16};
+    const mq_quant quant = {.bits = 2, .group = 64, .grid = MQ_SCALE_BF16};
     float *w = make_rows(ROWS, N, 5), all[ROWS * 3], one[3];
     double *weight = make_weights(N, 6);
-    assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, all), MQ_OK);
+    assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, all, NULL), MQ_OK);
     for (int r = 0; r < ROWS; r++) {
-        assert_int_equal(mq_search_scales(w + r * N, 1, N, weight, &quant, one), MQ_OK);
+        assert_int_equal(mq_search_scales(w + r * N, 1, N, weight, &quant, one, NULL), MQ_OK);
         assert_memory_equal(one, all + r * 3, sizeof one);
     }
     free(w);
@@ -191,12 +193,13 @@ static void bad_settings_are_refused(void **state)
     (void)state;
     const float w[8] = {1};
     const double weight[8] = {1};
-    const mq_quant bits = {5, 4, MQ_SCALE_F16}, group = {4, 3, MQ_SCALE_F16},
-                   none = {4, 0, MQ_SCALE_F16};
+    const mq_quant bits = {.bits = 5, .group = 4, .grid = MQ_SCALE_F16},
+                   group = {.bits = 4, .group = 3, .grid = MQ_SCALE_F16},
+                   none = {.bits = 4, .group = 0, .grid = MQ_SCALE_F16};
     float scales[8];
-    assert_int_equal(mq_search_scales(w, 1, 8, weight, &bits, scales), MQ_E_INTERNAL);
-    assert_int_equal(mq_search_scales(w, 1, 8, weight, &group, scales), MQ_E_INTERNAL);
-    assert_int_equal(mq_search_scales(w, 1, 8, weight, &none, scales), MQ_E_INTERNAL);
+    assert_int_equal(mq_search_scales(w, 1, 8, weight, &bits, scales, NULL), MQ_E_INTERNAL);
+    assert_int_equal(mq_search_scales(w, 1, 8, weight, &group, scales, NULL), MQ_E_INTERNAL);
+    assert_int_equal(mq_search_scales(w, 1, 8, weight, &none, scales, NULL), MQ_E_INTERNAL);
 }
 
 int main(void)

@@ -1,0 +1,83 @@
+/* Asymmetric calibration: how far the quantised stream has drifted from the original one, as its
+ * layers are to make up for it, and the sum of that over all tokens.
+ *
+ * x are the inputs of a tap and r the residual stream, hats mark the quantised stream. A layer that
+ * reads the normed residual stream aims at W x: its drift is x - x^, the same for all layers of the
+ * tap, and W is applied to the sum (algorithms.md 4). A layer that writes to the residual stream
+ * aims at what the stream is after it, so that it makes up for earlier losses too; its drift is
+ *     (r + W x) - (r^ + W x^).
+ * Both are as wide as the residual stream. */
+#include "pipeline/run.h"
+
+#include "base/memory.h"
+#include "ops/gemm.h"
+#include "ops/kernels.h"
+
+#include <inttypes.h>
+
+static mq_status unit_drift(const mq_run *run, mq_tap_id tap, int64_t u)
+{
+    const mq_stream *now = &run->stream[MQ_QUANTISED], *then = &run->stream[MQ_ORIGINAL];
+    const mq_calib *calib = run->calib;
+    int64_t n_tok = calib->unit[u].n_tokens, hidden = run->arch->hidden,
+            width = now->tap[tap].width;
+    mq_dtype dtype = now->x.dtype;
+    void *drift = mq_activations_unit(&run->drift, calib, u);
+    mq_linear_id linear = MQ_N_LINEARS;
+    bool writes = mq_tap_writes_residual(tap, &linear);
+    void *inputs = writes ? run->work : drift;
+    MQ_TRY(mq_difference(mq_activations_unit(&then->tap[tap], calib, u),
+                         mq_activations_unit(&now->tap[tap], calib, u), n_tok * width, inputs,
+                         dtype));
+    if (!writes) return MQ_OK;
+    MQ_TRY(mq_linear(inputs, n_tok, width, then->weights->w[linear], hidden, NULL, drift, hidden,
+                     dtype));
+    return mq_add_difference(mq_activations_unit(&then->x, calib, u),
+                             mq_activations_unit(&now->x, calib, u), n_tok * hidden, drift, dtype);
+}
+
+static mq_status all_drifts(const mq_run *run, mq_tap_id tap, double *largest)
+{
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) MQ_TRY(unit_drift(run, tap, u));
+    return mq_activations_bounds(&run->drift, run->calib, largest);
+}
+
+static mq_status add_units(const mq_run *run, mq_tap_id tap, mq_cross *cross)
+{
+    const mq_activations *x = &run->stream[MQ_QUANTISED].tap[tap];
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        MQ_TRY(mq_cross_add(cross, mq_activations_unit(&run->drift, run->calib, u),
+                            mq_activations_unit(x, run->calib, u), x->dtype,
+                            run->calib->unit[u].n_tokens));
+    }
+    return MQ_OK;
+}
+
+static mq_status sum_cross(mq_run *run, mq_tap_id tap, const mq_hessian *h, const double *largest,
+                           mq_cross *cross)
+{
+    MQ_TRY(mq_cross_set_grid(cross, run->comm, largest, h->exponent, run->calib->n_units));
+    MQ_TRY(mq_agree(run->comm, add_units(run, tap, cross)));
+    mq_timing_lap(&run->timing, MQ_T_HESSIAN);
+    MQ_TRY(mq_cross_reduce(cross, run->comm));
+    mq_timing_lap(&run->timing, MQ_T_REDUCE);
+    return MQ_OK;
+}
+
+mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
+                       mq_cross **out)
+{
+    double *largest = NULL;
+    *out = NULL;
+    if (run->n_streams < 2) return MQ_OK;
+    mq_status status = mq_alloc(run->arch->hidden, sizeof *largest, "column bounds", &largest);
+    if (status == MQ_OK) status = all_drifts(run, tap, largest);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    if (status == MQ_OK) status = mq_cross_create(run->arch->hidden, h->n, out);
+    status = mq_agree(run->comm, status);
+    if (status == MQ_OK) status = sum_cross(run, tap, h, largest, *out);
+    if (status != MQ_OK) mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+    if (status != MQ_OK || (*out)->is_zero) mq_cross_destroy(out);
+    mq_free(&largest);
+    return status;
+}

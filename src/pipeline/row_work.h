@@ -1,0 +1,35 @@
+#ifndef MQ_PIPELINE_ROW_WORK_H
+#define MQ_PIPELINE_ROW_WORK_H
+
+#include "pipeline/tap_system.h"
+
+/* The row blocks of a tap that this rank solves. */
+
+typedef struct mq_row_work {
+    mq_row_block *block;
+    const mq_tap_layer **layer; /* of each block */
+    int64_t *first_row;         /* within its layer */
+    int64_t n_blocks;
+    float *storage;        /* w and e of all blocks */
+    mq_row_metric *metric; /* of those that have one */
+    mq_tap_system *system;
+} mq_row_work;
+
+/** Allocates this rank's blocks of run->result and reads their rows of the original weights into w,
+ *  columns in processing order. Not collective. */
+mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *system,
+                           mq_row_work *work);
+
+/** Gives the blocks of v the metric of their outputs (row_metric.c). Not collective. */
+mq_status mq_row_work_metrics(const mq_run *run, mq_row_work *work);
+
+/** Chooses scales for the rows in w; e is overwritten. Not collective. */
+mq_status mq_row_work_scales(mq_row_work *work);
+
+/** Puts how far the packed rows are from those of the source into the statistics of the layers; w
+ *  and e are overwritten. Not collective. */
+mq_status mq_row_work_measure(const mq_run *run, int64_t block, mq_row_work *work);
+
+void mq_row_work_free(mq_row_work *work);
+
+#endif

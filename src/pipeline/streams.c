@@ -1,0 +1,127 @@
+/* The forward of the staged run: every rank takes its own units through the blocks, in one stream
+ * or two. */
+#include "pipeline/run.h"
+
+/* What a tap is computed from (model/block.h). */
+static void inputs_of(const mq_run *run, const mq_stream *stream, mq_tap_id tap,
+                      const mq_activations **in, const mq_activations **in2)
+{
+    *in = *in2 = NULL;
+    switch (tap) {
+    case MQ_TAP_ATTN_IN:
+        break;
+    case MQ_TAP_ATTN_OUT:
+        *in = &stream->tap[MQ_TAP_ATTN_IN];
+        break;
+    case MQ_TAP_MLP_IN:
+        *in = &stream->tap[MQ_TAP_ATTN_OUT];
+        break;
+    default:
+        if (run->arch->parallel_block) {
+            *in = &stream->tap[MQ_TAP_ATTN_IN];
+            *in2 = &stream->tap[MQ_TAP_ATTN_OUT];
+        } else {
+            *in = &stream->tap[MQ_TAP_MLP_IN];
+        }
+    }
+}
+
+static mq_status produce_units(mq_run *run, mq_stream *stream, mq_tap_id tap)
+{
+    const mq_activations *in = NULL, *in2 = NULL;
+    mq_activations *out = &stream->tap[tap];
+    inputs_of(run, stream, tap, &in, &in2);
+    MQ_TRY(mq_activations_create(run->calib, mq_arch_tap_width(run->arch, tap), stream->x.dtype,
+                                 mq_tap_name(tap), out));
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        MQ_TRY(mq_block_produce(stream->weights, run->rope, tap, &run->calib->unit[u],
+                                mq_activations_unit(&stream->x, run->calib, u),
+                                in ? mq_activations_unit(in, run->calib, u) : NULL,
+                                in2 ? mq_activations_unit(in2, run->calib, u) : NULL, run->work,
+                                mq_activations_unit(out, run->calib, u)));
+    }
+    return MQ_OK;
+}
+
+/* A tap is freed as soon as nothing later in the block reads it. */
+static void free_read_taps(const mq_run *run, mq_stream *stream, mq_tap_id produced)
+{
+    mq_activations *tap = stream->tap;
+    bool parallel = run->arch->parallel_block;
+    if (produced == MQ_TAP_ATTN_OUT && !parallel) mq_activations_free(&tap[MQ_TAP_ATTN_IN]);
+    if (produced == MQ_TAP_MLP_IN) mq_activations_free(&tap[MQ_TAP_ATTN_OUT]);
+    if (produced == MQ_TAP_MLP_MID) {
+        for (int t = 0; t < MQ_TAP_MLP_MID; t++) mq_activations_free(&tap[t]);
+    }
+}
+
+mq_status mq_run_produce(mq_run *run, mq_tap_id tap)
+{
+    mq_status status = MQ_OK;
+    for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
+        status = produce_units(run, &run->stream[s], tap);
+        free_read_taps(run, &run->stream[s], tap);
+    }
+    status = mq_agree(run->comm, status);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}
+
+static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stream *stream)
+{
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        const mq_unit *unit = &run->calib->unit[u];
+        MQ_TRY(mq_block_embed(outer, run->arch, unit, run->calib->token + unit->token_begin,
+                              mq_activations_unit(&stream->x, run->calib, u)));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_run_embed(mq_run *run)
+{
+    mq_outer_weights *outer = NULL;
+    mq_status status =
+        mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, true, false, &outer);
+    mq_timing_lap(&run->timing, MQ_T_READ);
+    for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
+        status = mq_agree(run->comm, embed_units(run, outer, &run->stream[s]));
+    }
+    mq_outer_weights_destroy(&outer);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}
+
+mq_status mq_run_read_block(mq_run *run, int64_t block)
+{
+    mq_status status = MQ_OK;
+    for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
+        status = mq_block_weights_read(run->comm, run->source, block, run->stream[s].weights);
+    }
+    mq_timing_lap(&run->timing, MQ_T_READ);
+    return status;
+}
+
+static mq_status finish_units(mq_run *run, mq_stream *stream)
+{
+    const mq_activations *mid = &stream->tap[MQ_TAP_MLP_MID];
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        MQ_TRY(mq_block_finish(stream->weights, &run->calib->unit[u],
+                               mq_activations_unit(&stream->x, run->calib, u),
+                               mq_activations_unit(mid, run->calib, u)));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_run_finish_block(mq_run *run)
+{
+    mq_status status = MQ_OK;
+    for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
+        status = finish_units(run, &run->stream[s]);
+    }
+    for (int s = 0; s < run->n_streams; s++) {
+        for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&run->stream[s].tap[t]);
+    }
+    status = mq_agree(run->comm, status);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}

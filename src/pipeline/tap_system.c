@@ -1,0 +1,121 @@
+#include "pipeline/tap_system.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+const char *mq_trouble_name(mq_trouble trouble)
+{
+    static const char *const names[] = {[MQ_TROUBLE_NONE] = "none",
+                                        [MQ_TROUBLE_RANK] = "rank_deficient",
+                                        [MQ_TROUBLE_NUMERICAL] = "indefinite",
+                                        [MQ_TROUBLE_NOT_FINITE] = "not_finite"};
+    return names[trouble];
+}
+
+void mq_tap_system_destroy(mq_tap_system *s)
+{
+    mq_factor_destroy(&s->factor);
+    mq_free(&s->order);
+    mq_free(&s->diagonal);
+    mq_free(&s->revived);
+    mq_free(&s->panel);
+}
+
+mq_status mq_tap_system_create(const mq_hessian *h, mq_tap_system *s)
+{
+    s->h = h;
+    s->n = h->n;
+    s->damping = NAN;
+    MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->revived, "diagonal", &s->revived));
+    MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
+    mq_hessian_diagonal(h, s->diagonal);
+    mq_order_columns(s->diagonal, s->n, s->order);
+    memcpy(s->revived, s->diagonal, (size_t)s->n * sizeof *s->revived);
+    s->n_dead = mq_revive_dead(s->revived, s->n);
+    return MQ_OK;
+}
+
+/* Rows of the ordered, damped matrix, as the factorisation asks for them. */
+static void ordered_row(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+{
+    const mq_tap_system *s = context;
+    int64_t row = s->order[i];
+    for (int64_t j = j0; j < j1; j++) {
+        out[j - j0] = j == i ? s->revived[row] + s->lambda : mq_hessian_at(s->h, row, s->order[j]);
+    }
+}
+
+/* Live columns outnumber the tokens. */
+static bool deficient(const mq_tap_system *s)
+{
+    return mq_hessian_rank_bound(s->h) < s->n - s->n_dead;
+}
+
+static void warn_not_definite(int64_t block, mq_tap_id tap, const mq_tap_system *s, double share,
+                              int64_t minor)
+{
+    if (s->trouble == MQ_TROUBLE_RANK) {
+        mq_warn("block %" PRId64 ", %s: the Hessian is rank-deficient (%" PRId64
+                " tokens for %" PRId64 " columns) and damping %g does not make it positive "
+                "definite: trying more",
+                block, mq_tap_name(tap), s->h->n_tokens, s->n - s->n_dead, share);
+        return;
+    }
+    mq_warn("block %" PRId64 ", %s: the Hessian is numerically indefinite at damping %g (leading "
+            "minor %" PRId64 " of %" PRId64
+            "): tokens repeat, or input columns are sums of others; "
+            "trying more",
+            block, mq_tap_name(tap), share, minor, s->n);
+}
+
+/* A sum of squares plus its mean diagonal is positive definite in f64 whatever its condition, for
+ * any width that can be factored (docs/how-it-works.md): no floor could do more. */
+static mq_status give_up(const mq_run *run, const mq_tap_system *s)
+{
+    if (run->solver.go_on) return MQ_OK;
+    return mq_fail(MQ_E_NUMERIC,
+                   "the Hessian (%" PRId64 " tokens, %" PRId64 " columns) is not positive definite "
+                   "at any damping up to its mean diagonal; --on-failure rtn rounds the layers to "
+                   "nearest instead",
+                   s->h->n_tokens, s->n);
+}
+
+mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, mq_tap_system *s)
+{
+    /* The rank that factors alone changes with the tap, so that no rank does all of it. */
+    int root = (int)((block * MQ_N_TAPS + tap) % run->comm->size);
+    double mean = 0;
+    for (int64_t j = 0; j < s->n; j++) mean += s->revived[j];
+    mean /= (double)s->n;
+    bool distributed = s->n > run->options->distribute_above;
+    s->trouble = deficient(s) ? MQ_TROUBLE_RANK : MQ_TROUBLE_NONE;
+    if (s->h->n_tokens == 0) { /* every sample was left out */
+        s->trouble = MQ_TROUBLE_NOT_FINITE;
+        return MQ_OK;
+    }
+    for (;; s->attempts++) {
+        int64_t minor = 0;
+        double share = mq_damping_factor(run->options->damping, s->attempts);
+        if (share < 0) return give_up(run, s);
+        s->lambda = share * mean;
+        mq_status status = mq_factor_create(run->comm, s->n, distributed, root, ordered_row, s,
+                                            &s->factor, &minor);
+        if (status == MQ_OK) s->damping = share;
+        if (status != MQ_E_NOT_PD) return status;
+        if (s->trouble == MQ_TROUBLE_NONE) s->trouble = MQ_TROUBLE_NUMERICAL;
+        warn_not_definite(block, tap, s, share, minor);
+    }
+}
+
+mq_status mq_tap_system_panel(void *context, int64_t k0, int64_t k1, const float **m)
+{
+    mq_tap_system *s = context;
+    *m = s->panel;
+    return mq_factor_panel(s->factor, k0, k1, s->panel);
+}

@@ -1,0 +1,48 @@
+#ifndef MQ_PIPELINE_TAP_SYSTEM_H
+#define MQ_PIPELINE_TAP_SYSTEM_H
+
+#include "linalg/factor.h"
+#include "pipeline/run.h"
+
+/* The linear system that all layers of a tap share: the Hessian in processing order, damped and
+ * factored. */
+
+/** What is wrong with a Hessian, as the report names it. */
+typedef enum mq_trouble {
+    MQ_TROUBLE_NONE,
+    MQ_TROUBLE_RANK,       /* fewer tokens than columns: singular whatever their values */
+    MQ_TROUBLE_NUMERICAL,  /* not positive definite at the damping asked for, for all its tokens */
+    MQ_TROUBLE_NOT_FINITE, /* all samples were left out */
+} mq_trouble;
+
+const char *mq_trouble_name(mq_trouble trouble);
+
+typedef struct mq_tap_system {
+    const mq_hessian *h;
+    int64_t n;
+    int64_t *order;
+    double *diagonal; /* of H, original order: 0 for dead columns; weights of the scale search */
+    double *revived;  /* the same with dead columns at the mean of the others */
+    int64_t n_dead;
+    double lambda;
+    double damping; /* share of the mean that succeeded, NaN when none did */
+    int attempts;
+    mq_trouble trouble;
+    mq_factor *factor; /* NULL when no damping made the matrix positive definite */
+    float *panel;      /* (n, MQ_FACTOR_PANEL) */
+} mq_tap_system;
+
+/** Order and diagonal. h must outlive the system. Not collective. Errors: MQ_E_MEMORY. */
+mq_status mq_tap_system_create(const mq_hessian *h, mq_tap_system *system);
+void mq_tap_system_destroy(mq_tap_system *system);
+
+/** Climbs the damping ladder until the matrix factors, each time from the intact H. Leaves no
+ *  factor when there are no tokens, or when the ladder ends and the run is to go on. Collective.
+ *  Errors: those of mq_factor_create but MQ_E_NOT_PD; MQ_E_NUMERIC when the ladder ends. */
+mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap,
+                               mq_tap_system *system);
+
+/** The panel source of the solver (mq_panel_source); context is the system. Collective. */
+mq_status mq_tap_system_panel(void *system, int64_t k0, int64_t k1, const float **m);
+
+#endif

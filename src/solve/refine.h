@@ -1,0 +1,102 @@
+#ifndef MQ_SOLVE_REFINE_H
+#define MQ_SOLVE_REFINE_H
+
+#include "solve/solve.h"
+
+/* What can still be gained after LDLQ, with all of H at hand (algorithms.md 3): scales refitted to
+ * frozen codes, then codes changed one at a time under frozen scales. Both are Gauss-Seidel sweeps
+ * on the row loss e H e^T, left-looking like LDLQ: for a panel of 128 columns one product
+ *     G = E . H[:, panel]   (128 x 128 a block, from the errors as they are by then)
+ * and then a sequential part inside the panel. So a sweep costs n_rows * n^2 * 2 flops and no
+ * storage for G; nothing drifts, since G is never carried from panel to panel.
+ *
+ * A loop of the caller's own: measure, save, any sweeps or another LDLQ pass under refitted scales,
+ * measure, keep what is better. mq_refine is the common case of it. */
+
+/** Gives rows [k0, k1) of the symmetric matrix in the given order, (k1 - k0, n) f32: entry (i, j)
+ *  is H[order[k0 + i]][order[j]]; order NULL stands for the original one. Valid until the next
+ *  call. Whether damping is on its diagonal is the caller's choice: it decides which loss falls. A
+ *  column of zeros (a dead input) is left as it is. Asked for every panel once per sweep,
+ *  ascending, also when there are no blocks: it may be collective. */
+typedef mq_status (*mq_rows_source)(void *context, const int64_t *order, int64_t k0, int64_t k1,
+                                    const float **h);
+
+/** A row block that mq_ldlq (or mq_round_nearest) has filled, and the storage of its refinement. */
+typedef struct mq_refine_block {
+    mq_row_block *block; /* codes, e, loss and error2 are kept up to date by every function here */
+    float *scales;       /* (128, G) what block->scales points to, to be written */
+    float *e;            /* (128, n) storage: e in original order while scales are refitted */
+    uint8_t *best_codes; /* (128, n) storage of mq_refine_save */
+    float *best_scales;  /* (128, G) likewise */
+    double best_loss[MQ_ROW_BLOCK];
+    double slope[MQ_ROW_BLOCK], curve[MQ_ROW_BLOCK]; /* of the group that the refit is in */
+} mq_refine_block;
+
+/** Sets loss to e H e^T of the source's matrix, products in f32, their sum in f64. One sweep.
+ *  order (n): processing order of the blocks. Errors as mq_ldlq: after a failure of this rank's own
+ *  work it goes on asking for panels; a failure of the source is returned at once.
+ *  Same result for any rank and thread count: bitwise. */
+mq_status mq_measure_loss(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
+                          const int64_t *order, mq_rows_source rows, void *context);
+
+/** One sweep over groups with the codes frozen, z = code - 2^(bits-1):
+ *      s_g += (G_g . z_g) / (z_g H_gg z_g^T)
+ *  rounded to quant.grid, taken where the rounded step lowers the row loss; signs stay, no scale
+ *  becomes 0. Asks for rows in ORIGINAL order, where groups are contiguous; a group may be any part
+ *  of a panel or many panels. loss changes by what the steps promise: measure for the exact value.
+ *  Errors and bits as mq_measure_loss. Source: algorithms.md 3; arXiv 2602.02126. */
+mq_status mq_refit_scales(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
+                          const int64_t *order, mq_rows_source rows, void *context);
+
+/** One sweep of coordinate descent over columns in processing order with the scales frozen: each
+ *  code goes to the minimum of the row loss along its coordinate,
+ *      q_j + G_j / (H_jj s),   rounded and clamped
+ *  (almost always itself or a neighbour), where that lowers the loss. loss changes by what the
+ *  steps promise. Errors and bits as mq_measure_loss. Source: algorithms.md 3. */
+mq_status mq_descend_codes(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
+                           const int64_t *order, mq_rows_source rows, void *context);
+
+/** Keeps codes, scales and loss of all rows in the blocks' storage. Not collective. */
+mq_status mq_refine_save(mq_refine_block *blocks, int64_t n_blocks, int64_t n);
+
+/** Rows whose loss is not below the saved one (a NaN is not) get back what was saved. */
+mq_status mq_refine_keep_better(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
+                                const int64_t *order);
+
+/** Sweeps of mq_refine. */
+typedef struct mq_refine_plan {
+    int refits;   /* of the scales, first */
+    int descents; /* of the codes, then */
+} mq_refine_plan;
+
+/** Measure, save, the plan's sweeps, measure, keep what is better: no row's loss rises.
+ *  2 + refits + descents sweeps; none when the plan is empty. Errors and bits as above. */
+mq_status mq_refine(mq_refine_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
+                    mq_refine_plan plan, mq_rows_source rows, void *context);
+
+/** Effort of mq_refine_in_turn. */
+typedef struct mq_refine_turns {
+    int rounds; /* of a refit of scales and an LDLQ pass under them, first */
+    int pairs;  /* of a refit and a descent, then */
+} mq_refine_turns;
+
+/** Where it gets its matrices. panel, r_diagonal: the factor of mq_ldlq, for rounds alone. */
+typedef struct mq_refine_source {
+    mq_rows_source rows;
+    void *rows_context;
+    mq_panel_source panel;
+    void *panel_context;
+    const double *r_diagonal;
+} mq_refine_source;
+
+/** Scales and codes in turn; no row's loss under the rows' matrix rises. After a refit and after an
+ *  LDLQ pass, which need not lower it, rows are measured and the better kept; likewise after all
+ *  pairs. blocks[i].block = blocks[0].block + i, as mq_ldlq wants them.
+ *  Cost in sweeps: 1 + 4 rounds, and 2 pairs + 1 if there are any; none without both. In one
+ *  ablation (3 bits, one model, one seed) four pairs and three rounds with five descents after them
+ *  came out equal in KL. Errors and bits as above. */
+mq_status mq_refine_in_turn(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
+                            const int64_t *order, mq_refine_turns turns,
+                            const mq_refine_source *source);
+
+#endif

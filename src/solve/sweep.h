@@ -1,0 +1,40 @@
+#ifndef MQ_SOLVE_SWEEP_H
+#define MQ_SOLVE_SWEEP_H
+
+#include "solve/refine.h"
+
+#include "base/parallel.h"
+
+/* Private to the solver: what the sweeps of refine.h share. */
+
+/** A sweep over the panels of H, and the panel it is in. */
+typedef struct mq_sweep {
+    mq_refine_block *blocks;
+    int64_t n_blocks, n;
+    const int64_t *order; /* (n) processing order of the blocks */
+    const float *h;       /* (size, n) rows of H in the order of the sweep */
+    int64_t k0, size;     /* the panel's columns */
+} mq_sweep;
+
+/** Asks for the panels one after another, in `panel_order` (NULL: original), and runs
+ *  task(sweep, block) for all blocks in each. `status` is that of the work before the sweep: when
+ *  it is a failure the panels are asked for all the same, and it comes back at the end. */
+mq_status mq_sweep_panels(mq_sweep *sweep, mq_status status, const int64_t *panel_order,
+                          mq_rows_source rows, void *context, mq_task task);
+
+/** MQ_OK when every block's quant fits the columns. */
+mq_status mq_sweep_check(const mq_sweep *sweep);
+
+/** g (128, size) = e (128, n) . H[:, panel], e in the order of the sweep. */
+mq_status mq_sweep_gradient(const mq_sweep *sweep, const float *e, float *g);
+
+/** The current panel's coordinate descent for a block with a metric. */
+mq_status mq_descend_coupled(const mq_sweep *sweep, mq_refine_block *block);
+
+/** e = w - w_hat and error2 of row r, from codes and scales. */
+void mq_sweep_rebuild_row(const mq_sweep *sweep, mq_refine_block *block, int64_t r);
+
+/** The same for all rows. */
+mq_status mq_sweep_rebuild(mq_sweep *sweep);
+
+#endif

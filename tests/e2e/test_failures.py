@@ -1,0 +1,250 @@
+"""Calibration gone wrong: what the run says, and that every layer gets a finite, reported result that is no
+worse than rounding to nearest. After the reports on GPTQ of wide models: too few and too short samples, an inf
+in one sample, dead and duplicated channels, channels of very different size."""
+import json
+import pathlib
+import re
+import unittest
+
+import harness
+import numpy as np
+from safetensors import safe_open
+
+OK, USAGE, NUMERIC = 0, 2, 5
+TOKEN = 77        # the token whose activations overflow
+CHANNEL = 31      # ... in this column of the MLP's inputs
+FEW = ('--layers', '0:2')
+
+
+def edit(model, tensor, change):
+    """Replaces a BF16 tensor by change(its values)."""
+    path = model / 'model.safetensors'
+    header, data, start = harness.bf16_raw(path)
+    begin, end = (start + offset for offset in header[tensor]['data_offsets'])
+    values = (np.frombuffer(data[begin:end], '<u2').astype('<u4') << 16).view('<f4')
+    values = np.asarray(change(values.reshape(header[tensor]['shape']).copy()), '<f4')
+    data[begin:end] = ((values.reshape(-1).view('<u4') + 0x8000) >> 16).astype('<u2').tobytes()
+    path.write_bytes(data)
+
+
+def packed(folder, pattern):
+    """Tensors whose names match; BF16, which NumPy lacks, must not."""
+    with safe_open(folder / 'model.safetensors', 'numpy') as f:
+        return {k: f.get_tensor(k) for k in f.keys() if re.match(pattern, k)}
+
+
+class Failures(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = harness.scratch()
+        cls.root = pathlib.Path(cls.folder.name)
+        cls.sha = harness.tokenizer_sha256(harness.DEMO)
+        cls.count = 0
+        cls.fragile = cls.overflowing()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    @classmethod
+    def overflowing(cls):
+        """A model whose MLP inputs in block 0 overflow BF16 for one token of the vocabulary and no other: it
+        alone has anything in a channel that the norm's weight all but overflows."""
+        model = harness.copy_model(harness.DEMO, cls.root / 'fragile')
+        layer = 'model.layers.0.'
+
+        def embedding(e):
+            e[:, CHANNEL] = 0
+            e[TOKEN, CHANNEL] = 50 * np.abs(e).max()
+            return e
+
+        def without_channel(w):
+            w[CHANNEL] = 0
+            return w
+
+        def huge(w):
+            w[CHANNEL] = 1e38
+            return w
+        edit(model, 'model.embed_tokens.weight', embedding)
+        edit(model, layer + 'self_attn.o_proj.weight', without_channel)
+        edit(model, layer + 'post_attention_layernorm.weight', huge)
+        return model
+
+    def calib(self, samples):
+        Failures.count += 1
+        return harness.write_calib(self.root / f'calib{Failures.count}.h5', samples, 4096, self.sha)
+
+    def samples(self, n=6, length=40):
+        """Text without the dangerous token."""
+        return [[4 if t == TOKEN else t for t in s] for s in harness.demo_samples(n, length)]
+
+    def quantise(self, code, model, calib, *options, ranks=1):
+        Failures.count += 1
+        out = self.root / f'out{Failures.count}'
+        done = harness.run(ranks, 'quantize', model, '--calib', calib, '--output', out, '--preset', 'fast', *options)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return out, done.stderr
+
+    def check_layers(self, out):
+        """All finite, and not worse than rounding to nearest; returns the report."""
+        report = json.loads((out / 'mq_report.json').read_text())
+        for layer in report['layers']:
+            self.assertEqual(layer['method'], 'ldlq', layer)
+            self.assertTrue(0 <= layer['relative_loss'] < 1, layer)
+            self.assertTrue(layer['relative_loss'] <= layer['rtn_loss'] < 10, layer)
+            self.assertTrue(0 <= layer['rtn_rows'] <= layer['n_out'], layer)
+            self.assertTrue(np.isfinite(layer['relative_error']), layer)
+        for name, tensor in packed(out, '.*scales$').items():
+            self.assertTrue(np.isfinite(tensor).all(), name)
+        return report
+
+    # ---- not finite ----
+
+    def test_inf_in_one_sample_stops(self):
+        samples = self.samples()
+        samples[4][17] = TOKEN
+        samples[5][3] = TOKEN
+        for ranks in (1, 3):
+            out, log = self.quantise(NUMERIC, self.fragile, self.calib(samples), '--unit-tokens', 50, ranks=ranks)
+            for word in ('block 0', 'mlp_in', 'sample 4', 'token 17', f'column {CHANNEL}', 'inf', '2 samples',
+                         '--on-failure'):
+                self.assertIn(word, log)
+            self.assertFalse((out / 'model.safetensors').exists())
+
+    def test_inf_in_one_sample_is_left_out(self):
+        samples = self.samples()
+        samples[4][17] = TOKEN
+        calib, outs = self.calib(samples), []
+        for ranks in (1, 3):
+            out, log = self.quantise(OK, self.fragile, calib, '--unit-tokens', 90, '--on-failure', 'rtn', *FEW,
+                                     ranks=ranks)
+            self.assertRegex(log, r'warning: block 0, mlp_in: 1 of 6 SAMPLES LEFT OUT.*sample 4 .*token 17')
+            self.assertRegex(log.splitlines()[-2], '1 OF 6 SAMPLES WERE LEFT OUT')
+            report = self.check_layers(out)
+            self.assertEqual(report['summary']['samples_left_out'], 1)
+            self.assertEqual(report['summary']['rounded_to_nearest'], 0)
+            for layer in report['layers']:
+                after = layer['block'] > 0 or 'mlp' in layer['name']
+                self.assertEqual((layer['samples_left_out'], layer['tokens']), (1, 200) if after else (0, 240), layer)
+            outs.append(out)
+        self.assertEqual(harness.files_hash(outs[0]), harness.files_hash(outs[1]))
+
+    def test_left_out_is_as_if_never_there(self):
+        """Samples in units of their own, and the inf in a block before those that are quantised: the same codes
+        as without that sample. The best preset has two streams."""
+        samples = self.samples(8, 60)
+        samples[3][0] = TOKEN
+        options = ('--unit-tokens', 60, '--layers', '1:2', '--group-size', 64, '--preset', 'best')
+        out, log = self.quantise(OK, self.fragile, self.calib(samples), *options, '--on-failure', 'rtn', ranks=2)
+        self.assertRegex(log, 'block 1, attn_in: 1 of 8 SAMPLES LEFT OUT')
+        clean, _ = self.quantise(OK, self.fragile, self.calib(samples[:3] + samples[4:]), *options)
+        ours, theirs = (packed(o, r'.*layers\.1\..*(qweight|scales)$') for o in (out, clean))
+        self.assertEqual(len(theirs), 14)
+        for name in theirs:
+            np.testing.assert_array_equal(ours[name], theirs[name], name)
+
+    def test_every_sample_spoilt(self):
+        samples = [s[:20] + [TOKEN] + s[21:] for s in self.samples()]
+        calib = self.calib(samples)
+        self.quantise(NUMERIC, self.fragile, calib)
+        for ranks in (1, 2):
+            out, log = self.quantise(OK, self.fragile, calib, '--on-failure', 'rtn', *FEW, ranks=ranks)
+            self.assertIn('6 of 6 SAMPLES LEFT OUT', log)
+            self.assertIn('warning: model.layers.0.mlp.up_proj: ROUNDED TO NEAREST', log)
+            end = '\n'.join(log.splitlines()[-3:])
+            self.assertIn('6 OF 6 SAMPLES WERE LEFT OUT', end)
+            self.assertIn('10 LAYERS WERE ROUNDED TO NEAREST', end)
+            report = json.loads((out / 'mq_report.json').read_text())
+            self.assertEqual(report['summary']['rounded_to_nearest'], 10)
+            for layer in report['layers']:
+                rounded = layer['block'] > 0 or 'mlp' in layer['name']
+                self.assertEqual(layer['method'], 'rtn' if rounded else 'ldlq')
+                self.assertEqual(layer['trouble'] == 'not_finite', rounded, layer)
+                self.assertTrue(0 < layer['relative_error'] < 0.1, layer)
+        self.assertIn('| 10 |', (out / 'README.md').read_text())
+
+    def test_on_failure_is_checked(self):
+        _, log = self.quantise(USAGE, harness.DEMO, self.calib(self.samples()), '--on-failure', 'hope')
+        self.assertIn('stop or rtn', log)
+
+    # ---- too little ----
+
+    def test_one_sample_of_eight_tokens(self):
+        calib = self.calib([self.samples(1, 8)[0]])
+        for options in (('--damp', 1e-9), ('--damp', 1, '--bits', 2, '--group-size', -1, *FEW),
+                        ('--bits', 8, '--preset', 'best', *FEW)):
+            out, log = self.quantise(OK, harness.DEMO, calib, *options)
+            # Said before the work begins.
+            self.assertIn('rank-deficient', log[:log.index('block 1 of')])
+            report = self.check_layers(out)
+            self.assertEqual(len(report['layers']), 14 if '0:2' in options else 56)
+            for layer in report['layers']:
+                self.assertEqual((layer['trouble'], layer['tokens']), ('rank_deficient', 8), layer)
+                self.assertLessEqual(layer['rank_bound'], 8)
+                if 1e-9 in options:
+                    self.assertGreater(layer['attempts'], 1)
+                    self.assertEqual(layer['damping'], 0.01)
+                else:
+                    self.assertEqual(layer['attempts'], 1)
+            if 1e-9 in options:
+                self.assertRegex(log, r'block 3, mlp_mid: the Hessian is rank-deficient \(8 tokens for \d+ columns\)')
+
+    def test_one_token(self):
+        self.check_layers(self.quantise(OK, harness.DEMO, self.calib([[5]]), *FEW)[0])
+
+    # ---- numerically singular ----
+
+    def test_the_same_token_over_and_over(self):
+        """Tokens enough, but all alike: the rank is 1, which only the factorisation can tell."""
+        out, log = self.quantise(OK, harness.DEMO, self.calib([[9] * 512] * 4), '--damp', 1e-9, '--layers', '0:1')
+        self.assertRegex(log, 'block 0, attn_in: the Hessian is numerically indefinite at damping 1e-09')
+        report = self.check_layers(out)
+        q = report['layers'][0]
+        self.assertEqual((q['trouble'], q['rank_deficient'], q['damping']), ('indefinite', False, 0.01))
+
+    def damaged(self, name, changes):
+        model = harness.copy_model(harness.DEMO, self.root / name)
+        for tensor, change in changes.items():
+            edit(model, tensor, change)
+        return model
+
+    def check_channels(self, model, damp, **expected):
+        calib = self.calib(self.samples(8, 64))
+        out, _ = self.quantise(OK, model, calib, '--layers', '0:1', '--damp', damp)
+        q = self.check_layers(out)['layers'][0]
+        for key, value in expected.items():
+            self.assertEqual(q[key], value, q)
+
+    def test_dead_channels(self):
+        def dead(w):
+            w[3::8] = 0
+            return w
+        model = self.damaged('dead', {'model.layers.0.input_layernorm.weight': dead})
+        self.check_channels(model, 0.05, dead_columns=32, trouble='none')
+        self.check_channels(model, 1e-9, dead_columns=32)
+
+    def test_duplicated_channels(self):
+        def twice(e):
+            e[..., 1::2] = e[..., ::2]
+            return e
+        model = self.damaged('twice', {'model.embed_tokens.weight': twice,
+                                       'model.layers.0.input_layernorm.weight': twice})
+        self.check_channels(model, 0.05, trouble='none', attempts=1)
+        self.check_channels(model, 1e-12)
+
+    def test_channels_of_very_different_size(self):
+        """A diagonal that spans 1e16, and one channel that outweighs all others by as much."""
+        def spread(w):
+            return 10 ** np.linspace(0, -8, len(w))
+
+        def massive(w):
+            w[7] = 1e8
+            return w
+        for name, change in (('spread', spread), ('massive', massive)):
+            model = self.damaged(name, {'model.layers.0.input_layernorm.weight': change})
+            for damp in (0.05, 1e-9):
+                self.check_channels(model, damp)
+
+
+if __name__ == '__main__':
+    unittest.main()
