@@ -158,18 +158,11 @@ static mq_status search(bench *b)
     return MQ_OK;
 }
 
-static void row_of_h(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+static mq_status gather(bench *b)
 {
-    const bench *b = context;
-    for (int64_t j = j0; j < j1; j++) out[j - j0] = (double)b->h[i * b->n + j];
-}
-
-static mq_status factor(bench *b)
-{
-    b->judge = (mq_group_judge){
-        .rounding = MQ_JUDGE_LDLQ, .order = b->group_order, .m = b->group_m, .r2 = b->group_r2};
-    return mq_factor_groups(b->n, b->quant.group, b->order, row_of_h, b, b->group_order, b->group_m,
-                            b->group_r2);
+    b->judge = (mq_group_judge){.order = b->group_order, .m = b->group_m, .r2 = b->group_r2};
+    return mq_gather_groups(b->n, b->quant.group, b->order, b->diagonal, panel_of_m, b,
+                            b->group_order, b->group_m, b->group_r2);
 }
 
 static mq_status judge(bench *b)
@@ -228,7 +221,7 @@ static mq_status measure_group(int64_t group, bench *b)
     bind(b);
     MQ_TRY(measure("search, diagonal", search, b));
     if (group <= MQ_JUDGE_GROUP) {
-        MQ_TRY(measure("factors of groups", factor, b));
+        MQ_TRY(measure("factors of groups", gather, b));
         MQ_TRY(measure("search, judged", judge, b));
         MQ_TRY(measure("search, 16 judged", judge_few, b));
     }

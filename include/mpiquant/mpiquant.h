@@ -51,7 +51,10 @@ typedef struct mq_quantize_options {
                            makes up for; 0: none, and no second stream; below 0: as the preset */
     int refine;         /* rounds of refinement after LDLQ; below 0: as the preset */
     int couple;         /* 1: round the rows of a head together, 0: apart; below 0: as the preset */
-    int64_t samples;    /* use the first so many of the file; 0: all */
+    const char *scale_search; /* "fast", by the diagonal of H, or "accurate", by its factor; NULL:
+                                 as the preset */
+    const char *column_order; /* in which columns are rounded: "diagonal", "groups" or "original" */
+    int64_t samples;          /* use the first so many of the file; 0: all */
     int64_t unit_tokens;
     int64_t first_block, last_block; /* quantise blocks [first, last); last < 0: to the end */
     const char *const *skip;         /* patterns of modules that stay as they are */

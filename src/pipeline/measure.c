@@ -28,7 +28,7 @@ static mq_status every_width(mq_run *run, int64_t block, mq_row_work *w, mq_meas
 {
     for (int j = 0; j < m->scheme->n_widths; j++) {
         set_width(run->result, w, m->scheme->width[j]);
-        MQ_TRY(mq_agree(run->comm, mq_row_work_scales(w)));
+        MQ_TRY(mq_agree(run->comm, mq_row_work_scales(run, w)));
         mq_timing_lap(&run->timing, MQ_T_SCALES);
         MQ_TRY(mq_agree(run->comm, mq_row_codes(run, 0, w)));
         MQ_TRY(mq_tap_result_publish_stats(run->comm, run->result));
@@ -49,7 +49,7 @@ static mq_status measure_layers(mq_run *run, int64_t block, mq_tap_id tap, mq_me
     mq_tap_system s = {0};
     mq_row_work w = {0};
     mq_status status = mq_run_hessian(run, block, tap, &h);
-    if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_system_create(h, &s));
+    if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
     if (status == MQ_OK) status = mq_agree(run->comm, mq_row_work_load(run, block, &s, &w));

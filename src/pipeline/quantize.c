@@ -12,6 +12,7 @@
 #include "pipeline/tokens.h"
 #include "plan/memory.h"
 #include "plan/mix.h"
+#include "solve/judge.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -106,7 +107,8 @@ static mq_status plan_and_allocate(mq_run *run)
     mq_memory_plan plan;
     mq_memory_settings settings = {.distribute_above = run->options->distribute_above,
                                    .n_streams = run->n_streams,
-                                   .refine = run->solver.refine > 0};
+                                   .refine = run->solver.refine > 0,
+                                   .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
     MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
     MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));
     mq_memory_plan_log(&plan);

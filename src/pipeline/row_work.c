@@ -1,5 +1,7 @@
 #include "pipeline/row_work.h"
 
+#include "pipeline/tap_judge.h"
+
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/parallel.h"
@@ -95,9 +97,15 @@ mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *s, m
 }
 
 /* The search works on columns in original order, in which groups are contiguous. */
+typedef struct scales_job {
+    const mq_row_work *work;
+    const mq_tap_judge *judge;
+} scales_job;
+
 static mq_status scales_task(void *context, int64_t i)
 {
-    const mq_row_work *w = context;
+    const scales_job *job = context;
+    const mq_row_work *w = job->work;
     const mq_row_block *b = &w->block[i];
     const mq_tap_layer *layer = w->layer[i];
     const mq_tap_system *s = w->system;
@@ -105,13 +113,23 @@ static mq_status scales_task(void *context, int64_t i)
     for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) {
         for (int64_t k = 0; k < s->n; k++) b->e[r * s->n + s->order[k]] = b->w[r * s->n + k];
     }
+    const mq_group_judge *judge = mq_tap_judge_for(job->judge, b->quant.group);
+    if (judge) {
+        return mq_judge_scales(b->e, MQ_ROW_BLOCK, s->n, s->diagonal, &b->quant, judge,
+                               layer->scales + at, layer->zeros ? layer->zeros + at : NULL);
+    }
     return mq_search_scales(b->e, MQ_ROW_BLOCK, s->n, s->diagonal, &b->quant, layer->scales + at,
                             layer->zeros ? layer->zeros + at : NULL);
 }
 
-mq_status mq_row_work_scales(mq_row_work *w)
+mq_status mq_row_work_scales(const mq_run *run, mq_row_work *w)
 {
-    return mq_parallel_for(w->n_blocks, scales_task, w);
+    mq_tap_judge judge = {0};
+    mq_status status = mq_tap_judge_create(run, w->system, &judge);
+    scales_job job = {.work = w, .judge = &judge};
+    if (status == MQ_OK) status = mq_parallel_for(w->n_blocks, scales_task, &job);
+    mq_tap_judge_free(&judge);
+    return status;
 }
 
 static void measure_row(const mq_row_block *b, int64_t n, int64_t r)

@@ -23,8 +23,9 @@ mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *syst
 /** Gives the blocks of v the metric of their outputs (row_metric.c). Not collective. */
 mq_status mq_row_work_metrics(const mq_run *run, mq_row_work *work);
 
-/** Chooses scales for the rows in w; e is overwritten. Not collective. */
-mq_status mq_row_work_scales(mq_row_work *work);
+/** Chooses scales for the rows in w, as the run's settings say; e is overwritten. Collective; the
+ *  caller agrees on the status. */
+mq_status mq_row_work_scales(const mq_run *run, mq_row_work *work);
 
 /** Puts how far the packed rows are from those of the source into the statistics of the layers; w
  *  and e are overwritten. Not collective. */

@@ -10,6 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char *const order_names[] = {[MQ_ORDER_DIAGONAL] = "diagonal",
+                                          [MQ_ORDER_GROUPS] = "groups",
+                                          [MQ_ORDER_ORIGINAL] = "original"};
+enum { N_ORDERS = sizeof order_names / sizeof *order_names };
+
 void mq_quantize_defaults(mq_quantize_options *options)
 {
     *options = (mq_quantize_options){
@@ -19,6 +24,7 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .damping = 0.05,
         .preset = "default",
         .on_failure = "stop",
+        .column_order = "diagonal",
         .alpha = -1,
         .refine = -1,
         .couple = -1,
@@ -69,6 +75,22 @@ mq_status mq_settings_check(const mq_quantize_options *o)
     return MQ_OK;
 }
 
+static mq_status column_order(const char *name, mq_column_order *order)
+{
+    for (int i = 0; i < N_ORDERS; i++) {
+        *order = (mq_column_order)i;
+        if (strcmp(name, order_names[i]) == 0) return MQ_OK;
+    }
+    return mq_fail(MQ_E_USAGE, "--column-order %s: diagonal, groups or original", name);
+}
+
+static mq_status scale_search(const char *name, bool *judge)
+{
+    *judge = strcmp(name, "accurate") == 0;
+    if (*judge || strcmp(name, "fast") == 0) return MQ_OK;
+    return mq_fail(MQ_E_USAGE, "--scale-search %s: fast or accurate", name);
+}
+
 mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *out)
 {
     static const struct {
@@ -76,7 +98,7 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
         mq_solver_settings settings;
     } presets[] = {{"fast", {.alpha = 0, .refine = 0, .couple = true}},
                    {"default", {.alpha = 0, .refine = 2, .couple = true}},
-                   {"best", {.alpha = 0.75, .refine = 4, .couple = true}}};
+                   {"best", {.alpha = 0.75, .refine = 4, .couple = true, .judge = true}}};
     enum { N_PRESETS = sizeof presets / sizeof *presets };
     int p = 0;
     while (p < N_PRESETS && (!o->preset || strcmp(o->preset, presets[p].name) != 0)) p++;
@@ -89,6 +111,8 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
     if (o->alpha >= 0) out->alpha = o->alpha;
     if (o->refine >= 0) out->refine = o->refine;
     if (o->couple >= 0) out->couple = o->couple > 0;
+    if (o->column_order) MQ_TRY(column_order(o->column_order, &out->order));
+    if (o->scale_search) MQ_TRY(scale_search(o->scale_search, &out->judge));
     out->go_on = o->on_failure && strcmp(o->on_failure, "rtn") == 0;
     return MQ_OK;
 }
@@ -184,6 +208,8 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
     MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));
     MQ_TRY(mq_json_add_int(o, "refine", solver->refine));
     MQ_TRY(mq_json_add_bool(o, "couple_rows", solver->couple));
+    MQ_TRY(mq_json_add_string(o, "column_order", order_names[solver->order]));
+    MQ_TRY(mq_json_add_string(o, "scale_search", solver->judge ? "accurate" : "fast"));
     MQ_TRY(mq_json_add_int(o, "samples", options->samples));
     MQ_TRY(mq_json_add_int(o, "unit_tokens", options->unit_tokens));
     MQ_TRY(mq_json_add_int(o, "first_block", options->first_block));

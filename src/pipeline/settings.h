@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "mpiquant/mpiquant.h"
+#include "solve/order.h"
 #include "store/folder.h"
 
 /** How hard the solver tries: a preset, and what the options change in it. */
@@ -10,7 +11,9 @@ typedef struct mq_solver_settings {
     double alpha; /* asymmetric calibration; 0: one stream */
     int refine;   /* rounds after LDLQ */
     bool couple;  /* rows of a head are rounded together */
-    bool go_on;   /* after a failure: leave samples out, in the end round to nearest */
+    bool judge;   /* scales are judged by the factor, not by the diagonal alone */
+    mq_column_order order;
+    bool go_on; /* after a failure: leave samples out, in the end round to nearest */
 } mq_solver_settings;
 
 /** Not collective. Errors: MQ_E_USAGE for an unknown preset or a value out of range. */

@@ -77,7 +77,7 @@ static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_
     MQ_TRY(mq_agree(run->comm, mq_row_work_load(run, block, s, w)));
     if (correct) MQ_TRY(mq_correct_tap(run, tap, cross, w));
     mq_timing_lap(&run->timing, MQ_T_CORRECTION);
-    MQ_TRY(mq_agree(run->comm, mq_row_work_scales(w)));
+    MQ_TRY(mq_agree(run->comm, mq_row_work_scales(run, w)));
     if (run->solver.couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, w)));
     mq_timing_lap(&run->timing, MQ_T_SCALES);
     mq_status status = mq_row_codes(run, run->solver.refine, w);
@@ -94,7 +94,7 @@ mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     mq_tap_system s = {0};
     mq_row_work w = {0};
     double started = mq_seconds();
-    mq_status status = mq_agree(run->comm, mq_tap_system_create(h, &s));
+    mq_status status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
     if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s, &w);

@@ -25,7 +25,7 @@ void mq_tap_system_destroy(mq_tap_system *s)
     mq_free(&s->panel);
 }
 
-mq_status mq_tap_system_create(const mq_hessian *h, mq_tap_system *s)
+mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *s)
 {
     s->h = h;
     s->n = h->n;
@@ -35,7 +35,8 @@ mq_status mq_tap_system_create(const mq_hessian *h, mq_tap_system *s)
     MQ_TRY(mq_alloc(s->n, sizeof *s->revived, "diagonal", &s->revived));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
     mq_hessian_diagonal(h, s->diagonal);
-    mq_order_columns(s->diagonal, s->n, s->order);
+    MQ_TRY(mq_order_columns_by(run->solver.order, s->diagonal, s->n,
+                               run->result->layer[0].quant.group, s->order));
     memcpy(s->revived, s->diagonal, (size_t)s->n * sizeof *s->revived);
     s->n_dead = mq_revive_dead(s->revived, s->n);
     return MQ_OK;

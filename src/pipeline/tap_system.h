@@ -32,8 +32,9 @@ typedef struct mq_tap_system {
     float *panel;      /* (n, MQ_FACTOR_PANEL) */
 } mq_tap_system;
 
-/** Order and diagonal. h must outlive the system. Not collective. Errors: MQ_E_MEMORY. */
-mq_status mq_tap_system_create(const mq_hessian *h, mq_tap_system *system);
+/** Order, as the run's settings say, and diagonal; the groups are those of the first layer in
+ *  run->result. h must outlive the system. Not collective. Errors: MQ_E_MEMORY. */
+mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *system);
 void mq_tap_system_destroy(mq_tap_system *system);
 
 /** Climbs the damping ladder until the matrix factors, each time from the intact H. Leaves no

@@ -53,17 +53,24 @@ static void at_least(size_t bytes, size_t *most)
     if (bytes > *most) *most = bytes;
 }
 
-/* Rows of W, their errors, and what refinement adds: the errors in original order, the best codes
- * so far, and rows of H. */
-static mq_status row_bytes(int64_t rows, int64_t n, bool refine, size_t *out)
+/* The errors in original order, the best codes so far, and rows of H. */
+static mq_status refine_bytes(int64_t rows, int64_t n, size_t *out)
 {
     size_t bytes = 0;
-    MQ_TRY(area(rows, n, 2 * sizeof(float), out));
-    if (!refine) return MQ_OK;
-    MQ_TRY(area(rows, n, sizeof(float) + 1, &bytes));
-    MQ_TRY(mq_add_size(*out, bytes, out));
+    MQ_TRY(area(rows, n, sizeof(float) + 1, out));
     MQ_TRY(area(MQ_SOLVE_PANEL, n, sizeof(float), &bytes));
     return mq_add_size(*out, bytes, out);
+}
+
+/* Rows of W, their errors, and what the judge of scales and then refinement hold. */
+static mq_status row_bytes(int64_t rows, int64_t n, const mq_memory_settings *settings, size_t *out)
+{
+    size_t judge = 0, refine = 0;
+    MQ_TRY(area(rows, n, 2 * sizeof(float), out));
+    MQ_TRY(area(n, settings->judged_group, sizeof(float), &judge));
+    if (settings->refine) MQ_TRY(refine_bytes(rows, n, &refine));
+    at_least(judge, &refine);
+    return mq_add_size(*out, refine, out);
 }
 
 static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_tap_id tap,
@@ -87,7 +94,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     int64_t parts = distributed ? comm->size : 1;
     MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
     at_least(bytes, &p->factor);
-    MQ_TRY(row_bytes(mq_ceil_div(rows, comm->size) * MQ_ROW_BLOCK, n, settings->refine, &bytes));
+    MQ_TRY(row_bytes(mq_ceil_div(rows, comm->size) * MQ_ROW_BLOCK, n, settings, &bytes));
     at_least(bytes, &p->rows);
     return MQ_OK;
 }

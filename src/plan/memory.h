@@ -24,6 +24,7 @@ typedef struct mq_memory_settings {
     int64_t distribute_above; /* of the factorisation */
     int n_streams;            /* 2 with asymmetric calibration, else 1 */
     bool refine;              /* rounds of refinement after LDLQ */
+    int64_t judged_group;     /* columns of the largest groups whose scales are judged; 0: none */
     size_t codes;             /* bytes of the codes and scales of one tap on a node */
 } mq_memory_settings;
 

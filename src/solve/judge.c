@@ -50,7 +50,7 @@ static inline void add_feedback(const work *w, const float *m, int64_t k, float 
 }
 
 /* Losses of four candidates over a group of n columns; m (n, n). */
-MQ_SIMD static void judge_four(work *w, const float *m, int64_t n, float half, bool feedback)
+MQ_SIMD static void judge_four(work *w, const float *m, int64_t n, float half)
 {
     for (int i = 0; i < WIDE; i++) w->loss[i] = 0;
     for (int64_t k = 0; k < n; k++) {
@@ -58,7 +58,7 @@ MQ_SIMD static void judge_four(work *w, const float *m, int64_t n, float half, b
         add_feedback(w, m + k * n, k, sum);
         for (int i = 0; i < WIDE; i++) {
             float v = w->v[k][i], t = v + sum[i];
-            float x = (feedback ? t : v) * w->inverse[i];
+            float x = t * w->inverse[i];
             float rounded = mq_round_even(mq_clamp(x, -half, half - 1)) * w->step[i];
             float d = t - rounded;
             w->e[k][i] = v - rounded;
@@ -158,8 +158,7 @@ static void judge_strip(work *w, const mq_search_strip *p, const mq_quant *quant
     }
     for (int i = 0; i < n_keep; i += ABREAST) {
         load_four(w, i, n_keep);
-        judge_four(w, judge->m + g * n * n, n, (float)(1 << (quant->bits - 1)),
-                   judge->rounding == MQ_JUDGE_LDLQ);
+        judge_four(w, judge->m + g * n * n, n, (float)(1 << (quant->bits - 1)));
         take_best(w, i, n_keep, quant->positive);
     }
 }

@@ -3,17 +3,15 @@
 
 #include "solve/solve.h"
 
-/* The accurate scale search: candidates are judged by the whole block of H that a group has, not by
- * its diagonal. With H_gg = R R^T, M = R diag(R)^-1 (algorithms.md 2, for the group alone),
- *     loss = sum over k of (t_k - w_hat_k)^2 R_kk^2,   t_k = w_k + sum over j < k of e_j M_jk,
- * is the loss e H_gg e^T of whatever w_hat is. What differs is how w_hat is rounded:
- * MQ_JUDGE_PLAIN from w, MQ_JUDGE_LDLQ from t, as LDLQ does it. */
-typedef enum mq_judge_rounding { MQ_JUDGE_PLAIN, MQ_JUDGE_LDLQ } mq_judge_rounding;
+/* The accurate scale search: candidates are judged not by the diagonal of H but as LDLQ will round
+ * the group, by the part M_gg, R_kk of the layer's factor that belongs to the group's columns:
+ *     loss = sum over k of (t_k - Q(t_k))^2 R_kk^2,   t_k = w_k + sum over j < k of e_j M_jk.
+ * The factor already accounts for later columns, of this group and of others, which make up for a
+ * part of each error. What earlier columns of other groups will have left is not known yet. */
 
 enum { MQ_JUDGE_GROUP = 1024 }; /* larger groups keep to the weighted error */
 
 typedef struct mq_group_judge {
-    mq_judge_rounding rounding;
     int n_keep;           /* candidates that the weighted error lets through; 0: all of them */
     const int32_t *order; /* (n_in) column k of group g: g * group + order[g * group + k] */
     const float *m;   /* (G, group, group) M transposed: row k is column k of M, k entries used */
@@ -34,20 +32,9 @@ mq_status mq_judge_scales(const float *w, int64_t n_rows, int64_t n_in, const do
                           const mq_quant *quant, const mq_group_judge *judge, float *scales,
                           uint8_t *zeros);
 
-/** Row i of the damped matrix in original order, columns [j0, j1), f64. */
-typedef void (*mq_block_source)(void *context, int64_t i, int64_t j0, int64_t j1, double *out);
-
-/** The factors of all groups' blocks: fills order, m and r2 of a judge (storage as there) for the
- *  processing order `columns` (n). Threads over groups; not collective.
- *  Cost: n * group^2 / 3 flops. Errors: MQ_E_NOT_PD naming the columns of the group, MQ_E_INTERNAL
- *  when the groups do not divide n, MQ_E_MEMORY. */
-mq_status mq_factor_groups(int64_t n, int64_t group, const int64_t *columns, mq_block_source source,
-                           void *context, int32_t *order, float *m, double *r2);
-
-/** The same storage filled from the layer's own factor, M_gg and R_kk^2 of the group's columns: the
- *  later columns of other groups, which make up for a part of the errors, are then accounted for.
- *  columns and r_diagonal as in mq_ldlq, panels asked for as there. Errors: MQ_E_INTERNAL when the
- * groups do not divide n, MQ_E_MEMORY, those of the source. */
+/** Fills order, m and r2 of a judge (storage as there) from the layer's factor. columns and
+ *  r_diagonal as in mq_ldlq, panels asked for as there. Errors:
+ *  MQ_E_INTERNAL when the groups do not divide n, MQ_E_MEMORY, those of the source. */
 mq_status mq_gather_groups(int64_t n, int64_t group, const int64_t *columns,
                            const double *r_diagonal, mq_panel_source panel, void *context,
                            int32_t *order, float *m, double *r2);

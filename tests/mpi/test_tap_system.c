@@ -15,6 +15,7 @@ typedef struct setting {
     mq_run run;
     mq_hessian *h;
     mq_tap_system system;
+    mq_tap_result result;
 } setting;
 
 static bool begin(setting *s, double damping, int64_t n_tokens)
@@ -25,6 +26,7 @@ static bool begin(setting *s, double damping, int64_t n_tokens)
     if (!CHECK_ALL(mq_comm_create(MPI_COMM_WORLD, &s->comm) == MQ_OK)) return false;
     s->run.comm = s->comm;
     s->run.options = &s->options;
+    s->run.result = &s->result;
     if (!CHECK_ALL(mq_hessian_create(N, &s->h) == MQ_OK)) return false;
     s->h->n_tokens = n_tokens;
     return true;
@@ -37,7 +39,7 @@ static double *entry(const setting *s, int64_t i, int64_t j)
 
 static mq_status factor(setting *s)
 {
-    if (!CHECK(mq_tap_system_create(s->h, &s->system) == MQ_OK)) return MQ_E_INTERNAL;
+    if (!CHECK(mq_tap_system_create(&s->run, s->h, &s->system) == MQ_OK)) return MQ_E_INTERNAL;
     return mq_tap_system_factor(&s->run, 1, MQ_TAP_MLP_IN, &s->system);
 }
 

@@ -330,7 +330,7 @@ static void positive_scales_judged(void **state)
     assert_int_equal(mq_search_scales(w, ROWS, N, weight, &quant, plain, NULL), MQ_OK);
     for (int i = 0; i < 4; i++) {
         /* A diagonal H: the judge can only agree with the weighted error. */
-        const mq_group_judge judge = {MQ_JUDGE_LDLQ, kept[i], order, m, weight};
+        const mq_group_judge judge = {kept[i], order, m, weight};
         assert_int_equal(mq_judge_scales(w, ROWS, N, weight, &quant, &judge, scales, NULL), MQ_OK);
         for (int r = 0; r < ROWS; r++) {
             double best = error_of(w + r * N, weight, N, (double)plain[r], 4, 3);

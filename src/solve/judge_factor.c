@@ -1,67 +1,10 @@
 #include "base/checked.h"
 #include "base/memory.h"
-#include "base/parallel.h"
-#include "ops/ops.h"
 #include "solve/judge.h"
 
 #include <inttypes.h>
-#include <math.h>
 
-/* Factors for the groups' columns alone: of their own blocks of H, or cut out of the whole M. */
-
-enum { SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
-
-typedef struct walk {
-    int64_t group;
-    mq_block_source source;
-    void *context;
-    int32_t *order;
-    float *m;
-    double *r2;
-} walk;
-
-/* a (n, n) -> R upper triangular in its place, R R^T = a, from the last column to the first. Row
- * sums run over contiguous rows of R. false: not positive definite. */
-static bool factor(double *a, int64_t n)
-{
-    for (int64_t j = n - 1; j >= 0; j--) {
-        const double *rj = a + j * n;
-        for (int64_t i = j; i >= 0; i--) {
-            double *ri = a + i * n, sum = ri[j];
-            for (int64_t k = j + 1; k < n; k++) sum -= ri[k] * rj[k];
-            if (i == j && !(sum > 0 && sum < INFINITY)) return false;
-            ri[j] = i == j ? sqrt(sum) : sum / rj[j];
-        }
-    }
-    return true;
-}
-
-static mq_status factor_task(void *context, int64_t g)
-{
-    const walk *p = context;
-    int64_t n = p->group, c0 = g * n;
-    const int32_t *order = p->order + c0;
-    double *a = mq_scratch(SCRATCH_SLOT, (size_t)(n * (n + 1)) * sizeof *a);
-    if (!a) return mq_fail(MQ_E_MEMORY, "no memory for the block of a group");
-    double *row = a + n * n;
-    for (int64_t i = 0; i < n; i++) {
-        p->source(p->context, c0 + order[i], c0, c0 + n, row);
-        for (int64_t j = 0; j < n; j++) a[i * n + j] = row[order[j]];
-    }
-    if (!factor(a, n)) {
-        return mq_fail(MQ_E_NOT_PD,
-                       "columns %" PRId64 " to %" PRId64
-                       ": the Hessian of the group is not positive definite",
-                       c0, c0 + n - 1);
-    }
-    float *m = p->m + g * n * n;
-    for (int64_t k = 0; k < n; k++) {
-        double r = a[k * n + k];
-        p->r2[c0 + k] = r * r;
-        for (int64_t j = 0; j < n; j++) m[k * n + j] = j <= k ? (float)(a[j * n + k] / r) : 0;
-    }
-    return MQ_OK;
-}
+/* The parts of the layer's factor that belong to each group's columns. */
 
 /* order as in a judge: the group's columns as `columns` has them. filled (n_groups) is storage. */
 static void order_in_groups(int64_t n, int64_t group, const int64_t *columns, int64_t *filled,
@@ -80,19 +23,6 @@ static mq_status check_groups(int64_t n, int64_t group)
     return mq_fail(MQ_E_INTERNAL,
                    "solver: groups of %" PRId64 " columns do not divide %" PRId64 " columns", group,
                    n);
-}
-
-mq_status mq_factor_groups(int64_t n, int64_t group, const int64_t *columns, mq_block_source source,
-                           void *context, int32_t *order, float *m, double *r2)
-{
-    MQ_TRY(check_groups(n, group));
-    int64_t n_groups = n / group;
-    int64_t *filled = mq_scratch(SCRATCH_SLOT, (size_t)n_groups * sizeof *filled);
-    if (!filled) return mq_fail(MQ_E_MEMORY, "no memory for the order of groups");
-    order_in_groups(n, group, columns, filled, order);
-    walk p = {
-        .group = group, .source = source, .context = context, .order = order, .m = m, .r2 = r2};
-    return mq_parallel_for(n_groups, factor_task, &p);
 }
 
 /* Where the columns of the groups are in the whole factor. */
