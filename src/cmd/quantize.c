@@ -184,6 +184,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--format", "NAME", "checkpoint format: gptq", "gptq", .text = &o.format},
         {"--damp", "X", "damping, as a share of the Hessian's mean diagonal", "0.05",
          .number = &o.damping},
+        {"--shrinkage", "X", "share by which correlations of input columns are made smaller", "0.1",
+         .number = &o.shrinkage},
         {"--on-failure", "ACTION",
          "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "
          "samples, "

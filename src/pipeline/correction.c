@@ -82,12 +82,11 @@ mq_status mq_correct_tap(const mq_run *run, mq_tap_id tap, const mq_cross *cross
 {
     const mq_tap_system *s = work->system;
     const double *r = mq_factor_diagonal(s->factor);
-    double *pivot = NULL, mean = 0;
+    double *pivot = NULL;
     mq_linear_id linear;
-    for (int64_t j = 0; j < s->n; j++) mean += s->revived[j] / (double)s->n;
     mq_status status = mq_alloc(s->n, sizeof *pivot, "pivots", &pivot);
-    for (int64_t j = 0; j < s->n && status == MQ_OK; j++) pivot[j] = r[j] * r[j] / mean;
-    fill_job job = {.cross = cross, .work = work, .factor = run->solver.alpha / mean};
+    for (int64_t j = 0; j < s->n && status == MQ_OK; j++) pivot[j] = r[j] * r[j] / s->mean;
+    fill_job job = {.cross = cross, .work = work, .factor = run->solver.alpha / s->mean};
     if (status == MQ_OK && mq_tap_writes_residual(tap, &linear)) {
         status = mq_parallel_for(work->n_blocks, copy_task, &job);
     } else if (status == MQ_OK) {

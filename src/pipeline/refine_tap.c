@@ -7,9 +7,9 @@
 
 #include <string.h>
 
-/* Rows of H + lambda I for the sweeps, divided by the mean of the diagonal, so that nothing leaves
- * f32. Dead columns are all 0: no scale is to be fitted to weights that nothing reads. Every rank
- * holds all of H. */
+/* Rows of the damped Hessian for the sweeps, divided by the mean of the diagonal, so that nothing
+ * leaves f32. Dead columns are all 0: no scale is to be fitted to weights that nothing reads. Every
+ * rank holds all of H. */
 typedef struct rows_of_h {
     const mq_tap_system *system;
     double factor;
@@ -30,7 +30,7 @@ static mq_status row_task(void *context, int64_t k)
     }
     for (int64_t j = 0; j < s->n; j++) {
         int64_t column = p->order ? p->order[j] : j;
-        double h = column == i ? s->revived[i] + s->lambda : mq_hessian_at(s->h, i, column);
+        double h = column == i ? s->diagonal[i] + s->added[i] : mq_hessian_at(s->h, i, column);
         to[j] = (float)(h * p->factor);
     }
     return MQ_OK;
@@ -89,7 +89,7 @@ static void restore_loss(const mq_tap_system *s, const mq_row_block *b, int64_t 
     b->loss[r] /= source->factor;
     for (int64_t k = s->n - s->n_dead; k < s->n; k++) {
         double e = b->e[r * s->n + k];
-        b->loss[r] += (s->revived[s->order[k]] + s->lambda) * e * e;
+        b->loss[r] += s->added[s->order[k]] * e * e;
     }
 }
 
@@ -110,10 +110,8 @@ mq_status mq_refine_tap(const mq_run *run, int rounds, mq_row_work *w)
     const mq_tap_system *system = w->system;
     rows_of_h source = {.system = system};
     storage s = {0};
-    double mean = 0;
     if (rounds == 0) return MQ_OK;
-    for (int64_t j = 0; j < system->n; j++) mean += system->revived[j] / (double)system->n;
-    source.factor = 1 / mean;
+    source.factor = 1 / system->mean;
     mq_status status = storage_create(w, &s);
     if (status == MQ_OK) {
         status = mq_alloc(MQ_SOLVE_PANEL * system->n, sizeof *source.panel, "rows of a Hessian",

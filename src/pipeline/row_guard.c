@@ -11,16 +11,13 @@ void mq_row_guard_free(mq_row_guard *g)
     mq_free(&g->scales);
 }
 
-/* The factor is that of H + lambda I, with a diagonal for dead columns that H does not have; they
- * come last. */
+/* The factor is that of a damped matrix; losses and energies are to be H's own. */
 static void take_out_damping(const mq_tap_system *s, const mq_row_block *b, int64_t r)
 {
-    b->loss[r] -= s->lambda * b->error2[r];
-    b->energy[r] -= s->lambda * b->weight2[r];
-    for (int64_t k = s->n - s->n_dead; k < s->n; k++) {
-        double e = b->e[r * s->n + k], w = b->w[r * s->n + k];
-        b->loss[r] -= s->revived[s->order[k]] * e * e;
-        b->energy[r] -= s->revived[s->order[k]] * w * w;
+    for (int64_t k = 0; k < s->n; k++) {
+        double e = b->e[r * s->n + k], w = b->w[r * s->n + k], added = s->added[s->order[k]];
+        b->loss[r] -= added * e * e;
+        b->energy[r] -= added * w * w;
     }
     b->loss[r] = fmax(b->loss[r], 0);
     b->energy[r] = fmax(b->energy[r], 0);

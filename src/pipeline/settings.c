@@ -22,6 +22,7 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .bits = 4,
         .group = 128,
         .damping = 0.05,
+        .shrinkage = 0.1,
         .preset = "default",
         .on_failure = "stop",
         .column_order = "diagonal",
@@ -48,6 +49,9 @@ mq_status mq_settings_check(const mq_quantize_options *o)
     if (!(o->damping > 0 && o->damping <= 1)) {
         return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, above 0, at most 1",
                        o->damping);
+    }
+    if (!(o->shrinkage >= 0 && o->shrinkage < 1)) {
+        return mq_fail(MQ_E_USAGE, "--shrinkage %g: at least 0, below 1", o->shrinkage);
     }
     if (!o->on_failure ||
         (strcmp(o->on_failure, "stop") != 0 && strcmp(o->on_failure, "rtn") != 0)) {
@@ -111,6 +115,7 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
     if (o->alpha >= 0) out->alpha = o->alpha;
     if (o->refine >= 0) out->refine = o->refine;
     if (o->couple >= 0) out->couple = o->couple > 0;
+    out->shrinkage = o->shrinkage;
     if (o->column_order) MQ_TRY(column_order(o->column_order, &out->order));
     if (o->scale_search) MQ_TRY(scale_search(o->scale_search, &out->judge));
     out->go_on = o->on_failure && strcmp(o->on_failure, "rtn") == 0;
@@ -204,6 +209,7 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
     MQ_TRY(mq_json_add_bool(o, "zero_points", options->zero_points));
     MQ_TRY(mq_json_add_bool(o, "positive_scales", options->positive_scales));
     MQ_TRY(mq_json_add_double(o, "damp", options->damping));
+    MQ_TRY(mq_json_add_double(o, "shrinkage", solver->shrinkage));
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
     MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));
     MQ_TRY(mq_json_add_int(o, "refine", solver->refine));

@@ -13,6 +13,7 @@ typedef struct mq_solver_settings {
     bool couple;  /* rows of a head are rounded together */
     bool judge;   /* scales are judged by the factor, not by the diagonal alone */
     mq_column_order order;
+    double shrinkage;
     bool go_on; /* after a failure: leave samples out, in the end round to nearest */
 } mq_solver_settings;
 

@@ -49,14 +49,26 @@ static mq_status add_sizes(const mq_run *run, const mq_tap_system *s, mq_tap_jud
     return MQ_OK;
 }
 
+/* What stands in dead columns must not decide about a scale. */
+static void leave_out_dead(const mq_tap_system *s, int64_t group, const int32_t *order, double *r2)
+{
+    for (int64_t k = 0; k < s->n; k++) {
+        if (s->diagonal[k / group * group + order[k]] == 0) r2[k] = 0;
+    }
+}
+
 mq_status mq_tap_judge_create(const mq_run *run, mq_tap_system *s, mq_tap_judge *judge)
 {
     mq_status status = mq_agree(run->comm, add_sizes(run, s, judge));
     for (int i = 0; i < judge->n_sizes && status == MQ_OK; i++) {
-        status =
-            mq_agree(run->comm, mq_gather_groups(s->n, judge->group[i], s->order,
-                                                 mq_factor_diagonal(s->factor), mq_tap_system_panel,
-                                                 s, judge->order[i], judge->m[i], judge->r2[i]));
+        int64_t group = judge->group[i];
+        int32_t *order = judge->order[i];
+        double *r2 = judge->r2[i];
+        const double *diagonal = mq_factor_diagonal(s->factor);
+        status = mq_gather_groups(s->n, group, s->order, diagonal, mq_tap_system_panel, s, order,
+                                  judge->m[i], r2);
+        status = mq_agree(run->comm, status);
+        if (status == MQ_OK) leave_out_dead(s, group, order, r2);
     }
     return status;
 }

@@ -21,7 +21,7 @@ void mq_tap_system_destroy(mq_tap_system *s)
     mq_factor_destroy(&s->factor);
     mq_free(&s->order);
     mq_free(&s->diagonal);
-    mq_free(&s->revived);
+    mq_free(&s->added);
     mq_free(&s->panel);
 }
 
@@ -32,14 +32,25 @@ mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_sy
     s->damping = NAN;
     MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
     MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
-    MQ_TRY(mq_alloc(s->n, sizeof *s->revived, "diagonal", &s->revived));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->added, "diagonal", &s->added));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
     mq_hessian_diagonal(h, s->diagonal);
     MQ_TRY(mq_order_columns_by(run->solver.order, s->diagonal, s->n,
                                run->result->layer[0].quant.group, s->order));
-    memcpy(s->revived, s->diagonal, (size_t)s->n * sizeof *s->revived);
-    s->n_dead = mq_revive_dead(s->revived, s->n);
+    memcpy(s->added, s->diagonal, (size_t)s->n * sizeof *s->added);
+    s->n_dead = mq_revive_dead(s->added, s->n);
+    for (int64_t j = 0; j < s->n; j++) s->mean += s->added[j] / (double)s->n;
     return MQ_OK;
+}
+
+/* lambda = share * mean for every column. Shrinkage makes all off-diagonal entries smaller by that
+ * share; here the diagonal grows instead, which is the same but for a factor of the whole. */
+static void set_damping(mq_tap_system *s, double shrinkage, double share)
+{
+    for (int64_t j = 0; j < s->n; j++) {
+        double own = s->diagonal[j] != 0 ? s->diagonal[j] : s->mean;
+        s->added[j] = own / (1 - shrinkage) + share * s->mean - s->diagonal[j];
+    }
 }
 
 /* Rows of the ordered, damped matrix, as the factorisation asks for them. */
@@ -48,7 +59,8 @@ static void ordered_row(void *context, int64_t i, int64_t j0, int64_t j1, double
     const mq_tap_system *s = context;
     int64_t row = s->order[i];
     for (int64_t j = j0; j < j1; j++) {
-        out[j - j0] = j == i ? s->revived[row] + s->lambda : mq_hessian_at(s->h, row, s->order[j]);
+        out[j - j0] =
+            j == i ? s->diagonal[row] + s->added[row] : mq_hessian_at(s->h, row, s->order[j]);
     }
 }
 
@@ -91,9 +103,6 @@ mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, 
 {
     /* The rank that factors alone changes with the tap, so that no rank does all of it. */
     int root = (int)((block * MQ_N_TAPS + tap) % run->comm->size);
-    double mean = 0;
-    for (int64_t j = 0; j < s->n; j++) mean += s->revived[j];
-    mean /= (double)s->n;
     bool distributed = s->n > run->options->distribute_above;
     s->trouble = deficient(s) ? MQ_TROUBLE_RANK : MQ_TROUBLE_NONE;
     if (s->h->n_tokens == 0) { /* every sample was left out */
@@ -104,7 +113,7 @@ mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, 
         int64_t minor = 0;
         double share = mq_damping_factor(run->options->damping, s->attempts);
         if (share < 0) return give_up(run, s);
-        s->lambda = share * mean;
+        set_damping(s, run->solver.shrinkage, share);
         mq_status status = mq_factor_create(run->comm, s->n, distributed, root, ordered_row, s,
                                             &s->factor, &minor);
         if (status == MQ_OK) s->damping = share;

@@ -22,9 +22,10 @@ typedef struct mq_tap_system {
     int64_t n;
     int64_t *order;
     double *diagonal; /* of H, original order: 0 for dead columns; weights of the scale search */
-    double *revived;  /* the same with dead columns at the mean of the others */
+    double *added;    /* what shrinkage, damping and, for dead columns, the mean of the others add
+                         to it before it is factored; original order */
+    double mean;      /* of the diagonal's live columns; 1 when all are dead */
     int64_t n_dead;
-    double lambda;
     double damping; /* share of the mean that succeeded, NaN when none did */
     int attempts;
     mq_trouble trouble;

@@ -247,17 +247,23 @@ class DeadInputs(OnDemo):
         path.write_bytes(data)
         return model
 
+    def losses(self, name, factor, preset):
+        out = self.root / f'{name}-{preset}'
+        model = self.root / name
+        if not model.exists():
+            self.model(name, factor)
+        done = harness.run(2, 'quantize', model, '--calib', self.calib, '--output', out, '--layers', '0:1',
+                           '--preset', preset)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        layers = read_json(out / 'mq_report.json')['layers'][:3]
+        self.assertEqual([layer['dead_columns'] for layer in layers], [64] * 3)
+        return [layer['relative_loss'] for layer in layers]
+
     def test_reported_loss(self):
-        losses = []
-        for name, factor in (('dead', 0), ('dead-large', 6)):
-            out = self.root / (name + '-out')
-            done = harness.run(2, 'quantize', self.model(name, factor), '--calib', self.calib, '--output', out,
-                               '--layers', '0:1')
-            self.assertEqual(done.returncode, 0, done.stderr)
-            layers = read_json(out / 'mq_report.json')['layers'][:3]
-            self.assertEqual([layer['dead_columns'] for layer in layers], [64] * 3)
-            losses.append([layer['relative_loss'] for layer in layers])
-        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+        for preset in ('fast', 'default', 'best'):
+            with self.subTest(preset=preset):
+                small, large = (self.losses(name, factor, preset) for name, factor in (('dead', 0), ('dead-large', 6)))
+                np.testing.assert_allclose(large, small, rtol=1e-6)
 
 
 class BetterThanRounding(OnDemo):

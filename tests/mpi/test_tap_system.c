@@ -171,6 +171,24 @@ static void test_ladder_ends(void)
     }
 }
 
+/* Two channels of correlation 0.6: off-diagonal entries count less by the shrinkage, but for a
+ * factor of the whole matrix; damping comes on top. */
+static void test_shrinkage(void)
+{
+    setting s;
+    if (!begin(&s, 0.5, 2 * N)) return;
+    for (int64_t j = 0; j < N; j++) *entry(&s, j, j) = 4;
+    *entry(&s, 0, 1) = 2.4;
+    s.run.solver.shrinkage = 0.2;
+    CHECK(factor(&s) == MQ_OK);
+    expect(&s, MQ_TROUBLE_NONE, 0, 0.5);
+    double entry_of_all = 4 / (1 - 0.2) + 0.5 * 4;
+    const double *r = mq_factor_diagonal(s.system.factor);
+    for (int64_t k = 1; k < N; k++) CHECK(fabs(r[k] * r[k] - entry_of_all) < 1e-12);
+    CHECK(fabs(r[0] * r[0] - (entry_of_all - 2.4 * 2.4 / entry_of_all)) < 1e-12);
+    end(&s);
+}
+
 static void test_no_tokens(void)
 {
     setting s;
@@ -191,6 +209,7 @@ int main(int argc, char **argv)
     RUN(test_dead);
     RUN(test_every_step);
     RUN(test_ladder_ends);
+    RUN(test_shrinkage);
     RUN(test_no_tokens);
     return harness_finish();
 }
