@@ -135,7 +135,8 @@ class Budget(unittest.TestCase):
 
     def test_two_streams(self):
         """The measuring walk runs one stream, whatever the run proper does."""
-        out = self.quantise('streams', 1, '--bits', 2.5, '--layers', '0:2', '--preset', 'best')
+        out = self.quantise('streams', 1, '--bits', 2.5, '--layers', '0:2', '--preset', 'best',
+                            '--scale-search', 'fast')
         other = self.quantise('stream', 1, '--bits', 2.5, '--layers', '0:2', '--preset', 'fast')
         self.assertEqual(*(read_json(o / 'mq_report.json')['budget'] for o in (out, other)))
         self.assertNotEqual(harness.files_hash(out), harness.files_hash(other))
