@@ -50,6 +50,13 @@ static mq_status parse_number(const char *name, const char *text, double *out)
     return MQ_OK;
 }
 
+static mq_status parse_number_or_word(const mq_option *o, const char *text)
+{
+    bool word = o->word && strcmp(text, o->word) == 0;
+    if (o->word) *o->word_given = word;
+    return word ? MQ_OK : parse_number(o->name, text, o->number);
+}
+
 static mq_status parse_flag(const char *name, const char *text, bool *out)
 {
     bool yes = !text || strcmp(text, "true") == 0;
@@ -72,7 +79,7 @@ static mq_status set_from_text(const parser *p, const mq_option *o, const char *
 {
     if (o->flag) return parse_flag(o->name, text, o->flag);
     if (o->integer) return parse_integer(o->name, text, o->integer);
-    if (o->number) return parse_number(o->name, text, o->number);
+    if (o->number) return parse_number_or_word(o, text);
     if (o->texts) return append(o->texts, p->argc, text);
     *o->text = text;
     return MQ_OK;
@@ -213,6 +220,8 @@ static mq_status set_from_json(const parser *p, const mq_option *o, const cJSON 
         bool good = fabs(number) <= 0x1p53 && number == floor(number);
         if (!good) return wrong_type(p, value->string, "an integer");
         *o->integer = (int64_t)number;
+    } else if (o->number && o->word && cJSON_IsString(value)) {
+        return parse_number_or_word(o, value->valuestring);
     } else if (o->number) {
         if (!isfinite(number)) return wrong_type(p, value->string, "a finite number");
         *o->number = number;

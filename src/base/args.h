@@ -52,7 +52,9 @@ typedef struct mq_option {
     /* Where the value goes: exactly one is set. What is not given is left alone. */
     bool *flag;
     int64_t *integer;
-    double *number;    /* finite */
+    double *number;   /* finite */
+    const char *word; /* may stand in the place of the number, NULL: none; *word_given says so */
+    bool *word_given;
     const char **text; /* valid until mq_args_free */
     mq_texts *texts;   /* {0} before; valid until mq_args_free */
     bool required;

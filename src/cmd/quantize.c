@@ -182,8 +182,10 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .flag = &o.zero_points},
         {"--positive-scales", .help = "no negative scales", .flag = &o.positive_scales},
         {"--format", "NAME", "checkpoint format: gptq", "gptq", .text = &o.format},
-        {"--damp", "X", "damping, as a share of the Hessian's mean diagonal", "0.05",
-         .number = &o.damping},
+        {"--damp", "X",
+         "damping, as a share of the Hessian's mean diagonal; or auto: for each layer the one that "
+         "serves held-out samples best",
+         "0.05", .number = &o.damping, .word = "auto", .word_given = &o.auto_damping},
         {"--shrinkage", "X", "share by which correlations of input columns are made smaller", "0.1",
          .number = &o.shrinkage},
         {"--on-failure", "ACTION",

@@ -105,6 +105,16 @@ mq_status mq_hessian_reduce(mq_hessian *h, const mq_comm *comm)
     return mq_sum_f64(comm, h->packed, row_start(h->n, h->n));
 }
 
+mq_status mq_hessian_merge(mq_hessian *h, const mq_hessian *part)
+{
+    bool same = h->n == part->n && h->has_grid && part->has_grid;
+    for (int64_t j = 0; j < h->n && same; j++) same = h->exponent[j] == part->exponent[j];
+    if (!same) return mq_fail(MQ_E_INTERNAL, "two Hessians of different grids cannot be merged");
+    for (int64_t i = 0; i < row_start(h->n, h->n); i++) h->packed[i] += part->packed[i];
+    h->n_tokens += part->n_tokens;
+    return MQ_OK;
+}
+
 double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j)
 {
     int64_t low = mq_min_i64(i, j), high = mq_max_i64(i, j);

@@ -42,6 +42,10 @@ mq_status mq_hessian_add(mq_hessian *h, const void *x, mq_dtype dtype, int64_t n
  *  Bytes sent: n (n + 1) / 2 * 8 per rank. Same result for any rank count: bitwise. */
 mq_status mq_hessian_reduce(mq_hessian *h, const mq_comm *comm);
 
+/** h += part, entry by entry and in tokens; both have the same grid, so that the sum is exact and
+ *  h less part is the old h again. Not collective. Errors: MQ_E_INTERNAL when the grids differ. */
+mq_status mq_hessian_merge(mq_hessian *h, const mq_hessian *part);
+
 /** Entry (i, j) in any order of indices. */
 double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j);
 

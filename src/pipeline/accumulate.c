@@ -5,34 +5,62 @@
 
 #include <inttypes.h>
 
-static mq_status add_units(const mq_run *run, const mq_activations *a, mq_hessian *h)
+/* Where a unit is cut into its two halves: at a sample, from the file alone. Of an odd number of
+ * samples the larger part goes to one half and to the other in turn. */
+static int64_t first_half(const mq_unit *unit)
+{
+    return unit->offset[(unit->n_samples + (unit->id % 2 == 0)) / 2];
+}
+
+static mq_status add_units(const mq_run *run, const mq_activations *a, mq_hessian *half,
+                           mq_hessian *h)
 {
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-        MQ_TRY(mq_hessian_add(h, mq_activations_unit(a, run->calib, u), a->dtype,
-                              run->calib->unit[u].n_tokens));
+        const mq_unit *unit = &run->calib->unit[u];
+        const char *rows = mq_activations_unit(a, run->calib, u);
+        int64_t cut = half ? first_half(unit) : 0;
+        size_t bytes = (size_t)(cut * a->width) * mq_dtype_size(a->dtype);
+        if (half) MQ_TRY(mq_hessian_add(half, rows, a->dtype, cut));
+        MQ_TRY(mq_hessian_add(h, rows + bytes, a->dtype, unit->n_tokens - cut));
     }
     h->n_tokens -= mq_run_tokens_left_out(run);
     return MQ_OK;
 }
 
-mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian **out)
+/* half and h are empty; h holds the rest of the tokens until both are summed. */
+static mq_status sum_units(mq_run *run, const mq_activations *a, const double *largest,
+                           mq_hessian *half, mq_hessian *h)
+{
+    const mq_comm *comm = run->comm;
+    MQ_TRY(mq_hessian_set_grid(h, comm, largest, run->calib->n_units));
+    if (half) MQ_TRY(mq_hessian_set_grid(half, comm, largest, run->calib->n_units));
+    MQ_TRY(mq_agree(comm, add_units(run, a, half, h)));
+    mq_timing_lap(&run->timing, MQ_T_HESSIAN);
+    MQ_TRY(mq_hessian_reduce(h, comm));
+    if (half) {
+        MQ_TRY(mq_hessian_reduce(half, comm));
+        MQ_TRY(mq_agree(comm, mq_hessian_merge(h, half)));
+    }
+    mq_timing_lap(&run->timing, MQ_T_REDUCE);
+    return MQ_OK;
+}
+
+mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian **half,
+                         mq_hessian **out)
 {
     const mq_activations *a = &run->stream[MQ_QUANTISED].tap[tap];
     double *largest = NULL;
     *out = NULL;
     mq_status status = mq_alloc(a->width, sizeof *largest, "column bounds", &largest);
     if (status == MQ_OK) status = mq_hessian_create(a->width, out);
+    if (status == MQ_OK && half) status = mq_hessian_create(a->width, half);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = mq_run_bounds(run, block, tap, largest);
-    if (status == MQ_OK)
-        status = mq_hessian_set_grid(*out, run->comm, largest, run->calib->n_units);
-    if (status == MQ_OK) status = mq_agree(run->comm, add_units(run, a, *out));
-    mq_timing_lap(&run->timing, MQ_T_HESSIAN);
-    if (status == MQ_OK) status = mq_hessian_reduce(*out, run->comm);
-    mq_timing_lap(&run->timing, MQ_T_REDUCE);
+    if (status == MQ_OK) status = sum_units(run, a, largest, half ? *half : NULL, *out);
     if (status != MQ_OK) {
         mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
         mq_hessian_destroy(out);
+        if (half) mq_hessian_destroy(half);
     }
     mq_free(&largest);
     return status;

@@ -66,6 +66,13 @@ static void warn_about_calibration(const mq_run *run)
     }
 }
 
+static void warn_about_damping(const mq_run *run)
+{
+    if (!run->options->auto_damping || run->calib->n_samples > 1) return;
+    mq_warn("--damp auto holds samples out, and there is one in all: damping %g",
+            run->options->damping);
+}
+
 static void warn_about_readers(const mq_run *run)
 {
     if (mq_scheme_needs_rules(run->scheme)) {
@@ -108,6 +115,7 @@ static mq_status plan_and_allocate(mq_run *run)
     mq_memory_settings settings = {.distribute_above = run->options->distribute_above,
                                    .n_streams = run->n_streams,
                                    .refine = run->solver.refine > 0,
+                                   .halves = run->options->auto_damping,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
     MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
     MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));
@@ -134,16 +142,20 @@ static mq_status spend_budget(mq_run *run)
 
 static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
 {
-    mq_hessian *h = NULL;
+    mq_hessian *h = NULL, *half = NULL;
     mq_cross *cross = NULL;
+    mq_damping damping;
+    bool halves = mq_run_measures_damping(run, block, tap);
     mq_status status = mq_run_produce(run, tap);
     if (status == MQ_OK) {
         status = mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap));
     }
     if (status != MQ_OK || run->result->n_layers == 0) return status;
-    status = mq_run_hessian(run, block, tap, &h);
+    status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
+    if (status == MQ_OK) status = mq_run_damping(run, block, tap, half, h, &damping);
+    mq_hessian_destroy(&half);
     if (status == MQ_OK) status = mq_run_cross(run, block, tap, h, &cross);
-    if (status == MQ_OK) status = mq_run_solve(run, block, tap, h, cross);
+    if (status == MQ_OK) status = mq_run_solve(run, block, tap, h, &damping, cross);
     mq_hessian_destroy(&h);
     mq_cross_destroy(&cross);
     if (status == MQ_OK) status = mq_run_replace_weights(run);
@@ -225,6 +237,7 @@ static void run_destroy(mq_run *run)
 static mq_status prepare(mq_run *run, const mq_output *output)
 {
     warn_about_calibration(run);
+    warn_about_damping(run);
     warn_about_zero_points(run);
     MQ_TRY(plan_and_allocate(run));
     mq_timing_lap(&run->timing, MQ_T_SETUP);

@@ -12,7 +12,7 @@ void mq_row_guard_free(mq_row_guard *g)
 }
 
 /* The factor is that of a damped matrix; losses and energies are to be H's own. */
-static void take_out_damping(const mq_tap_system *s, const mq_row_block *b, int64_t r)
+static void take_out_of_row(const mq_tap_system *s, const mq_row_block *b, int64_t r)
 {
     for (int64_t k = 0; k < s->n; k++) {
         double e = b->e[r * s->n + k], w = b->w[r * s->n + k], added = s->added[s->order[k]];
@@ -23,11 +23,14 @@ static void take_out_damping(const mq_tap_system *s, const mq_row_block *b, int6
     b->energy[r] = fmax(b->energy[r], 0);
 }
 
+void mq_row_take_out_damping(const mq_tap_system *s, const mq_row_block *b)
+{
+    for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) take_out_of_row(s, b, r);
+}
+
 static void take_out_dampings(const mq_row_work *w)
 {
-    for (int64_t i = 0; i < w->n_blocks; i++) {
-        for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) take_out_damping(w->system, &w->block[i], r);
-    }
+    for (int64_t i = 0; i < w->n_blocks; i++) mq_row_take_out_damping(w->system, &w->block[i]);
 }
 
 static mq_status create(mq_row_work *w, mq_row_guard *g)

@@ -22,6 +22,10 @@ mq_status mq_row_guard_create(const mq_run *run, mq_row_work *work, mq_row_guard
  *  that rounding costs less their rounding back. Not collective. */
 mq_status mq_row_guard_apply(mq_row_work *work, mq_row_guard *guard);
 
+/** Losses and energies of a block that LDLQ has filled, brought from the damped matrix back to H.
+ *  Not collective. */
+void mq_row_take_out_damping(const mq_tap_system *system, const mq_row_block *block);
+
 void mq_row_guard_free(mq_row_guard *guard);
 
 #endif

@@ -61,15 +61,12 @@ static mq_status row_work_create(const mq_run *run, mq_tap_system *system, mq_ro
     return MQ_OK;
 }
 
-/* Rows of block i of the original weights, columns in original order; padding stays as it is. From
- * the block's weights when those are exact, else from the file again. */
-static mq_status load_rows(const mq_run *run, int64_t block, const mq_row_work *w, int64_t i,
-                           float *out)
+/* From the block's weights when those are exact, else from the file again. */
+mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer *layer, int64_t r0,
+                           int64_t r1, float *out)
 {
     const mq_block_weights *weights = run->stream[MQ_QUANTISED].weights;
-    const mq_tap_layer *layer = w->layer[i];
-    int64_t r0 = w->first_row[i], r1 = mq_min_i64(r0 + MQ_ROW_BLOCK, layer->n_out);
-    int64_t n = w->system->n;
+    int64_t n = run->result->n_in;
     char module[256], name[320];
     mq_arch_linear_name(run->arch, layer->linear, block, module, sizeof module);
     snprintf(name, sizeof name, "%s.weight", module);
@@ -81,6 +78,14 @@ static mq_status load_rows(const mq_run *run, int64_t block, const mq_row_work *
     const char *rows = weights->w[layer->linear];
     rows += (size_t)(r0 * n) * mq_dtype_size(weights->dtype);
     return mq_to_f32(rows, weights->dtype, (r1 - r0) * n, out);
+}
+
+/* Rows of block i, columns in original order; padding stays as it is. */
+static mq_status load_rows(const mq_run *run, int64_t block, const mq_row_work *w, int64_t i,
+                           float *out)
+{
+    int64_t r0 = w->first_row[i], r1 = mq_min_i64(r0 + MQ_ROW_BLOCK, w->layer[i]->n_out);
+    return mq_run_read_rows(run, block, w->layer[i], r0, r1, out);
 }
 
 mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *s, mq_row_work *w)

@@ -15,6 +15,11 @@ typedef struct mq_row_work {
     mq_tap_system *system;
 } mq_row_work;
 
+/** Rows [r0, r1) of a layer's original weights: out (r1 - r0, n_in), columns in original order. Not
+ *  collective. */
+mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer *layer, int64_t r0,
+                           int64_t r1, float *out);
+
 /** Allocates this rank's blocks of run->result and reads their rows of the original weights into w,
  *  columns in processing order. Not collective. */
 mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *system,

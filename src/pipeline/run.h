@@ -25,6 +25,13 @@ typedef struct mq_stream {
  * runs a second one with the weights as they were. */
 enum { MQ_QUANTISED, MQ_ORIGINAL, MQ_MAX_STREAMS };
 
+/* How much damping a tap's layers get, and what was measured for it: for each layer in run->result
+ * the relative losses when it is solved on half of the samples, on those and on the others. */
+typedef struct mq_damping {
+    double share;                                                /* of the mean diagonal */
+    double half_loss[MQ_N_LINEARS], held_out_loss[MQ_N_LINEARS]; /* NaN: not measured */
+} mq_damping;
+
 typedef struct mq_run {
     const mq_comm *comm;
     const mq_quantize_options *options;
@@ -39,7 +46,8 @@ typedef struct mq_run {
     float *rope;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
-    struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
+    double damping_found[MQ_N_TAPS]; /* with --damp auto: the last one measured; 0: none yet */
+    struct mq_measured *measured;    /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
     uint8_t *left_out;        /* of this rank's samples, in unit order; NULL: none (samples.c) */
@@ -64,9 +72,12 @@ mq_status mq_run_finish_block(mq_run *run);
  *  its tap. Collective. */
 mq_status mq_run_added(mq_run *run, mq_tap_id tap, mq_linear_id linear, double *mean);
 
-/** Sums the Hessian of a tap over all ranks. Collective. Caller destroys *out.
+/** Sums the Hessian of a tap over all ranks; half, NULL when not asked for, gets the sum over the
+ *  first half of every unit's samples (in file order), so that out less half is the sum over the
+ *  others, exactly. The same halves for any rank count. Collective. Caller destroys both.
  *  Errors: MQ_E_NUMERIC naming block, tap, sample, token and column. */
-mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian **out);
+mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian **half,
+                         mq_hessian **out);
 
 /** Sums what a tap needs for the correction of its layers over all ranks (drift.c); *out is
  *  NULL with one stream, and where the streams do not differ yet. h is the tap's Hessian.
@@ -74,10 +85,21 @@ mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian *
 mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
                        mq_cross **out);
 
+/** With --damp auto: whether the damping of this tap is measured, for which its Hessian is to be
+ *  summed by halves. Taps wider than distribute_above are measured in the first block and each
+ *  time the walk has come twice as far. Not collective. */
+bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap);
+
+/** The damping to begin with. half: as mq_run_hessian gave it, then the damping is measured on the
+ *  layers bound in run->result (auto_damping.c); NULL: that of the same tap in an earlier block
+ *  with --damp auto, where there was one, else the one asked for. Collective. */
+mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                         const mq_hessian *h, mq_damping *out);
+
 /** Quantises the layers bound in run->result from the Hessian of their tap, and from its cross sum
  *  where there is one; publishes codes and scales, adds to the report. Collective. */
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
-                       const mq_cross *cross);
+                       const mq_damping *damping, const mq_cross *cross);
 
 /** Puts the dequantised weights of the bound layers in the place of the originals. Collective. */
 mq_status mq_run_replace_weights(mq_run *run);

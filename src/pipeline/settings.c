@@ -208,7 +208,11 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
     MQ_TRY(mq_json_add_int(o, "group_size", options->group));
     MQ_TRY(mq_json_add_bool(o, "zero_points", options->zero_points));
     MQ_TRY(mq_json_add_bool(o, "positive_scales", options->positive_scales));
-    MQ_TRY(mq_json_add_double(o, "damp", options->damping));
+    if (options->auto_damping) {
+        MQ_TRY(mq_json_add_string(o, "damp", "auto"));
+    } else {
+        MQ_TRY(mq_json_add_double(o, "damp", options->damping));
+    }
     MQ_TRY(mq_json_add_double(o, "shrinkage", solver->shrinkage));
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
     MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));

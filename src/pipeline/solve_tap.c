@@ -22,8 +22,9 @@ static void warn_lost(const mq_run *run, const mq_layer_result *r)
 }
 
 static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s,
-                              const mq_tap_layer *layer, double seconds)
+                              const mq_damping *damping, int l, double seconds)
 {
+    const mq_tap_layer *layer = &run->result->layer[l];
     double loss = mq_tap_result_sum(layer, MQ_STAT_LOSS);
     double energy = mq_tap_result_sum(layer, MQ_STAT_ENERGY);
     double error2 = mq_tap_result_sum(layer, MQ_STAT_ERROR2);
@@ -41,6 +42,8 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
             measured ? (int64_t)mq_tap_result_sum(layer, MQ_STAT_NEAREST) : layer->n_out,
         .relative_error = weight2 > 0 ? error2 / weight2 : 0,
         .damping = s->damping,
+        .half_loss = damping->half_loss[l],
+        .held_out_loss = damping->held_out_loss[l],
         .attempts = s->attempts + (s->factor != NULL),
         .trouble = mq_trouble_name(s->trouble),
         .samples_left_out = run->samples_left_out,
@@ -89,18 +92,18 @@ static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_
 }
 
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
-                       const mq_cross *cross)
+                       const mq_damping *damping, const mq_cross *cross)
 {
     mq_tap_system s = {0};
     mq_row_work w = {0};
     double started = mq_seconds();
     mq_status status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
-    if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, &s);
+    if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, damping->share, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
     if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s, &w);
     if (status == MQ_OK && !s.factor) warn_fallback(run, block, tap, &s);
     for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {
-        status = report_layer(run, block, &s, &run->result->layer[l], mq_seconds() - started);
+        status = report_layer(run, block, &s, damping, l, mq_seconds() - started);
     }
     mq_row_work_free(&w);
     mq_tap_system_destroy(&s);

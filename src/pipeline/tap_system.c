@@ -99,11 +99,21 @@ static mq_status give_up(const mq_run *run, const mq_tap_system *s)
                    s->h->n_tokens, s->n);
 }
 
-mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, mq_tap_system *s)
+mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, double share, int root,
+                            mq_tap_system *s, int64_t *minor)
+{
+    bool distributed = s->n > run->options->distribute_above;
+    set_damping(s, run->solver.shrinkage, share);
+    MQ_TRY(mq_factor_create(comm, s->n, distributed, root, ordered_row, s, &s->factor, minor));
+    s->damping = share;
+    return MQ_OK;
+}
+
+mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, double damping,
+                               mq_tap_system *s)
 {
     /* The rank that factors alone changes with the tap, so that no rank does all of it. */
     int root = (int)((block * MQ_N_TAPS + tap) % run->comm->size);
-    bool distributed = s->n > run->options->distribute_above;
     s->trouble = deficient(s) ? MQ_TROUBLE_RANK : MQ_TROUBLE_NONE;
     if (s->h->n_tokens == 0) { /* every sample was left out */
         s->trouble = MQ_TROUBLE_NOT_FINITE;
@@ -111,12 +121,9 @@ mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, 
     }
     for (;; s->attempts++) {
         int64_t minor = 0;
-        double share = mq_damping_factor(run->options->damping, s->attempts);
+        double share = mq_damping_factor(damping, s->attempts);
         if (share < 0) return give_up(run, s);
-        set_damping(s, run->solver.shrinkage, share);
-        mq_status status = mq_factor_create(run->comm, s->n, distributed, root, ordered_row, s,
-                                            &s->factor, &minor);
-        if (status == MQ_OK) s->damping = share;
+        mq_status status = mq_tap_system_try(run, run->comm, share, root, s, &minor);
         if (status != MQ_E_NOT_PD) return status;
         if (s->trouble == MQ_TROUBLE_NONE) s->trouble = MQ_TROUBLE_NUMERICAL;
         warn_not_definite(block, tap, s, share, minor);

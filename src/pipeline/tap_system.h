@@ -38,10 +38,16 @@ typedef struct mq_tap_system {
 mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *system);
 void mq_tap_system_destroy(mq_tap_system *system);
 
-/** Climbs the damping ladder until the matrix factors, each time from the intact H. Leaves no
- *  factor when there are no tokens, or when the ladder ends and the run is to go on. Collective.
- *  Errors: those of mq_factor_create but MQ_E_NOT_PD; MQ_E_NUMERIC when the ladder ends. */
-mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap,
+/** One attempt: factors with a damping of this share of the mean diagonal. Collective on comm; root
+ *  and distributed as in mq_factor_create. Errors: those of mq_factor_create. */
+mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, double share, int root,
+                            mq_tap_system *system, int64_t *minor);
+
+/** Climbs the damping ladder from `damping` until the matrix factors, each time from the intact H.
+ * Leaves no factor when there are no tokens, or when the ladder ends and the run is to go on.
+ * Collective. Errors: those of mq_factor_create but MQ_E_NOT_PD; MQ_E_NUMERIC when the ladder ends.
+ */
+mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, double damping,
                                mq_tap_system *system);
 
 /** The panel source of the solver (mq_panel_source); context is the system. Collective. */

@@ -12,6 +12,7 @@ typedef enum mq_section {
     MQ_T_FORWARD,
     MQ_T_HESSIAN,
     MQ_T_REDUCE,
+    MQ_T_DAMPING,
     MQ_T_FACTOR,
     MQ_T_CORRECTION,
     MQ_T_SCALES,

@@ -89,6 +89,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     MQ_TRY(mq_factor_fits(n, comm->size, distributed));
     MQ_TRY(mq_hessian_bytes(n, &bytes));
     if (settings->n_streams > 1) MQ_TRY(mq_cross_bytes(arch->hidden, n, &cross));
+    if (settings->halves) at_least(bytes, &cross); /* gone before the cross sum is made */
     MQ_TRY(mq_add_size(bytes, cross, &bytes));
     at_least(bytes, &p->hessian);
     int64_t parts = distributed ? comm->size : 1;

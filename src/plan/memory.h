@@ -10,7 +10,7 @@ typedef struct mq_memory_plan {
     size_t residual; /* activations between blocks, of all streams, and their drift */
     size_t taps;     /* the two widest that live together, of all streams */
     size_t work;     /* workspace of one unit */
-    size_t hessian;  /* packed triangle of the widest tap; with two streams its cross sum */
+    size_t hessian;  /* packed triangle of the widest tap; its half, or its cross sum */
     size_t factor;   /* this rank's part */
     size_t rows;     /* rows of W and errors in the solver */
     size_t rank;     /* all of the above */
@@ -23,6 +23,7 @@ typedef struct mq_memory_plan {
 typedef struct mq_memory_settings {
     int64_t distribute_above; /* of the factorisation */
     int n_streams;            /* 2 with asymmetric calibration, else 1 */
+    bool halves;              /* the Hessian is summed by halves */
     bool refine;              /* rounds of refinement after LDLQ */
     int64_t judged_group;     /* columns of the largest groups whose scales are judged; 0: none */
     size_t codes;             /* bytes of the codes and scales of one tap on a node */

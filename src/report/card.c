@@ -58,7 +58,11 @@ static void print_settings(FILE *f, const mq_quantize_options *o, int64_t n_bloc
         fprintf(f, "| group size | %" PRId64 " |\n", o->group);
     }
     if (o->positive_scales) fputs("| scales | positive only |\n", f);
-    fprintf(f, "| damping | %g of the mean diagonal |\n", o->damping);
+    if (o->auto_damping) {
+        fputs("| damping | each layer's, by held-out samples: `mq_report.json` |\n", f);
+    } else {
+        fprintf(f, "| damping | %g of the mean diagonal |\n", o->damping);
+    }
     int64_t last = o->last_block < 0 ? n_blocks : o->last_block;
     if (o->first_block > 0 || last < n_blocks) {
         fprintf(f, "| blocks quantised | %" PRId64 " to %" PRId64 " |\n", o->first_block, last - 1);

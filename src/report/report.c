@@ -56,6 +56,22 @@ void mq_report_summary(const mq_report *report, double *mean, double *largest,
     *mean = n ? sum / (double)n : NAN;
 }
 
+/* To first order in n_in / tokens the loss on new samples is 1 + c / N of what it would be with
+ * endless data, that on the samples used 1 - c / N. */
+double mq_report_more_samples(const mq_report *report)
+{
+    double half = 0, held_out = 0;
+    for (int64_t i = 0; i < report->n_layers; i++) {
+        const mq_layer_result *r = &report->layer[i];
+        if (!isfinite(r->held_out_loss)) continue;
+        half += r->half_loss;
+        held_out += r->held_out_loss;
+    }
+    if (!(held_out > 0)) return NAN;
+    double excess = fmax(held_out - half, 0) / (held_out + half); /* c / N of half the samples */
+    return (excess / 4) / (1 + excess / 2);
+}
+
 static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *arch)
 {
     char name[256];
@@ -75,6 +91,8 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     MQ_TRY(mq_json_add_int(o, "rtn_rows", r->nearest_rows));
     MQ_TRY(mq_json_add_double(o, "relative_error", r->relative_error));
     MQ_TRY(mq_json_add_double(o, "damping", r->damping));
+    MQ_TRY(mq_json_add_double(o, "half_loss", r->half_loss));
+    MQ_TRY(mq_json_add_double(o, "held_out_loss", r->held_out_loss));
     MQ_TRY(mq_json_add_int(o, "attempts", r->attempts));
     MQ_TRY(mq_json_add_string(o, "trouble", r->trouble));
     MQ_TRY(mq_json_add_int(o, "samples_left_out", r->samples_left_out));

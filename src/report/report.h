@@ -19,6 +19,8 @@ typedef struct mq_layer_result {
     int64_t nearest_rows; /* that were rounded to nearest because it was better */
     double relative_error; /* |e|^2 / |w|^2 */
     double damping;        /* share of the mean diagonal that succeeded; NaN for rtn */
+    double half_loss; /* relative, of sampled rows that were solved on half of the samples, on */
+    double held_out_loss; /* those and on the others; NaN: not measured */
     int attempts;
     const char *trouble;      /* "none", "rank_deficient", "indefinite" or "not_finite" */
     int64_t samples_left_out; /* because they held NaN or inf, here or earlier */
@@ -43,6 +45,10 @@ int64_t mq_report_fallbacks(const mq_report *report);
 /** Mean and worst relative loss over the layers that have one; worst may be NULL. */
 void mq_report_summary(const mq_report *report, double *mean, double *largest,
                        const mq_layer_result **worst);
+
+/** By what share the layers' losses on new samples would fall with twice as many samples, from
+ *  their held-out losses; NaN when none has one. (docs/how-it-works.md) */
+double mq_report_more_samples(const mq_report *report);
 
 /** The "layers" array. Caller owns it. */
 mq_status mq_report_layers(const mq_report *report, const mq_arch *arch, cJSON **out);

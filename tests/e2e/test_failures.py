@@ -190,6 +190,25 @@ class Failures(unittest.TestCase):
             if options is UNDAMPED:
                 self.assertRegex(log, r'block 3, mlp_mid: the Hessian is rank-deficient \(8 tokens for \d+ columns\)')
 
+    def test_auto_damping(self):
+        """Halves of next to nothing, of one sample only, or of samples that are left out."""
+        one, few = (self.samples(n, 8) for n in (1, 8))
+        for samples, model, more in ((one, harness.DEMO, ()), (few, harness.DEMO, ('--preset', 'best')),
+                                     (few[:3] + [few[3][:4] + [TOKEN]], self.fragile, ('--on-failure', 'rtn'))):
+            out, log = self.quantise(OK, model, self.calib(samples), '--damp', 'auto', '--bits', 3, *more, *FEW)
+            report = self.check_layers(out)
+            self.assertEqual(report['settings']['damp'], 'auto')
+            self.assertEqual('there is one in all' in log, len(samples) == 1)
+            for layer in report['layers']:
+                self.assertIn(layer['damping'], (0.01, 0.05, 0.2, 0.8))
+                if len(samples) == 1:
+                    self.assertEqual((layer['damping'], layer['held_out_loss']), (0.05, None))
+                else:
+                    self.assertTrue(0 <= layer['half_loss'] < layer['held_out_loss'] < 10, layer)
+            if len(samples) > 1:
+                self.assertGreater(report['summary']['more_samples'], 0.05)
+                self.assertRegex(log, r'warning: calibration is thin: .* about \d+ % lower')
+
     def test_one_token(self):
         self.check_layers(self.quantise(OK, harness.DEMO, self.calib([[5]]), *FEW)[0])
 

@@ -86,6 +86,19 @@ class SameBytes(unittest.TestCase):
         others = {self.quantise(name, 1, '--preset', name, *option[2:]) for name in ('fast', 'default')}
         self.assertEqual(len(others | hashes), 3)
 
+    def test_auto_damping(self):
+        """Half sums, candidates shared out among ranks, or factored by all of them."""
+        option = ('--damp', 'auto', '--bits', 3, '--group-size', 64, '--layers', '0:2')
+        env = {'MQ_RANKS_PER_NODE': '1', 'MQ_CHUNK_BYTES': '65536'}
+        hashes = {self.quantise(f'auto{ranks}', ranks, *option) for ranks in (1, 2, 3, 4)}
+        hashes.add(self.quantise('auto-threads', 1, '--threads', 2, *option))
+        hashes.add(self.quantise('auto-nodes', 3, *option, env=env))
+        self.assertEqual(len(hashes), 1)
+        self.assertNotEqual(hashes.pop(), self.quantise('auto-none', 1, *option[2:]))
+        option += ('--distribute-above', 300, '--preset', 'best')
+        hashes = {self.quantise(f'auto-wide{ranks}', ranks, *option) for ranks in (1, 3)}
+        self.assertEqual(len(hashes), 1)
+
     def test_eval(self):
         self.reference()
         results = []

@@ -177,6 +177,46 @@ static void test_sums(void)
     check_layer(515, 2, few, MQ_BF16); /* two panels, the second of three columns */
 }
 
+/* Parts of units of very different size, added up and taken off again: no rounding. */
+static void test_merge(void)
+{
+    static const int64_t rows[] = {40, 60, 129, 64, 3};
+    mq_comm *self = NULL;
+    mq_hessian *part[2] = {NULL}, *whole = NULL;
+    if (!CHECK_ALL(mq_comm_create(MPI_COMM_SELF, &self) == MQ_OK)) return;
+    data d = data_create(90, 5, rows);
+    int owner[5] = {0};
+    double *largest = calloc((size_t)d.n, sizeof *largest);
+    find_largest(&d, MQ_BF16, owner, 0, largest);
+    for (int p = 0; p < 2; p++) {
+        CHECK(mq_hessian_create(d.n, &part[p]) == MQ_OK);
+        CHECK(mq_hessian_set_grid(part[p], self, largest, d.n_units) == MQ_OK);
+        for (int64_t u = 0; u < d.n_units; u++) {
+            int64_t cut = d.rows[u] / 2, first = p ? cut : 0, end = p ? d.rows[u] : cut;
+            const uint16_t *x = d.x16 + (d.offset[u] + first) * d.n;
+            CHECK(mq_hessian_add(part[p], x, MQ_BF16, end - first) == MQ_OK);
+        }
+    }
+    int64_t count = d.n * (d.n + 1) / 2, bad = 0;
+    double *second = malloc((size_t)count * sizeof *second);
+    memcpy(second, part[1]->packed, (size_t)count * sizeof *second);
+    CHECK(mq_hessian_merge(part[1], part[0]) == MQ_OK);
+    check_against_naive(part[1], &d);
+    for (int64_t i = 0; i < count; i++) {
+        bad += part[1]->packed[i] - part[0]->packed[i] != second[i];
+    }
+    CHECK_MSG(bad == 0, "%ld entries", (long)bad);
+    whole = sum_of(self, &d, MQ_BF16, owner, false);
+    whole->exponent[7]++;
+    CHECK(mq_hessian_merge(whole, part[0]) == MQ_E_INTERNAL);
+    mq_hessian_destroy(&whole);
+    for (int p = 0; p < 2; p++) mq_hessian_destroy(&part[p]);
+    free(second);
+    free(largest);
+    data_free(&d);
+    mq_comm_destroy(&self);
+}
+
 static void test_threads_change_no_bit(void)
 {
     static const int64_t rows[] = {50, 31};
@@ -277,6 +317,7 @@ int main(int argc, char **argv)
     harness_start(&argc, &argv);
     if (mq_ops_start(1, "") != MQ_OK) MPI_Abort(MPI_COMM_WORLD, 1);
     RUN(test_sums);
+    RUN(test_merge);
     RUN(test_threads_change_no_bit);
     RUN(test_weak_channels_keep_their_digits);
     RUN(test_bad_columns);

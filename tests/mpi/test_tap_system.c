@@ -40,7 +40,7 @@ static double *entry(const setting *s, int64_t i, int64_t j)
 static mq_status factor(setting *s)
 {
     if (!CHECK(mq_tap_system_create(&s->run, s->h, &s->system) == MQ_OK)) return MQ_E_INTERNAL;
-    return mq_tap_system_factor(&s->run, 1, MQ_TAP_MLP_IN, &s->system);
+    return mq_tap_system_factor(&s->run, 1, MQ_TAP_MLP_IN, s->options.damping, &s->system);
 }
 
 static void end(setting *s)

@@ -15,6 +15,7 @@ static struct {
     bool json;
     int64_t bits;
     double damp;
+    bool auto_damp;
     const char *format, *calib, *model, *rest;
     mq_texts skip, files;
 } got;
@@ -27,7 +28,8 @@ static const mq_positional positionals[] = {
 static const mq_option options[] = {
     {"--calib", "FILE", "calibration tokens", .text = &got.calib, .required = true},
     {"--bits", "N", "bits per weight", "4", .integer = &got.bits},
-    {"--damp-percent", "X", "share of the mean diagonal", "0.01", .number = &got.damp},
+    {"--damp-percent", "X", "share of the mean diagonal", "0.01", .number = &got.damp,
+     .word = "auto", .word_given = &got.auto_damp},
     {"--format", "NAME", "checkpoint format", "gptq", .text = &got.format},
     {"--skip", "REGEX", "leave layers whose name matches alone; may be repeated",
      .texts = &got.skip},
@@ -90,6 +92,7 @@ static void test_values(void **state)
     assert_int_equal(got.bits, -1);
     assert_string_equal(got.calib, "a=b");
     assert_true(got.damp == 1e-3);
+    assert_false(got.auto_damp);
     assert_string_equal(got.rest, "r");
     assert_string_equal(got.format, "");
     assert_int_equal(got.skip.n, 2);
@@ -246,6 +249,30 @@ static void assert_config(const char *json, mq_status status, const char *messag
     assert_null(got.skip.item);
 }
 
+/* A word in the place of a number; the last of several counts, and the line before the file. */
+static void test_word_for_number(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *line;
+        bool word;
+        double number;
+    } cases[] = {
+        {"{}", "m --calib c --damp-percent auto", true, 0.01},
+        {"{}", "m --calib c --damp-percent auto --damp-percent=0.5", false, 0.5},
+        {"{\"damp_percent\": \"auto\"}", "m --calib c", true, 0.01},
+        {"{\"damp_percent\": \"auto\"}", "m --calib c --damp-percent 0.5", false, 0.5},
+        {"{\"damp_percent\": 0.5}", "m --calib c --damp-percent auto", true, 0.01},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(parse_config(cases[i].config, cases[i].line), MQ_OK);
+        assert_int_equal(got.auto_damp, cases[i].word);
+        assert_true(got.damp == cases[i].number);
+        mq_args_free(&args);
+    }
+    assert_usage("m --calib c --damp-percent Auto", "--damp-percent: expected a finite number");
+}
+
 static void test_config_errors(void **state)
 {
     (void)state;
@@ -370,6 +397,7 @@ int main(void)
         cmocka_unit_test(test_unknown_options),
         cmocka_unit_test(test_repeated_positionals),
         cmocka_unit_test_setup_teardown(test_config, make_config, NULL),
+        cmocka_unit_test(test_word_for_number),
         cmocka_unit_test_setup_teardown(test_config_errors, NULL, remove_config),
         cmocka_unit_test(test_help),
         cmocka_unit_test(test_help_wraps),

@@ -1,0 +1,193 @@
+/* Cross-validated damping: how much of it serves samples that a layer was not solved on.
+ *
+ * The Hessian is summed by halves. A sample of the tap's rows is solved on the one with each of a
+ * few dampings, and judged by the other. All of them start from the same scales and have the same
+ * shrinkage, so that nothing but the damping differs. */
+#include "pipeline/row_guard.h"
+#include "pipeline/sampled_rows.h"
+
+#include "base/log.h"
+#include "par/collectives.h"
+#include "solve/quadratic.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+static const double candidates[] = {0.01, 0.05, 0.2, 0.8};
+enum { N_CANDIDATES = sizeof candidates / sizeof *candidates };
+
+/* A held-out loss that is better by less than this is taken for chance. */
+static const double noise = 0.005;
+
+/* Which samples a loss is over. */
+enum { HALF, HELD_OUT, N_PARTS };
+
+/* What a rank tries on its own and what all have found, by candidate. */
+typedef struct trial {
+    const mq_hessian *h, *half;
+    mq_tap_system system; /* of the half */
+    mq_sampled_rows rows;
+    double held_out_energy[MQ_N_LINEARS];
+    double loss[N_CANDIDATES][N_PARTS][MQ_N_LINEARS]; /* relative, of the layers */
+} trial;
+
+/* The other half, in the order in which the first is processed. */
+static void held_out_row(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+{
+    const trial *t = context;
+    const int64_t *order = t->system.order;
+    for (int64_t j = j0; j < j1; j++) {
+        out[j - j0] =
+            mq_hessian_at(t->h, order[i], order[j]) - mq_hessian_at(t->half, order[i], order[j]);
+    }
+}
+
+/* sum[l] += x H x^T under the other half over the rows x (errors, or weights) of layer l. */
+static mq_status add_held_out(trial *t, int b, const float *x, double *sum)
+{
+    double loss[MQ_ROW_BLOCK];
+    MQ_TRY(mq_quadratic_rows(x, t->system.n, t->system.mean, held_out_row, t, loss));
+    for (int64_t r = 0; r < t->rows.n_rows[b]; r++) sum[t->rows.layer[b][r]] += fmax(loss[r], 0);
+    return MQ_OK;
+}
+
+static mq_status judge(trial *t, int c)
+{
+    double half_loss[MQ_N_LINEARS] = {0}, half_energy[MQ_N_LINEARS] = {0};
+    double held_out[MQ_N_LINEARS] = {0};
+    for (int b = 0; b < t->rows.n_blocks; b++) {
+        const mq_row_block *block = &t->rows.block[b];
+        mq_row_take_out_damping(&t->system, block);
+        for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
+            half_loss[t->rows.layer[b][r]] += block->loss[r];
+            half_energy[t->rows.layer[b][r]] += block->energy[r];
+        }
+        MQ_TRY(add_held_out(t, b, block->e, held_out));
+    }
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        double energy = t->held_out_energy[l];
+        t->loss[c][HALF][l] = half_energy[l] > 0 ? half_loss[l] / half_energy[l] : 0;
+        t->loss[c][HELD_OUT][l] = energy > 0 ? held_out[l] / energy : 0;
+    }
+    return MQ_OK;
+}
+
+/* Infinite losses where the matrix cannot be factored. */
+static mq_status try_candidate(const mq_run *run, const mq_comm *comm, trial *t, int c)
+{
+    mq_tap_system *s = &t->system;
+    int64_t minor = 0;
+    mq_status status = mq_tap_system_try(run, comm, candidates[c], 0, s, &minor);
+    if (status == MQ_E_NOT_PD) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) t->loss[c][HELD_OUT][l] = INFINITY;
+        return MQ_OK;
+    }
+    if (status == MQ_OK) {
+        status = mq_ldlq(t->rows.block, t->rows.n_blocks, s->n, s->order,
+                         mq_factor_diagonal(s->factor), mq_tap_system_panel, s);
+    }
+    if (status == MQ_OK) status = judge(t, c);
+    mq_factor_destroy(&s->factor);
+    return status;
+}
+
+static mq_status prepare(const mq_run *run, int64_t block, trial *t)
+{
+    MQ_TRY(mq_tap_system_create(run, t->half, &t->system));
+    MQ_TRY(mq_sampled_rows_create(run, block, &t->system, &t->rows));
+    for (int b = 0; b < t->rows.n_blocks; b++) {
+        MQ_TRY(add_held_out(t, b, t->rows.block[b].w, t->held_out_energy));
+    }
+    return MQ_OK;
+}
+
+/* Wide matrices are factored by all ranks together, one candidate after the other; of the narrow
+ * ones every rank factors its own. */
+static mq_status try_together(const mq_run *run, trial *t)
+{
+    for (int c = 0; c < N_CANDIDATES; c++) {
+        MQ_TRY(mq_agree(run->comm, try_candidate(run, run->comm, t, c)));
+    }
+    return MQ_OK;
+}
+
+static mq_status try_own(const mq_run *run, trial *t)
+{
+    mq_comm *self = NULL;
+    mq_status status = mq_comm_create(MPI_COMM_SELF, &self);
+    for (int c = run->comm->rank; c < N_CANDIDATES && status == MQ_OK; c += run->comm->size) {
+        status = try_candidate(run, self, t, c);
+    }
+    mq_comm_destroy(&self);
+    status = mq_agree(run->comm, status);
+    if (status != MQ_OK) return status;
+    /* The others hold 0. */
+    return mq_sum_f64(run->comm, &t->loss[0][0][0], N_CANDIDATES * N_PARTS * MQ_N_LINEARS);
+}
+
+/* The mean over the layers. */
+static double held_out(const mq_run *run, const trial *t, int c)
+{
+    double sum = 0;
+    for (int l = 0; l < run->result->n_layers; l++) sum += t->loss[c][HELD_OUT][l];
+    return sum / run->result->n_layers;
+}
+
+/* The candidate of the least held-out loss; the default damping where no other is better by more
+ * than noise. -1: nothing was held out, or nothing could be factored. */
+static int choose(const mq_run *run, const trial *t)
+{
+    int best = 0;
+    for (int c = 1; c < N_CANDIDATES; c++) {
+        if (held_out(run, t, c) < held_out(run, t, best)) best = c;
+    }
+    double least = held_out(run, t, best);
+    if (!(least > 0) || !isfinite(least)) return -1;
+    for (int c = 0; c < N_CANDIDATES; c++) {
+        if (candidates[c] == run->options->damping && held_out(run, t, c) * (1 - noise) <= least) {
+            return c;
+        }
+    }
+    return best;
+}
+
+bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
+{
+    int64_t done = block - run->scheme->first_block;
+    bool wide = mq_arch_tap_width(run->arch, tap) > run->options->distribute_above;
+    return run->options->auto_damping && (!wide || (done & (done - 1)) == 0);
+}
+
+static void take(const mq_run *run, const trial *t, int c, mq_damping *out)
+{
+    out->share = candidates[c];
+    for (int l = 0; l < run->result->n_layers; l++) {
+        out->half_loss[l] = t->loss[c][HALF][l];
+        out->held_out_loss[l] = t->loss[c][HELD_OUT][l];
+    }
+}
+
+mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                         const mq_hessian *h, mq_damping *out)
+{
+    trial t = {.h = h, .half = half};
+    double found = run->damping_found[tap];
+    out->share = found > 0 ? found : run->options->damping;
+    for (int l = 0; l < MQ_N_LINEARS; l++) out->half_loss[l] = out->held_out_loss[l] = NAN;
+    if (!half) return MQ_OK;
+    mq_status status = mq_agree(run->comm, prepare(run, block, &t));
+    if (status == MQ_OK) {
+        bool wide = h->n > run->options->distribute_above;
+        status = wide ? try_together(run, &t) : try_own(run, &t);
+    }
+    int best = status == MQ_OK ? choose(run, &t) : -1;
+    if (best >= 0) {
+        take(run, &t, best, out);
+        run->damping_found[tap] = out->share;
+    }
+    mq_sampled_rows_free(&t.rows);
+    mq_tap_system_destroy(&t.system);
+    mq_timing_lap(&run->timing, MQ_T_DAMPING);
+    if (status != MQ_OK) mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+    return status;
+}
