@@ -109,16 +109,21 @@ STOP_WORDS = frozenset("the of to a an is are and in for that this be it on "
                        "with as by or if you not can which".split())
 
 
-def model_config():
-    """Return the transformers configuration of the demo model."""
-    from transformers import LlamaConfig
-    return LlamaConfig(
-        vocab_size=VOCAB_SIZE, hidden_size=256, intermediate_size=768,
-        num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=64, max_position_embeddings=CONTEXT, rms_norm_eps=1e-5,
-        rope_theta=10000.0, tie_word_embeddings=True, bos_token_id=0,
-        eos_token_id=0, pad_token_id=None, attention_bias=False,
-        mlp_bias=False)
+def model_config(family):
+    """Return the transformers configuration: the demo model's (llama), or a smaller one (qwen3)."""
+    import transformers
+    common = {"vocab_size": VOCAB_SIZE, "max_position_embeddings": CONTEXT,
+              "rope_theta": 10000.0, "tie_word_embeddings": True,
+              "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0,
+              "pad_token_id": None, "attention_bias": False}
+    if family == "qwen3":
+        return transformers.Qwen3Config(
+            hidden_size=192, intermediate_size=512, num_hidden_layers=6,
+            num_attention_heads=6, head_dim=32, rms_norm_eps=1e-6, **common)
+    return transformers.LlamaConfig(
+        hidden_size=256, intermediate_size=768, num_hidden_layers=8,
+        num_attention_heads=4, head_dim=64, rms_norm_eps=1e-5, mlp_bias=False,
+        **common)
 
 
 # --------------------------------------------------------------------------
@@ -428,16 +433,17 @@ def stage_train(args):
     """Train with AdamW and a cosine schedule, bounded by time or steps."""
     import numpy as np
     import torch
-    from transformers import LlamaForCausalLM
-    if (args.work / "model.pt").exists():
+    from transformers import AutoModelForCausalLM
+    checkpoint = args.work / f"{args.family}.pt"
+    if checkpoint.exists():
         return
     torch.manual_seed(SEED)
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(SEED)
     data = np.load(args.work / "train.npy")
     held = np.load(args.work / "heldout.npy")
-    model = LlamaForCausalLM._from_config(model_config(),
-                                          attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(model_config(args.family),
+                                             attn_implementation="sdpa")
     model.train()
     run = torch.compile(model, dynamic=False) if args.compile else model
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -487,7 +493,7 @@ def stage_train(args):
             log.append([step, tokens, round(h, 4)])
             print(f"  held-out (part) perplexity {math.exp(h):.2f}",
                   flush=True)
-    torch.save(model.state_dict(), args.work / "model.pt")
+    torch.save(model.state_dict(), checkpoint)
     h = mean_loss(model, held, autocast=True)
     print(f"final held-out perplexity {math.exp(h):.3f}", flush=True)
     info = {"seed": SEED, "steps": step, "full_from": first_full,
@@ -496,7 +502,7 @@ def stage_train(args):
             "minutes": round((time.time() - start) / 60, 1),
             "threads": args.threads, "compile": args.compile,
             "torch": torch.__version__, "heldout_log": log}
-    (args.work / "train.json").write_text(json.dumps(info, indent=1))
+    (args.work / f"train-{args.family}.json").write_text(json.dumps(info, indent=1))
 
 
 # --------------------------------------------------------------------------
@@ -506,11 +512,11 @@ def stage_export(args):
     """Write the model folder."""
     import shutil
     import torch
-    from transformers import (GenerationConfig, LlamaForCausalLM,
+    from transformers import (AutoModelForCausalLM, GenerationConfig,
                               PreTrainedTokenizerFast)
     args.out.mkdir(parents=True, exist_ok=True)
-    model = LlamaForCausalLM(model_config())
-    model.load_state_dict(torch.load(args.work / "model.pt"))
+    model = AutoModelForCausalLM.from_config(model_config(args.family))
+    model.load_state_dict(torch.load(args.work / f"{args.family}.pt"))
     model.tie_weights()
     model = model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0)
@@ -596,7 +602,7 @@ def stage_check(args):
                         m.weight.copy_(round_to_nearest(m.weight, bits, 128))
         result[f"rtn{bits}_perplexity"] = math.exp(mean_loss(model, data))
     print(json.dumps(result, indent=1))
-    (args.work / "check.json").write_text(json.dumps(result, indent=1))
+    (args.work / f"check-{args.family}.json").write_text(json.dumps(result, indent=1))
 
 
 def main():
@@ -610,6 +616,8 @@ def main():
     ap.add_argument("--work", type=Path, required=True,
                     help="directory for packages, texts and checkpoints")
     ap.add_argument("--out", type=Path, default=Path("models/demo"))
+    ap.add_argument("--family", choices=("llama", "qwen3"), default="llama",
+                    help="llama: the demo model; qwen3: a smaller one")
     ap.add_argument("--minutes", type=float, default=35,
                     help="length of the training run")
     ap.add_argument("--steps", type=int,
