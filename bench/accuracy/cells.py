@@ -73,7 +73,7 @@ METHODS = (
     Method("llmcompressor-default", "llmcompressor", {}),
     Method("llmcompressor-mse", "llmcompressor", {"observer": "mse"}),
     Method("llmcompressor-imatrix", "llmcompressor", {"observer": "imatrix_mse"}),
-    Method("llmcompressor-mse-group", "llmcompressor", {"observer": "mse", "actorder": "group"}),
+    Method("llmcompressor-no-order", "llmcompressor", {"actorder": None}),
     Method("autoround-default", "autoround", {}, seeds=(0,)),
     Method("autoround-light", "autoround", {"iters": 50}, seeds=(0,)),
 )
