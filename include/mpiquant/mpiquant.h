@@ -41,6 +41,7 @@ typedef struct mq_quantize_options {
     const int *widths;   /* that average_bits may mix, ascending; n_widths 0: 2, 3, 4 and 8 */
     int n_widths;
     int64_t group;          /* columns per scale, -1: the whole row */
+    bool lm_head;           /* quantise it too */
     bool zero_points;       /* one per scale; else symmetric codes */
     bool positive_scales;   /* else symmetric codes may have negative ones */
     double damping;         /* lambda as a share of the mean diagonal of H */

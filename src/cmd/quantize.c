@@ -217,6 +217,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--override", "REGEX=bits:B,group:G",
          "other bits or group size for matching modules; may be repeated, the first match counts",
          .texts = &f.override_},
+        {"--lm-head", .help = "quantise lm_head too, where it is not the embedding",
+         .flag = &o.lm_head},
         {"--max-shard-size", "SIZE", "largest safetensors file, e.g. 500MB", "5GB",
          .text = &f.shard_size},
         {"--unit-tokens", "N", "tokens that go through the model at once", "8192",

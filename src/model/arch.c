@@ -8,8 +8,18 @@
 
 const char *mq_tap_name(mq_tap_id tap)
 {
-    static const char *const names[MQ_N_TAPS] = {"attn_in", "attn_out", "mlp_in", "mlp_mid"};
+    static const char *const names[MQ_N_ALL_TAPS] = {"attn_in", "attn_out", "mlp_in", "mlp_mid",
+                                                     "head_in"};
     return names[tap];
+}
+
+mq_place mq_tap_place(int64_t block, mq_tap_id tap)
+{
+    mq_place place = {"lm_head"};
+    if (tap != MQ_TAP_HEAD_IN) {
+        snprintf(place.text, sizeof place.text, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+    }
+    return place;
 }
 
 const char *mq_linear_name(mq_linear_id linear)
@@ -36,7 +46,14 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes)
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes)
 {
-    mq_arch_name(arch->linear[linear], block, out, bytes);
+    static const char suffix[] = ".weight";
+    size_t end = sizeof suffix - 1, n = strlen(arch->head);
+    if (linear != MQ_HEAD) {
+        mq_arch_name(arch->linear[linear], block, out, bytes);
+        return;
+    }
+    if (n > end && strcmp(arch->head + n - end, suffix) == 0) n -= end;
+    snprintf(out, bytes, "%.*s", (int)n, arch->head);
 }
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
@@ -47,7 +64,7 @@ int64_t mq_arch_window(const mq_arch *arch, int64_t block)
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)
 {
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
-    const int64_t shapes[MQ_N_LINEARS][2] = {
+    const int64_t shapes[MQ_N_LINEARS + 1][2] = {
         [MQ_Q] = {q, arch->hidden},
         [MQ_K] = {kv, arch->hidden},
         [MQ_V] = {kv, arch->hidden},
@@ -55,6 +72,7 @@ void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_o
         [MQ_GATE] = {arch->intermediate, arch->hidden},
         [MQ_UP] = {arch->intermediate, arch->hidden},
         [MQ_DOWN] = {arch->hidden, arch->intermediate},
+        [MQ_HEAD] = {arch->vocab, arch->hidden},
     };
     *n_out = shapes[linear][0];
     *n_in = shapes[linear][1];
@@ -81,10 +99,11 @@ static mq_tap_id tap_of(const mq_arch *arch, mq_linear_id linear)
         return arch->parallel_block ? MQ_TAP_ATTN_IN : MQ_TAP_MLP_IN;
     case MQ_DOWN:
         return MQ_TAP_MLP_MID;
+    case MQ_HEAD:
+        return MQ_TAP_HEAD_IN;
     case MQ_Q:
     case MQ_K:
     case MQ_V:
-    case MQ_N_LINEARS:
         break;
     }
     return MQ_TAP_ATTN_IN;
@@ -93,7 +112,7 @@ static mq_tap_id tap_of(const mq_arch *arch, mq_linear_id linear)
 int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears[MQ_N_LINEARS])
 {
     int n = 0;
-    for (int i = 0; i < MQ_N_LINEARS; i++) {
+    for (int i = 0; i <= MQ_HEAD; i++) {
         if (tap_of(arch, (mq_linear_id)i) == tap) linears[n++] = (mq_linear_id)i;
     }
     return n;

@@ -15,7 +15,8 @@ typedef enum mq_rope_scaling { MQ_ROPE_PLAIN, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3 } m
 
 typedef enum mq_qk_norm { MQ_QK_NONE, MQ_QK_HEAD_SHARED, MQ_QK_PER_HEAD } mq_qk_norm;
 
-/** The linear layers of a dense block, in the order in which a checkpoint lists them. */
+/** The linear layers of a dense block, in the order in which a checkpoint lists them; and the one
+ *  after all blocks, which makes logits of the normed residual stream. */
 typedef enum mq_linear_id {
     MQ_Q,
     MQ_K,
@@ -24,7 +25,8 @@ typedef enum mq_linear_id {
     MQ_GATE,
     MQ_UP,
     MQ_DOWN,
-    MQ_N_LINEARS
+    MQ_HEAD,
+    MQ_N_LINEARS = MQ_HEAD /* of a block */
 } mq_linear_id;
 
 /** Points whose activations feed linear layers. A parallel block has no MQ_TAP_MLP_IN: its gate and
@@ -34,13 +36,22 @@ typedef enum mq_tap_id {
     MQ_TAP_ATTN_OUT,
     MQ_TAP_MLP_IN,
     MQ_TAP_MLP_MID,
-    MQ_N_TAPS
+    MQ_TAP_HEAD_IN,
+    MQ_N_TAPS = MQ_TAP_HEAD_IN, /* of a block */
+    MQ_N_ALL_TAPS = MQ_N_TAPS + 1
 } mq_tap_id;
 
 const char *mq_tap_name(mq_tap_id tap);          /* "attn_in", ... */
 const char *mq_linear_name(mq_linear_id linear); /* "q", "k", "v", "o", "gate", "up", "down" */
 
 enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8 };
+
+/** "block 3, attn_in" or "lm_head", for messages. */
+typedef struct mq_place {
+    char text[64];
+} mq_place;
+
+mq_place mq_tap_place(int64_t block, mq_tap_id tap);
 
 typedef struct mq_arch {
     char family[64];     /* of the descriptor, e.g. "llama" for configs/arch/llama.json */
@@ -101,7 +112,7 @@ const char *mq_data_folder(void);
 /** Name of a tensor of block i: `pattern` with {i} replaced. */
 void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 
-/** Module name of a linear ("model.layers.3.self_attn.q_proj"). */
+/** Module name of a linear ("model.layers.3.self_attn.q_proj"; the head's whatever the block). */
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes);
 
@@ -111,8 +122,10 @@ int64_t mq_arch_window(const mq_arch *arch, int64_t block);
 /** (n_out, n_in) of a linear. */
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in);
 
-/** The taps of this arch in the order of the staged run, and the linears each feeds. */
+/** The taps of a block in the order of the staged run. */
 int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS]);
+
+/** The linears that a tap feeds; those of MQ_TAP_HEAD_IN are MQ_HEAD. */
 int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears[MQ_N_LINEARS]);
 
 /** Width of a tap's activations. */

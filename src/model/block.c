@@ -100,7 +100,8 @@ mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, m
     case MQ_TAP_MLP_MID:
         if (a->parallel_block) MQ_TRY(add_linear(weights, MQ_O, unit, in2, x));
         return gated(weights, unit, in, work, out);
-    case MQ_N_TAPS:
+    case MQ_TAP_HEAD_IN:
+    case MQ_N_ALL_TAPS:
         break;
     }
     return mq_fail(MQ_E_INTERNAL, "a block has no tap %d", (int)tap);

@@ -51,9 +51,7 @@ static mq_status check_outer(audit *a, const mq_arch *arch)
     MQ_TRY(mq_tensor_expect(a->folder, arch->final_norm, 1, &arch->hidden, &tensor));
     mark(a, tensor);
     if (arch->tied && !mq_folder_find(a->folder, arch->head)) return MQ_OK;
-    MQ_TRY(mq_tensor_expect(a->folder, arch->head, 2, table, &tensor));
-    mark(a, tensor);
-    return MQ_OK;
+    return check_linear(a, arch, MQ_HEAD, 0);
 }
 
 static mq_status check_all(audit *a, const mq_arch *arch)

@@ -9,7 +9,7 @@
 
 enum { ALIGNMENT = 64, TASK_ROWS = 64 };
 
-/* Packed tensors of a block side by side in one buffer of the node. */
+/* Packed tensors side by side in one buffer of the node. */
 typedef struct staging {
     mq_share *share;
     size_t offset[MQ_N_LINEARS][MQ_N_PACKED];
@@ -21,11 +21,11 @@ static size_t stored_bytes(const mq_tensor *tensor)
     return (size_t)(tensor->end - tensor->begin);
 }
 
-static mq_status lay_out(const mq_linear_source *sources, staging *s)
+static mq_status lay_out(int n, const mq_packed_linear *linears, staging *s)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        for (int p = 0; p < MQ_N_PACKED && !sources[l].weight; p++) {
-            size_t bytes = stored_bytes(sources[l].packed[p]), padded = 0;
+    for (int l = 0; l < n; l++) {
+        for (int p = 0; p < MQ_N_PACKED; p++) {
+            size_t bytes = stored_bytes(linears[l].source.packed[p]), padded = 0;
             MQ_TRY(mq_add_size(bytes, ALIGNMENT - 1, &padded));
             s->offset[l][p] = s->bytes;
             MQ_TRY(mq_add_size(s->bytes, padded / ALIGNMENT * ALIGNMENT, &s->bytes));
@@ -35,12 +35,12 @@ static mq_status lay_out(const mq_linear_source *sources, staging *s)
 }
 
 /* This rank's part of the bytes of every packed tensor. */
-static mq_status read_part(const mq_comm *comm, mq_folder *folder, const mq_linear_source *sources,
-                           const staging *s)
+static mq_status read_part(const mq_comm *comm, mq_folder *folder, int n,
+                           const mq_packed_linear *linears, const staging *s)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        for (int p = 0; p < MQ_N_PACKED && !sources[l].weight; p++) {
-            const mq_tensor *tensor = sources[l].packed[p];
+    for (int l = 0; l < n; l++) {
+        for (int p = 0; p < MQ_N_PACKED; p++) {
+            const mq_tensor *tensor = linears[l].source.packed[p];
             int64_t begin = 0, end = 0;
             mq_even_part((int64_t)stored_bytes(tensor), comm->node_rank, comm->node_size, &begin,
                          &end);
@@ -72,46 +72,45 @@ static mq_status dequantise_task(void *context, int64_t i)
     return mq_from_f32(values, count, r->dtype, to);
 }
 
-static mq_status dequantise(const mq_comm *comm, const mq_linear_source *source,
-                            const size_t offset[MQ_N_PACKED], const char *base, int linear,
-                            mq_block_weights *weights)
+static mq_status dequantise(const mq_comm *comm, const mq_arch *arch, mq_dtype dtype,
+                            const mq_packed_linear *linear, const size_t offset[MQ_N_PACKED],
+                            const char *base)
 {
     char name[MQ_NAME_BYTES];
     mq_gptq_layer layer = {.qweight = (const void *)(base + offset[MQ_QWEIGHT]),
                            .qzeros = (const void *)(base + offset[MQ_QZEROS]),
                            .scales = (const void *)(base + offset[MQ_SCALES]),
                            .g_idx = (const void *)(base + offset[MQ_G_IDX]),
-                           .n_groups = source->n_groups,
-                           .bits = source->bits,
-                           .zero_offset = weights->arch->gptq_zero_offset};
-    mq_arch_linear_shape(weights->arch, (mq_linear_id)linear, &layer.n_out, &layer.n_in);
-    mq_arch_linear_name(weights->arch, (mq_linear_id)linear, weights->block, name, sizeof name);
-    rows r = {.layer = &layer, .name = name, .dtype = weights->dtype, .to = weights->w[linear]};
+                           .n_groups = linear->source.n_groups,
+                           .bits = linear->source.bits,
+                           .zero_offset = arch->gptq_zero_offset};
+    mq_arch_linear_shape(arch, linear->id, &layer.n_out, &layer.n_in);
+    mq_arch_linear_name(arch, linear->id, linear->block, name, sizeof name);
+    rows r = {.layer = &layer, .name = name, .dtype = dtype, .to = linear->to};
     mq_even_part(layer.n_out, comm->node_rank, comm->node_size, &r.begin, &r.end);
     return mq_parallel_for(mq_ceil_div(r.end - r.begin, TASK_ROWS), dequantise_task, &r);
 }
 
-static mq_status dequantise_all(const mq_comm *comm, const mq_linear_source *sources,
-                                const staging *s, mq_block_weights *weights)
+static mq_status dequantise_all(const mq_comm *comm, const mq_arch *arch, mq_dtype dtype, int n,
+                                const mq_packed_linear *linears, const staging *s)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        if (sources[l].weight) continue;
-        MQ_TRY(dequantise(comm, &sources[l], s->offset[l], s->share->base, l, weights));
+    for (int l = 0; l < n; l++) {
+        MQ_TRY(dequantise(comm, arch, dtype, &linears[l], s->offset[l], s->share->base));
     }
     return MQ_OK;
 }
 
-mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_linear_source *sources,
-                         mq_block_weights *weights)
+mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_arch *arch,
+                         mq_dtype dtype, int n, const mq_packed_linear *linears)
 {
     staging s = {.share = NULL};
-    MQ_TRY(mq_agree(comm, lay_out(sources, &s)));
-    if (s.bytes == 0) return MQ_OK;
-    MQ_TRY(mq_share_create(comm, s.bytes, "packed weights of a block", &s.share));
-    mq_status status = mq_agree(comm, read_part(comm, folder, sources, &s));
+    if (n == 0) return MQ_OK;
+    MQ_TRY(mq_agree(comm, lay_out(n, linears, &s)));
+    MQ_TRY(mq_share_create(comm, s.bytes, "packed weights", &s.share));
+    mq_status status = mq_agree(comm, read_part(comm, folder, n, linears, &s));
     if (status == MQ_OK) status = mq_agree(comm, mq_share_fence(comm, s.share));
     if (status == MQ_OK) {
-        status = mq_agree(comm, dequantise_all(comm, sources, &s, weights));
+        status = mq_agree(comm, dequantise_all(comm, arch, dtype, n, linears, &s));
     }
     mq_share_destroy(&s.share);
     return status;

@@ -4,11 +4,19 @@
 #include "model/tensors.h"
 #include "model/weights.h"
 
-/** Dequantises the packed linears among sources[MQ_N_LINEARS] into weights->w: the node's ranks
- *  read the packed tensors together into a share, then dequantise the rows that are theirs.
- *  Collective; nothing happens when none is packed. The caller fences weights->share afterwards.
+/** A packed linear and the place for its rows. */
+typedef struct mq_packed_linear {
+    mq_linear_source source;
+    mq_linear_id id;
+    int64_t block;
+    void *to; /* (n_out, n_in) dtype, in memory that the node's ranks share */
+} mq_packed_linear;
+
+/** Dequantises n packed linears: the node's ranks read the packed tensors together into a share,
+ *  then dequantise the rows that are theirs. Collective; nothing happens when n is 0. The caller
+ *  fences the memory behind `to` afterwards.
  *  Errors, same everywhere: MQ_E_IO, MQ_E_INPUT, MQ_E_MEMORY. Private to src/model. */
-mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_linear_source *sources,
-                         mq_block_weights *weights);
+mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_arch *arch,
+                         mq_dtype dtype, int n, const mq_packed_linear *linears);
 
 #endif

@@ -138,10 +138,24 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
     return MQ_OK;
 }
 
+static int list_packed(const mq_block_weights *w, const mq_linear_source *sources,
+                       mq_packed_linear *packed)
+{
+    int n = 0;
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        if (sources[l].weight) continue;
+        packed[n++] = (mq_packed_linear){
+            .source = sources[l], .id = (mq_linear_id)l, .block = w->block, .to = w->w[l]};
+    }
+    return n;
+}
+
 mq_status mq_block_weights_read(const mq_comm *comm, mq_folder *folder, int64_t block,
                                 mq_block_weights *weights)
 {
     mq_linear_source sources[MQ_N_LINEARS];
+    mq_packed_linear packed[MQ_N_LINEARS];
+    int n_packed = 0;
     /* All ranks have arrived here before the first one overwrites the block before. */
     MQ_TRY(mq_agree(comm, find_sources(folder, weights->arch, block, sources)));
     weights->block = block;
@@ -149,6 +163,7 @@ mq_status mq_block_weights_read(const mq_comm *comm, mq_folder *folder, int64_t 
     if (status == MQ_OK && comm->rank == 0) status = read_vectors(folder, block, weights);
     MQ_TRY(mq_agree(comm, status));
     MQ_TRY(mq_bcast(comm, weights->vectors, (size_t)weights->n_vector_values * sizeof(float), 0));
-    MQ_TRY(mq_packed_read(comm, folder, sources, weights));
+    n_packed = list_packed(weights, sources, packed);
+    MQ_TRY(mq_packed_read(comm, folder, weights->arch, weights->dtype, n_packed, packed));
     return mq_agree(comm, mq_share_fence(comm, weights->share));
 }

@@ -43,15 +43,17 @@ typedef struct mq_outer_weights {
     mq_dtype dtype;
     void *embed; /* (vocab, hidden) dtype; NULL when not asked for */
     void *head;  /* (vocab, hidden) dtype; embed's memory when tied; NULL when not asked for */
-    float *final_norm; /* (hidden); NULL without the head */
+    float *final_norm; /* (hidden); NULL when not asked for */
 } mq_outer_weights;
 
-/** Reads what `want_embed` / `want_head` ask for (head brings final_norm). A tied model whose
- *  folder holds a head of its own all the same gets that one, as transformers 5 does where the two
- *  differ. Collective. Errors, same everywhere: as mq_block_weights_read. */
+/** What of them to read: any sum. */
+enum { MQ_OUTER_EMBED = 1, MQ_OUTER_HEAD = 2, MQ_OUTER_NORM = 4 };
+
+/** Reads what `want` asks for. A packed head is dequantised, as in mq_block_weights_read. A tied
+ *  model whose folder holds a head of its own all the same gets that one, as transformers 5 does
+ *  where the two differ. Collective. Errors, same everywhere: as mq_block_weights_read. */
 mq_status mq_outer_weights_read(const mq_comm *comm, mq_folder *folder, const mq_arch *arch,
-                                mq_dtype dtype, bool want_embed, bool want_head,
-                                mq_outer_weights **out);
+                                mq_dtype dtype, int want, mq_outer_weights **out);
 
 /** Collective. */
 void mq_outer_weights_destroy(mq_outer_weights **weights);

@@ -58,7 +58,7 @@ mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian *
     if (status == MQ_OK) status = mq_run_bounds(run, block, tap, largest);
     if (status == MQ_OK) status = sum_units(run, a, largest, half ? *half : NULL, *out);
     if (status != MQ_OK) {
-        mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+        mq_fail_in(status, "%s", mq_tap_place(block, tap).text);
         mq_hessian_destroy(out);
         if (half) mq_hessian_destroy(half);
     }

@@ -155,7 +155,8 @@ bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
 {
     int64_t done = block - run->scheme->first_block;
     bool wide = mq_arch_tap_width(run->arch, tap) > run->options->distribute_above;
-    return run->options->auto_damping && (!wide || (done & (done - 1)) == 0);
+    bool due = !wide || (done & (done - 1)) == 0 || tap == MQ_TAP_HEAD_IN;
+    return run->options->auto_damping && due;
 }
 
 static void take(const mq_run *run, const trial *t, int c, mq_damping *out)
@@ -188,6 +189,6 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
     mq_sampled_rows_free(&t.rows);
     mq_tap_system_destroy(&t.system);
     mq_timing_lap(&run->timing, MQ_T_DAMPING);
-    if (status != MQ_OK) mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+    if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);
     return status;
 }

@@ -76,7 +76,7 @@ mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     if (status == MQ_OK) status = mq_cross_create(run->arch->hidden, h->n, out);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = sum_cross(run, tap, h, largest, *out);
-    if (status != MQ_OK) mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+    if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);
     if (status != MQ_OK || (*out)->is_zero) mq_cross_destroy(out);
     mq_free(&largest);
     return status;

@@ -82,7 +82,7 @@ static mq_status embed(const mq_comm *comm, const mq_calib *tokens, mq_dtype dty
 {
     mq_outer_weights *outer = NULL;
     mq_status local = MQ_OK;
-    MQ_TRY(mq_outer_weights_read(comm, f->folder, f->arch, dtype, true, false, &outer));
+    MQ_TRY(mq_outer_weights_read(comm, f->folder, f->arch, dtype, MQ_OUTER_EMBED, &outer));
     for (int64_t u = 0; u < tokens->n_local_units && local == MQ_OK; u++) {
         const mq_unit *unit = &tokens->unit[u];
         local = mq_block_embed(outer, f->arch, unit, tokens->token + unit->token_begin,
@@ -119,5 +119,6 @@ mq_status mq_forward_run(const mq_comm *comm, const mq_calib *tokens, mq_dtype d
     mq_block_weights_destroy(&weights);
     buffers_free(&buffers);
     if (status != MQ_OK) return status;
-    return mq_outer_weights_read(comm, f->folder, f->arch, dtype, false, true, &f->outer);
+    return mq_outer_weights_read(comm, f->folder, f->arch, dtype, MQ_OUTER_HEAD | MQ_OUTER_NORM,
+                                 &f->outer);
 }

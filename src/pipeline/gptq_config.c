@@ -132,6 +132,16 @@ static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
     return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
 }
 
+static mq_status add_head_rule(cJSON *dynamic, const mq_scheme *scheme)
+{
+    char module[NAME_BYTES], rule[PATTERN_BYTES] = "+:^";
+    if (mq_scheme_is_default(scheme, 0, MQ_HEAD)) return MQ_OK;
+    mq_arch_linear_name(scheme->arch, MQ_HEAD, 0, module, sizeof module);
+    append_escaped(rule, sizeof rule, module);
+    append_text(rule, sizeof rule, "$");
+    return add_rule(dynamic, rule, &scheme->head, scheme->arch->hidden);
+}
+
 static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
@@ -143,7 +153,7 @@ static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
             MQ_TRY(add_group(dynamic, scheme, b, &mq_fused_layers[g]));
         }
     }
-    return MQ_OK;
+    return scheme->head.quantise ? add_head_rule(dynamic, scheme) : MQ_OK;
 }
 
 static bool quantised_anywhere(const mq_scheme *scheme, mq_linear_id linear)
@@ -198,7 +208,7 @@ static mq_status fill_config(cJSON *config, const mq_scheme *scheme,
     MQ_TRY(mq_json_add_int(config, "group_size", options->group));
     MQ_TRY(mq_json_add_bool(config, "desc_act", false));
     MQ_TRY(mq_json_add_bool(config, "sym", !options->zero_points));
-    MQ_TRY(mq_json_add_bool(config, "lm_head", false));
+    MQ_TRY(mq_json_add_bool(config, "lm_head", scheme->head.quantise));
     MQ_TRY(mq_json_add_string(config, "quant_method", "gptq"));
     MQ_TRY(mq_json_add_string(config, "method", "gptq"));
     MQ_TRY(mq_json_add_string(config, "format", format));

@@ -54,6 +54,19 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const replaced *)a)->name, ((const replaced *)b)->name);
 }
 
+static void add_replaced(const mq_scheme *scheme, int64_t block, mq_linear_id linear,
+                         replaced *list, int64_t *n)
+{
+    char module[NAME_BYTES - 16];
+    if (!mq_scheme_layer(scheme, block, linear)->quantise) return;
+    mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
+    for (int bias = 0; bias < 2; bias++) {
+        replaced *r = &list[(*n)++];
+        *r = (replaced){.block = block, .linear = linear, .bias = bias != 0};
+        snprintf(r->name, sizeof r->name, "%s.%s", module, bias ? "bias" : "weight");
+    }
+}
+
 static mq_status list_replaced(const mq_scheme *scheme, replaced **out, int64_t *n)
 {
     int64_t room = 0;
@@ -62,16 +75,10 @@ static mq_status list_replaced(const mq_scheme *scheme, replaced **out, int64_t 
     *n = 0;
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         for (int l = 0; l < MQ_N_LINEARS; l++) {
-            char module[NAME_BYTES - 16];
-            if (!mq_scheme_layer(scheme, b, (mq_linear_id)l)->quantise) continue;
-            mq_arch_linear_name(scheme->arch, (mq_linear_id)l, b, module, sizeof module);
-            for (int bias = 0; bias < 2; bias++) {
-                replaced *r = &(*out)[(*n)++];
-                *r = (replaced){.block = b, .linear = (mq_linear_id)l, .bias = bias != 0};
-                snprintf(r->name, sizeof r->name, "%s.%s", module, bias ? "bias" : "weight");
-            }
+            add_replaced(scheme, b, (mq_linear_id)l, *out, n);
         }
     }
+    add_replaced(scheme, 0, MQ_HEAD, *out, n);
     qsort(*out, (size_t)*n, sizeof **out, by_name);
     return MQ_OK;
 }

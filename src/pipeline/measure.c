@@ -17,26 +17,36 @@ static double relative_loss(const mq_tap_system *s, const mq_tap_layer *layer)
     return of > 0 ? mq_tap_result_sum(layer, part) / of : 0;
 }
 
-static void set_width(mq_tap_result *result, mq_row_work *w, int bits)
+/* Scales and codes at the width that run->result has; only their statistics are kept. */
+static mq_status solve_rows(mq_run *run, int64_t block, const mq_tap_judge *judge, mq_tap_system *s)
 {
-    for (int l = 0; l < result->n_layers; l++) result->layer[l].quant.bits = bits;
-    for (int64_t i = 0; i < w->n_blocks; i++) w->block[i].quant.bits = bits;
+    mq_status status = MQ_OK;
+    for (int64_t p = 0; p < mq_row_passes(run) && status == MQ_OK; p++) {
+        mq_row_work w = {0};
+        status = mq_row_work_load(run, block, s, p, &w);
+        if (status == MQ_OK) status = mq_row_work_scales(judge, &w);
+        status = mq_agree(run->comm, status);
+        mq_timing_lap(&run->timing, MQ_T_SCALES);
+        if (status == MQ_OK) status = mq_agree(run->comm, mq_row_codes(run, 0, &w));
+        mq_row_work_free(&w);
+    }
+    return status;
 }
 
-/* Scales and codes of all layers of the tap at every width; only their losses are kept. */
-static mq_status every_width(mq_run *run, int64_t block, mq_row_work *w, mq_measured *m)
+static mq_status every_width(mq_run *run, int64_t block, const mq_tap_judge *judge,
+                             mq_tap_system *s, mq_measured *m)
 {
     for (int j = 0; j < m->scheme->n_widths; j++) {
-        set_width(run->result, w, m->scheme->width[j]);
-        MQ_TRY(mq_agree(run->comm, mq_row_work_scales(run, w)));
-        mq_timing_lap(&run->timing, MQ_T_SCALES);
-        MQ_TRY(mq_agree(run->comm, mq_row_codes(run, 0, w)));
+        for (int l = 0; l < run->result->n_layers; l++) {
+            run->result->layer[l].quant.bits = m->scheme->width[j];
+        }
+        MQ_TRY(solve_rows(run, block, judge, s));
         MQ_TRY(mq_tap_result_publish_stats(run->comm, run->result));
         for (int l = 0; l < run->result->n_layers; l++) {
             const mq_tap_layer *layer = &run->result->layer[l];
             if (!mq_mix_is_free(m->scheme, block, layer->linear)) continue;
             m->loss[mq_measured_layer(block, layer->linear) * MQ_MAX_WIDTHS + j] =
-                relative_loss(w->system, layer);
+                relative_loss(s, layer);
         }
         mq_timing_lap(&run->timing, MQ_T_LDLQ);
     }
@@ -47,14 +57,14 @@ static mq_status measure_layers(mq_run *run, int64_t block, mq_tap_id tap, mq_me
 {
     mq_hessian *h = NULL;
     mq_tap_system s = {0};
-    mq_row_work w = {0};
+    mq_tap_judge judge = {0};
     mq_status status = mq_run_hessian(run, block, tap, NULL, &h);
     if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, run->options->damping, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
-    if (status == MQ_OK) status = mq_agree(run->comm, mq_row_work_load(run, block, &s, &w));
-    if (status == MQ_OK) status = every_width(run, block, &w, m);
-    mq_row_work_free(&w);
+    if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_judge_create(run, &s, &judge));
+    if (status == MQ_OK) status = every_width(run, block, &judge, &s, m);
+    mq_tap_judge_free(&judge);
     mq_tap_system_destroy(&s);
     mq_hessian_destroy(&h);
     return status;

@@ -7,6 +7,7 @@
 #include "pipeline/complete.h"
 #include "pipeline/measure.h"
 #include "pipeline/output.h"
+#include "pipeline/row_work.h"
 #include "pipeline/settings.h"
 #include "pipeline/startup.h"
 #include "pipeline/tokens.h"
@@ -79,6 +80,10 @@ static void warn_about_readers(const mq_run *run)
         mq_warn("blocks differ in which layers are packed, or in bits or group size: GPTQModel and "
                 "vLLM read the rules for that (`dynamic`), transformers does not");
     }
+    if (run->scheme->head.quantise) {
+        mq_warn("lm_head is packed: GPTQModel and vLLM read that, transformers does not, and makes "
+                "up a head without an error");
+    }
     if (mq_scheme_splits_fused(run->scheme)) {
         mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
                 "size: vLLM fuses them and will refuse the model");
@@ -114,6 +119,7 @@ static mq_status plan_and_allocate(mq_run *run)
     mq_memory_plan plan;
     mq_memory_settings settings = {.distribute_above = run->options->distribute_above,
                                    .n_streams = run->n_streams,
+                                   .pass_blocks = MQ_PASS_BLOCKS,
                                    .refine = run->solver.refine > 0,
                                    .halves = run->options->auto_damping,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
@@ -140,27 +146,31 @@ static mq_status spend_budget(mq_run *run)
     return MQ_OK;
 }
 
-static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
+/* The layers that read a tap, once its activations are there. */
+static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
 {
     mq_hessian *h = NULL, *half = NULL;
     mq_cross *cross = NULL;
     mq_damping damping;
     bool halves = mq_run_measures_damping(run, block, tap);
-    mq_status status = mq_run_produce(run, tap);
-    if (status == MQ_OK) {
-        status = mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap));
-    }
-    if (status != MQ_OK || run->result->n_layers == 0) return status;
-    status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
+    mq_status status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
     if (status == MQ_OK) status = mq_run_damping(run, block, tap, half, h, &damping);
     mq_hessian_destroy(&half);
     if (status == MQ_OK) status = mq_run_cross(run, block, tap, h, &cross);
     if (status == MQ_OK) status = mq_run_solve(run, block, tap, h, &damping, cross);
     mq_hessian_destroy(&h);
     mq_cross_destroy(&cross);
-    if (status == MQ_OK) status = mq_run_replace_weights(run);
-    if (status == MQ_OK) status = mq_run_write_layers(run, block);
     return status;
+}
+
+static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
+{
+    MQ_TRY(mq_run_produce(run, tap));
+    MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
+    if (run->result->n_layers == 0) return MQ_OK;
+    MQ_TRY(quantise_tap(run, block, tap));
+    MQ_TRY(mq_run_replace_weights(run));
+    return mq_run_write_layers(run, block);
 }
 
 static mq_status run_block(mq_run *run, int64_t block)
@@ -197,6 +207,22 @@ static void log_block(const mq_run *run, int64_t block, int64_t first_layer, dou
            now - block_began, eta);
 }
 
+/* Nothing reads what the head makes, so its weights are not replaced. */
+static mq_status run_head(mq_run *run)
+{
+    int64_t block = run->arch->n_blocks;
+    double began = mq_seconds();
+    if (!run->scheme->head.quantise) return MQ_OK;
+    MQ_TRY(mq_run_produce_head(run));
+    MQ_TRY(
+        mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, MQ_TAP_HEAD_IN)));
+    MQ_TRY(quantise_tap(run, block, MQ_TAP_HEAD_IN));
+    MQ_TRY(mq_run_write_layers(run, block));
+    mq_log("lm_head: relative loss %.3e; %.1f s",
+           run->report->layer[run->report->n_layers - 1].relative_loss, mq_seconds() - began);
+    return MQ_OK;
+}
+
 static mq_status walk(mq_run *run)
 {
     double started = mq_seconds();
@@ -207,14 +233,14 @@ static mq_status walk(mq_run *run)
         MQ_TRY(run_block(run, b));
         log_block(run, b, first_layer, started, block_began);
     }
-    return MQ_OK;
+    return run_head(run);
 }
 
 static void run_destroy(mq_run *run)
 {
     for (int i = 0; i < MQ_MAX_STREAMS; i++) {
         mq_stream *stream = &run->stream[i];
-        for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&stream->tap[t]);
+        for (int t = 0; t < MQ_N_ALL_TAPS; t++) mq_activations_free(&stream->tap[t]);
         mq_activations_free(&stream->x);
         mq_block_weights_destroy(&stream->weights);
     }

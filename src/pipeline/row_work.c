@@ -1,7 +1,5 @@
 #include "pipeline/row_work.h"
 
-#include "pipeline/tap_judge.h"
-
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/parallel.h"
@@ -37,11 +35,28 @@ static void bind_block(mq_row_work *w, int64_t i, const mq_tap_layer *layer, int
     };
 }
 
-static mq_status row_work_create(const mq_run *run, mq_tap_system *system, mq_row_work *w)
+int64_t mq_row_passes(const mq_run *run)
+{
+    int64_t most = mq_ceil_div(run->result->n_row_blocks, run->comm->size);
+    return mq_ceil_div(most, MQ_PASS_BLOCKS);
+}
+
+/* Passes are as even as can be: row blocks [*begin, *end) of the tap. */
+static void pass_range(const mq_run *run, int64_t pass, int64_t *begin, int64_t *end)
+{
+    int64_t passes = mq_row_passes(run), n = run->result->n_row_blocks;
+    int64_t each = mq_ceil_div(mq_ceil_div(n, run->comm->size), passes) * run->comm->size;
+    *begin = mq_min_i64(pass * each, n);
+    *end = mq_min_i64(*begin + each, n);
+}
+
+static mq_status row_work_create(const mq_run *run, mq_tap_system *system, int64_t pass,
+                                 mq_row_work *w)
 {
     const mq_tap_result *result = run->result;
-    int64_t mine = 0, floats = 0, i = 0;
-    for (int64_t b = run->comm->rank; b < result->n_row_blocks; b += run->comm->size) mine++;
+    int64_t mine = 0, floats = 0, i = 0, begin = 0, end = 0;
+    pass_range(run, pass, &begin, &end);
+    for (int64_t b = begin + run->comm->rank; b < end; b += run->comm->size) mine++;
     w->system = system;
     w->n_blocks = mine;
     MQ_TRY(mq_mul_i64(mine, 2 * MQ_ROW_BLOCK, &floats));
@@ -53,15 +68,15 @@ static mq_status row_work_create(const mq_run *run, mq_tap_system *system, mq_ro
     for (int l = 0; l < result->n_layers; l++) {
         const mq_tap_layer *layer = &result->layer[l];
         for (int64_t b = 0; b < layer->n_row_blocks; b++) {
-            if ((layer->first_row_block + b) % run->comm->size == run->comm->rank) {
-                bind_block(w, i++, layer, b);
-            }
+            int64_t of_tap = layer->first_row_block + b;
+            if (of_tap < begin || of_tap >= end) continue;
+            if (of_tap % run->comm->size == run->comm->rank) bind_block(w, i++, layer, b);
         }
     }
     return MQ_OK;
 }
 
-/* From the block's weights when those are exact, else from the file again. */
+/* From the block's weights when those are exact, else from the file. */
 mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer *layer, int64_t r0,
                            int64_t r1, float *out)
 {
@@ -72,7 +87,7 @@ mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer 
     snprintf(name, sizeof name, "%s.weight", module);
     const mq_tensor *t = mq_folder_find(run->source, name);
     if (!t) return mq_fail(MQ_E_INPUT, "%s: tensor %s is missing", run->source->path, name);
-    if (t->dtype != weights->dtype) {
+    if (layer->linear == MQ_HEAD || t->dtype != weights->dtype) {
         return mq_folder_read_rows(run->source, t, r0, r1, MQ_F32, out);
     }
     const char *rows = weights->w[layer->linear];
@@ -88,9 +103,10 @@ static mq_status load_rows(const mq_run *run, int64_t block, const mq_row_work *
     return mq_run_read_rows(run, block, w->layer[i], r0, r1, out);
 }
 
-mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *s, mq_row_work *w)
+mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *s, int64_t pass,
+                           mq_row_work *w)
 {
-    MQ_TRY(row_work_create(run, s, w));
+    MQ_TRY(row_work_create(run, s, pass, w));
     for (int64_t i = 0; i < w->n_blocks; i++) {
         const mq_row_block *b = &w->block[i];
         MQ_TRY(load_rows(run, block, w, i, b->e));
@@ -127,14 +143,10 @@ static mq_status scales_task(void *context, int64_t i)
                             layer->zeros ? layer->zeros + at : NULL);
 }
 
-mq_status mq_row_work_scales(const mq_run *run, mq_row_work *w)
+mq_status mq_row_work_scales(const mq_tap_judge *judge, mq_row_work *w)
 {
-    mq_tap_judge judge = {0};
-    mq_status status = mq_tap_judge_create(run, w->system, &judge);
-    scales_job job = {.work = w, .judge = &judge};
-    if (status == MQ_OK) status = mq_parallel_for(w->n_blocks, scales_task, &job);
-    mq_tap_judge_free(&judge);
-    return status;
+    scales_job job = {.work = w, .judge = judge};
+    return mq_parallel_for(w->n_blocks, scales_task, &job);
 }
 
 static void measure_row(const mq_row_block *b, int64_t n, int64_t r)

@@ -1,9 +1,15 @@
 #ifndef MQ_PIPELINE_ROW_WORK_H
 #define MQ_PIPELINE_ROW_WORK_H
 
-#include "pipeline/tap_system.h"
+#include "pipeline/tap_judge.h"
 
-/* The row blocks of a tap that this rank solves. */
+/* The row blocks of a tap that this rank solves in one pass: a part of those that are its own, so
+ * that a head of 256,000 rows takes no more memory than other layers. */
+
+enum { MQ_PASS_BLOCKS = 256 };
+
+/** Passes over the tap in run->result, the same on every rank. */
+int64_t mq_row_passes(const mq_run *run);
 
 typedef struct mq_row_work {
     mq_row_block *block;
@@ -20,17 +26,17 @@ typedef struct mq_row_work {
 mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer *layer, int64_t r0,
                            int64_t r1, float *out);
 
-/** Allocates this rank's blocks of run->result and reads their rows of the original weights into w,
- *  columns in processing order. Not collective. */
-mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *system,
+/** Allocates this rank's blocks of a pass over run->result and reads their rows of the original
+ *  weights into w, columns in processing order. There may be none. Not collective. */
+mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *system, int64_t pass,
                            mq_row_work *work);
 
 /** Gives the blocks of v the metric of their outputs (row_metric.c). Not collective. */
 mq_status mq_row_work_metrics(const mq_run *run, mq_row_work *work);
 
-/** Chooses scales for the rows in w, as the run's settings say; e is overwritten. Collective; the
- *  caller agrees on the status. */
-mq_status mq_row_work_scales(const mq_run *run, mq_row_work *work);
+/** Chooses scales for the rows in w, accurately for groups that the judge has; e is overwritten.
+ *  Not collective. */
+mq_status mq_row_work_scales(const mq_tap_judge *judge, mq_row_work *work);
 
 /** Puts how far the packed rows are from those of the source into the statistics of the layers; w
  *  and e are overwritten. Not collective. */

@@ -16,9 +16,9 @@
 
 /* The samples of this rank on their way through the blocks with one set of weights. */
 typedef struct mq_stream {
-    mq_block_weights *weights;     /* of the current block */
-    mq_activations x;              /* residual stream of this rank's units */
-    mq_activations tap[MQ_N_TAPS]; /* held while something reads them */
+    mq_block_weights *weights;         /* of the current block */
+    mq_activations x;                  /* residual stream of this rank's units */
+    mq_activations tap[MQ_N_ALL_TAPS]; /* held while something reads them */
 } mq_stream;
 
 /* The quantised weights replace the source's tap by tap in the first stream; asymmetric calibration
@@ -46,8 +46,8 @@ typedef struct mq_run {
     float *rope;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
-    double damping_found[MQ_N_TAPS]; /* with --damp auto: the last one measured; 0: none yet */
-    struct mq_measured *measured;    /* with a budget of bits, what it was spent by; else NULL */
+    double damping_found[MQ_N_ALL_TAPS]; /* with --damp auto: the last one measured; 0: none yet */
+    struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
     uint8_t *left_out;        /* of this rank's samples, in unit order; NULL: none (samples.c) */
@@ -63,6 +63,10 @@ mq_status mq_run_read_block(mq_run *run, int64_t block);
 
 /** Computes a tap's activations for every local unit and stream. Collective (agrees). */
 mq_status mq_run_produce(mq_run *run, mq_tap_id tap);
+
+/** MQ_TAP_HEAD_IN: the normed residual stream after the last block, for every local unit and
+ *  stream. Collective. */
+mq_status mq_run_produce_head(mq_run *run);
 
 /** Ends a block for every local unit and stream, and frees its taps. Collective (agrees). */
 mq_status mq_run_finish_block(mq_run *run);
@@ -87,7 +91,7 @@ mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
 
 /** With --damp auto: whether the damping of this tap is measured, for which its Hessian is to be
  *  summed by halves. Taps wider than distribute_above are measured in the first block and each
- *  time the walk has come twice as far. Not collective. */
+ *  time the walk has come twice as far; that of the head is. Not collective. */
 bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap);
 
 /** The damping to begin with. half: as mq_run_hessian gave it, then the damping is measured on the

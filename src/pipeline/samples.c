@@ -55,7 +55,9 @@ static void clear_left_out(const mq_run *run)
             for (int i = 0; i < run->n_streams; i++) {
                 const mq_stream *stream = &run->stream[i];
                 clear_rows(&stream->x, run->calib, u, s);
-                for (int t = 0; t < MQ_N_TAPS; t++) clear_rows(&stream->tap[t], run->calib, u, s);
+                for (int t = 0; t < MQ_N_ALL_TAPS; t++) {
+                    clear_rows(&stream->tap[t], run->calib, u, s);
+                }
             }
         }
     }
@@ -184,11 +186,10 @@ static mq_status stop_or_warn(mq_run *run, int64_t block, mq_tap_id tap, const p
                        at->sample, at->token, at->column, what_text[at->what], n);
     }
     run->samples_left_out += n;
-    mq_warn("block %" PRId64 ", %s: %" PRId64 " of %" PRId64
-            " SAMPLES LEFT OUT from here on: sample %" PRId64 " (from 0), token %" PRId64
-            ": input column %" PRId64 " holds %s",
-            block, mq_tap_name(tap), n, run->calib->n_samples, at->sample, at->token, at->column,
-            what_text[at->what]);
+    mq_warn("%s: %" PRId64 " of %" PRId64 " SAMPLES LEFT OUT from here on: sample %" PRId64
+            " (from 0), token %" PRId64 ": input column %" PRId64 " holds %s",
+            mq_tap_place(block, tap).text, n, run->calib->n_samples, at->sample, at->token,
+            at->column, what_text[at->what]);
     return MQ_OK;
 }
 

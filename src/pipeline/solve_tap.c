@@ -72,41 +72,55 @@ static void warn_fallback(const mq_run *run, int64_t block, mq_tap_id tap, const
     }
 }
 
-/* From the factored system to codes in the node's memory. */
-static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_cross *cross,
-                            mq_tap_system *s, mq_row_work *w)
+static mq_status solve_pass(mq_run *run, int64_t block, mq_tap_id tap, const mq_cross *cross,
+                            const mq_tap_judge *judge, mq_row_work *w)
 {
-    bool correct = cross && s->factor;
-    MQ_TRY(mq_agree(run->comm, mq_row_work_load(run, block, s, w)));
+    bool correct = cross && w->system->factor;
     if (correct) MQ_TRY(mq_correct_tap(run, tap, cross, w));
     mq_timing_lap(&run->timing, MQ_T_CORRECTION);
-    MQ_TRY(mq_agree(run->comm, mq_row_work_scales(run, w)));
+    MQ_TRY(mq_agree(run->comm, mq_row_work_scales(judge, w)));
     if (run->solver.couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, w)));
     mq_timing_lap(&run->timing, MQ_T_SCALES);
     mq_status status = mq_row_codes(run, run->solver.refine, w);
     if (status == MQ_OK && correct) status = mq_row_work_measure(run, block, w);
     MQ_TRY(mq_agree(run->comm, status));
-    MQ_TRY(mq_tap_result_publish(run->comm, run->result));
     mq_timing_lap(&run->timing, MQ_T_LDLQ);
     return MQ_OK;
+}
+
+/* From the factored system to codes in the node's memory. */
+static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_cross *cross,
+                            mq_tap_system *s)
+{
+    mq_tap_judge judge = {0};
+    mq_status status = mq_agree(run->comm, mq_tap_judge_create(run, s, &judge));
+    mq_timing_lap(&run->timing, MQ_T_SCALES);
+    for (int64_t p = 0; p < mq_row_passes(run) && status == MQ_OK; p++) {
+        mq_row_work w = {0};
+        status = mq_agree(run->comm, mq_row_work_load(run, block, s, p, &w));
+        if (status == MQ_OK) status = solve_pass(run, block, tap, cross, &judge, &w);
+        mq_row_work_free(&w);
+    }
+    mq_tap_judge_free(&judge);
+    if (status == MQ_OK) status = mq_tap_result_publish(run->comm, run->result);
+    mq_timing_lap(&run->timing, MQ_T_LDLQ);
+    return status;
 }
 
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
                        const mq_damping *damping, const mq_cross *cross)
 {
     mq_tap_system s = {0};
-    mq_row_work w = {0};
     double started = mq_seconds();
     mq_status status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, damping->share, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
-    if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s, &w);
+    if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s);
     if (status == MQ_OK && !s.factor) warn_fallback(run, block, tap, &s);
     for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {
         status = report_layer(run, block, &s, damping, l, mq_seconds() - started);
     }
-    mq_row_work_free(&w);
     mq_tap_system_destroy(&s);
-    if (status != MQ_OK) mq_fail_in(status, "block %" PRId64 ", %s", block, mq_tap_name(tap));
+    if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);
     return mq_agree(run->comm, status);
 }

@@ -67,6 +67,34 @@ mq_status mq_run_produce(mq_run *run, mq_tap_id tap)
     return status;
 }
 
+static mq_status norm_units(const mq_run *run, const mq_outer_weights *outer, mq_stream *stream)
+{
+    mq_activations *out = &stream->tap[MQ_TAP_HEAD_IN];
+    int64_t hidden = run->arch->hidden;
+    MQ_TRY(mq_activations_create(run->calib, hidden, stream->x.dtype, mq_tap_name(MQ_TAP_HEAD_IN),
+                                 out));
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        MQ_TRY(mq_norm(run->arch->norm, mq_activations_unit(&stream->x, run->calib, u),
+                       run->calib->unit[u].n_tokens, hidden, outer->final_norm, run->arch->norm_eps,
+                       mq_activations_unit(out, run->calib, u), stream->x.dtype));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_run_produce_head(mq_run *run)
+{
+    mq_outer_weights *outer = NULL;
+    mq_status status =
+        mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, MQ_OUTER_NORM, &outer);
+    mq_timing_lap(&run->timing, MQ_T_READ);
+    for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
+        status = mq_agree(run->comm, norm_units(run, outer, &run->stream[s]));
+    }
+    mq_outer_weights_destroy(&outer);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}
+
 static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stream *stream)
 {
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
@@ -81,7 +109,7 @@ mq_status mq_run_embed(mq_run *run)
 {
     mq_outer_weights *outer = NULL;
     mq_status status =
-        mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, true, false, &outer);
+        mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, MQ_OUTER_EMBED, &outer);
     mq_timing_lap(&run->timing, MQ_T_READ);
     for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
         status = mq_agree(run->comm, embed_units(run, outer, &run->stream[s]));

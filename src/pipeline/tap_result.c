@@ -69,10 +69,10 @@ mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes)
 {
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(scheme->arch, taps);
-    *bytes = 0;
+    mq_tap_result probe;
+    MQ_TRY(describe(scheme, 0, MQ_TAP_HEAD_IN, &probe, bytes));
     for (int64_t b = scheme->first_block; b < scheme->last_block; b++) {
         for (int t = 0; t < n_taps; t++) {
-            mq_tap_result probe;
             size_t need = 0;
             MQ_TRY(describe(scheme, b, taps[t], &probe, &need));
             if (need > *bytes) *bytes = need;

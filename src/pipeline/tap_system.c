@@ -74,17 +74,17 @@ static void warn_not_definite(int64_t block, mq_tap_id tap, const mq_tap_system 
                               int64_t minor)
 {
     if (s->trouble == MQ_TROUBLE_RANK) {
-        mq_warn("block %" PRId64 ", %s: the Hessian is rank-deficient (%" PRId64
-                " tokens for %" PRId64 " columns) and damping %g does not make it positive "
+        mq_warn("%s: the Hessian is rank-deficient (%" PRId64 " tokens for %" PRId64
+                " columns) and damping %g does not make it positive "
                 "definite: trying more",
-                block, mq_tap_name(tap), s->h->n_tokens, s->n - s->n_dead, share);
+                mq_tap_place(block, tap).text, s->h->n_tokens, s->n - s->n_dead, share);
         return;
     }
-    mq_warn("block %" PRId64 ", %s: the Hessian is numerically indefinite at damping %g (leading "
+    mq_warn("%s: the Hessian is numerically indefinite at damping %g (leading "
             "minor %" PRId64 " of %" PRId64
             "): tokens repeat, or input columns are sums of others; "
             "trying more",
-            block, mq_tap_name(tap), share, minor, s->n);
+            mq_tap_place(block, tap).text, share, minor, s->n);
 }
 
 /* A sum of squares plus its mean diagonal is positive definite in f64 whatever its condition, for

@@ -148,9 +148,9 @@ static mq_status write_g_idx(mq_run *run, const mq_tap_layer *layer, const char 
 
 static mq_status write_bias(mq_run *run, const mq_tap_layer *layer, const char *module)
 {
-    const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
     uint16_t *half = NULL;
-    if (!bias) return MQ_OK;
+    if (layer->linear == MQ_HEAD || !run->arch->has_bias[layer->linear]) return MQ_OK;
+    const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));
     mq_status status = mq_from_f32(bias, layer->n_out, MQ_F16, half);
     for (int64_t i = 0; i < layer->n_out && status == MQ_OK; i++) {

@@ -95,7 +95,8 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     int64_t parts = distributed ? comm->size : 1;
     MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
     at_least(bytes, &p->factor);
-    MQ_TRY(row_bytes(mq_ceil_div(rows, comm->size) * MQ_ROW_BLOCK, n, settings, &bytes));
+    rows = mq_min_i64(mq_ceil_div(rows, comm->size), settings->pass_blocks) * MQ_ROW_BLOCK;
+    MQ_TRY(row_bytes(rows, n, settings, &bytes));
     at_least(bytes, &p->rows);
     return MQ_OK;
 }
@@ -108,7 +109,8 @@ static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
     for (int t = 0; t < n_taps; t++) {
         MQ_TRY(tap_solver_bytes(comm, scheme->arch, taps[t], settings, p));
     }
-    return MQ_OK;
+    if (!scheme->head.quantise) return MQ_OK;
+    return tap_solver_bytes(comm, scheme->arch, MQ_TAP_HEAD_IN, settings, p);
 }
 
 /* What every stream has for itself; the drift between two is as large as their residual. */

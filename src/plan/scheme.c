@@ -20,7 +20,7 @@ const mq_fused mq_fused_layers[MQ_N_FUSED] = {
 
 const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
 {
-    return &scheme->layer[block * MQ_N_LINEARS + linear];
+    return linear == MQ_HEAD ? &scheme->head : &scheme->layer[block * MQ_N_LINEARS + linear];
 }
 
 static mq_status check_bits(int bits, const char *what)
@@ -146,6 +146,35 @@ static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *
     return MQ_OK;
 }
 
+/* The head is reached only by a walk through all blocks, and no budget is spent on it. */
+static mq_status plan_head(mq_scheme *scheme, const mq_quantize_options *options, rules *r)
+{
+    char name[NAME_BYTES];
+    if (!options->lm_head) return MQ_OK;
+    mq_arch_linear_name(scheme->arch, MQ_HEAD, 0, name, sizeof name);
+    if (scheme->arch->tied) {
+        return mq_fail(MQ_E_USAGE,
+                       "--lm-head: %s is the embedding in this model "
+                       "(tie_word_embeddings), which is not quantised",
+                       name);
+    }
+    if (scheme->last_block < scheme->arch->n_blocks) {
+        return mq_fail(MQ_E_USAGE,
+                       "--lm-head: --layers must not end before the last block, %" PRId64
+                       ", for the inputs of %s to be known",
+                       scheme->arch->n_blocks, name);
+    }
+    MQ_TRY(plan_layer(scheme, options, r, 0, MQ_HEAD, &scheme->head));
+    if (scheme->average_bits != 0 && scheme->head.quantise && !scheme->head.fixed) {
+        return mq_fail(MQ_E_USAGE,
+                       "--lm-head: an average of bits is over the layers of blocks; say "
+                       "what %s gets, such as --override '%s=bits:8'",
+                       name, name);
+    }
+    scheme->n_quantised += scheme->head.quantise;
+    return MQ_OK;
+}
+
 static mq_status every_pattern_matched(const rules *r)
 {
     for (int i = 0; i < r->n_skip; i++) {
@@ -174,6 +203,7 @@ static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rul
             scheme->n_quantised += plan->quantise;
         }
     }
+    MQ_TRY(plan_head(scheme, options, r));
     MQ_TRY(every_pattern_matched(r));
     if (scheme->n_quantised == 0) {
         return mq_fail(MQ_E_USAGE, "nothing left to quantise: every linear layer is skipped");
@@ -251,7 +281,7 @@ bool mq_scheme_needs_rules(const mq_scheme *scheme)
             if (packed && !mq_scheme_is_default(scheme, b, id)) return true;
         }
     }
-    return false;
+    return scheme->head.quantise && !mq_scheme_is_default(scheme, 0, MQ_HEAD);
 }
 
 bool mq_scheme_splits_fused(const mq_scheme *scheme)

@@ -19,7 +19,8 @@ typedef struct mq_scheme {
     int bits;             /* of the run (with a budget, of most weights), */
     int64_t group;        /* and its group size, -1 for whole rows: layers may deviate */
     mq_layer_plan *layer; /* (n_blocks, MQ_N_LINEARS) */
-    int64_t n_quantised;
+    mq_layer_plan head;
+    int64_t n_quantised;             /* with the head */
     int64_t first_block, last_block; /* blocks with at least one layer to quantise lie in between */
     double average_bits;             /* the budget; 0: none */
     int width[MQ_MAX_WIDTHS];        /* that it mixes, ascending */
@@ -37,10 +38,10 @@ enum { MQ_N_FUSED = 4 };
 extern const mq_fused mq_fused_layers[MQ_N_FUSED];
 
 /** Applies bits, group, skip, override and the block range to every layer. With a budget all layers
- *  but those of overrides have the narrowest width until mq_mix_choose (plan/mix.h). Not
- * collective. Errors: MQ_E_USAGE: bits, a budget that cannot be met, a group that does not divide
- * n_in (names those that do), a pattern that is not a regular expression or matches nothing, an
- * empty block range, nothing left. */
+ *  of blocks but those of overrides have the narrowest width until mq_mix_choose (plan/mix.h). Not
+ *  collective. Errors: MQ_E_USAGE: bits, a budget that cannot be met, a group that does not divide
+ *  n_in (names those that do), a pattern that is not a regular expression or matches nothing, an
+ *  empty block range, nothing left, a head that cannot be packed. */
 mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *options,
                            mq_scheme **out);
 void mq_scheme_destroy(mq_scheme **scheme);
@@ -55,6 +56,7 @@ bool mq_scheme_needs_rules(const mq_scheme *scheme);
 /** True when layers that vLLM fuses (q, k, v; gate, up) do not share one plan in some block. */
 bool mq_scheme_splits_fused(const mq_scheme *scheme);
 
+/** The head's whatever the block. */
 const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear);
 
 #endif

@@ -67,6 +67,7 @@ static void print_settings(FILE *f, const mq_quantize_options *o, int64_t n_bloc
     if (o->first_block > 0 || last < n_blocks) {
         fprintf(f, "| blocks quantised | %" PRId64 " to %" PRId64 " |\n", o->first_block, last - 1);
     }
+    if (o->lm_head) fputs("| lm_head | quantised too |\n", f);
     for (int i = 0; i < o->n_skip; i++) {
         fputs("| kept as they are | `", f);
         print_cell(f, o->skip[i]);

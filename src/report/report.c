@@ -79,7 +79,7 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     mq_arch_linear_name(arch, r->linear, r->block, name, sizeof name);
     mq_arch_linear_shape(arch, r->linear, &n_out, &n_in);
     MQ_TRY(mq_json_add_string(o, "name", name));
-    MQ_TRY(mq_json_add_int(o, "block", r->block));
+    if (r->linear != MQ_HEAD) MQ_TRY(mq_json_add_int(o, "block", r->block));
     MQ_TRY(mq_json_add_int(o, "n_out", n_out));
     MQ_TRY(mq_json_add_int(o, "n_in", n_in));
     MQ_TRY(mq_json_add_int(o, "bits", r->quant.bits));

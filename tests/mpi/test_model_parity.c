@@ -253,7 +253,8 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
                       const expected *e)
 {
     setup s = {.name = name, .arch = arch, .folder = folder, .dtype = dtype, .expected = e};
-    mq_status status = mq_outer_weights_read(comm, folder, arch, dtype, true, true, &s.outer);
+    mq_status status = mq_outer_weights_read(
+        comm, folder, arch, dtype, MQ_OUTER_EMBED | MQ_OUTER_HEAD | MQ_OUTER_NORM, &s.outer);
     if (status == MQ_OK) status = mq_block_weights_create(comm, arch, dtype, &s.weights);
     if (status == MQ_OK) status = mq_rope_table(arch, 129, &s.rope);
     if (status == MQ_OK) {

@@ -287,23 +287,24 @@ static void check_outer(file_model *m, const char *config, mq_dtype dtype, int w
     mq_arch *arch = NULL;
     mq_folder *folder = NULL;
     mq_outer_weights *w = NULL;
-    bool want_embed = want & 1, want_head = want & 2, has_head = file_find(m, "lm_head.weight");
+    bool want_embed = want & MQ_OUTER_EMBED, want_head = want & MQ_OUTER_HEAD;
+    bool want_norm = want & MQ_OUTER_NORM, has_head = file_find(m, "lm_head.weight");
     file_write(m, config);
     mq_status status = mq_arch_load(comm, m->path, &arch);
     if (status == MQ_OK) status = mq_folder_open(comm, m->path, &folder);
     if (status == MQ_OK) status = mq_model_check(folder, arch);
     if (status == MQ_OK) {
-        status = mq_outer_weights_read(comm, folder, arch, dtype, want_embed, want_head, &w);
+        status = mq_outer_weights_read(comm, folder, arch, dtype, want, &w);
     }
     CHECK_MSG(status == MQ_OK, "%s", mq_message());
     if (CHECK_ALL(status == MQ_OK)) {
         CHECK((w->embed != NULL) == want_embed && (w->head != NULL) == want_head);
-        CHECK((w->final_norm != NULL) == want_head);
-        CHECK(want != 3 || (w->embed == w->head) == !has_head);
+        CHECK((w->final_norm != NULL) == want_norm);
+        CHECK((want & 3) != 3 || (w->embed == w->head) == !has_head);
         if (want_embed) check_table(w->embed, dtype, "model.embed_tokens.weight", true);
         if (want_head && has_head) check_table(w->head, dtype, "lm_head.weight", false);
         if (want_head && !has_head) check_table(w->head, dtype, "model.embed_tokens.weight", true);
-        for (int64_t i = 0; want_head && i < 64; i++) {
+        for (int64_t i = 0; want_norm && i < 64; i++) {
             CHECK(w->final_norm[i] == value_at("model.norm.weight", i));
         }
     }
@@ -317,7 +318,7 @@ static void test_outer(void)
     for (int head = 0; head < 2; head++) {
         file_model m = {.n = 0};
         build(&m, false, head, 0);
-        for (int want = 0; want < 4; want++) {
+        for (int want = 0; want < 8; want++) {
             check_outer(&m, head ? dense_config : tied_config, MQ_F32, want);
             check_outer(&m, head ? dense_config : tied_config, MQ_BF16, want);
         }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Quantises the demo model and holds the outputs against GPTQModel and transformers: logits from the
 # packed folder in float16, its weights bit for bit, and perplexity and KL of `mpiquant eval` in float32.
-#   readers.sh PYTHON PROGRAM BITS:GROUP[:zeros]...       PYTHON: of tests/parity/setup_readers.sh
+#   readers.sh PYTHON PROGRAM BITS:GROUP[:OPTION]...      PYTHON: of tests/parity/setup_readers.sh
+# OPTION: --zero-points, or --lm-head, on a copy of the model that has a head of its own.
 set -euo pipefail
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../tools/common.sh"
@@ -21,16 +22,19 @@ tokens() {
 
 tokens calibration 64
 tokens heldout 4
+.venv/bin/python tests/parity/untie.py "$model" "$work/untied"
 for scheme in "$@"; do
-    IFS=: read -r bits group zeros <<<"$scheme"
-    out=$work/w${bits}g$group$zeros
-    "${MPIRUN[@]}" -n 2 "$program" quantize "$model" --calib "$work/calibration.h5" \
-        --output "$out" --bits "$bits" --group-size "$group" ${zeros:+--zero-points}
+    IFS=: read -r bits group option <<<"$scheme"
+    out=$work/w${bits}g$group$option
+    source=$model
+    [ "$option" != --lm-head ] || source=$work/untied
+    "${MPIRUN[@]}" -n 2 "$program" quantize "$source" --calib "$work/calibration.h5" \
+        --output "$out" --bits "$bits" --group-size "$group" ${option:+"$option"}
     "$python" tests/parity/readers.py "$out" --tokens "$work/heldout.h5" --precision f16
     "$python" tests/parity/exact_weights.py "$out" --reader gptqmodel
-    "$program" eval "$out" --reference "$model" --tokens "$work/heldout.h5" --precision f32 \
+    "$program" eval "$out" --reference "$source" --tokens "$work/heldout.h5" --precision f32 \
         --json >"$work/ours.json"
-    "$python" tests/parity/reference_forward.py "$out" --reference "$model" \
+    "$python" tests/parity/reference_forward.py "$out" --reference "$source" \
         --tokens "$work/heldout.h5" --precision f32 >"$work/theirs.json"
     .venv/bin/python tests/parity/same_figures.py "$work/ours.json" "$work/theirs.json"
     rm -r "$out"
