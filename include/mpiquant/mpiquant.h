@@ -44,9 +44,8 @@ typedef struct mq_quantize_options {
     bool lm_head;           /* quantise it too */
     bool zero_points;       /* one per scale; else symmetric codes */
     bool positive_scales;   /* else symmetric codes may have negative ones */
-    double damping;         /* lambda as a share of the mean diagonal of H */
-    bool auto_damping;      /* each layer gets the damping that serves held-out samples best; the
-                               one above where nothing could be held out */
+    double damping;         /* lambda as a share of the mean diagonal of H; 0: for each layer the
+                               one that serves held-out samples best; below 0: as the preset */
     double shrinkage;       /* share by which the off-diagonal entries of H are made smaller */
     const char *on_failure; /* "stop": the run ends; "rtn": it leaves spoilt samples out, and rounds
                                to nearest the layers for which nothing else is left */

@@ -19,6 +19,8 @@ typedef struct forms {
     const char *widths;
     double bits;
     int64_t threads, refine, couple;
+    double damping; /* NaN: not given */
+    bool auto_damping;
     int width[MAX_WIDTHS];
 } forms;
 
@@ -114,6 +116,20 @@ static mq_status parse_bits(double bits, mq_quantize_options *o)
                    bits);
 }
 
+static mq_status parse_damping(const forms *f, mq_quantize_options *o)
+{
+    if (f->auto_damping) {
+        o->damping = 0;
+    } else if (!isnan(f->damping)) {
+        if (f->damping <= 0) {
+            return mq_fail(MQ_E_USAGE, "--damp %g: auto, or a share of the mean diagonal above 0",
+                           f->damping);
+        }
+        o->damping = f->damping;
+    }
+    return MQ_OK;
+}
+
 /* "2,3,4" */
 static mq_status parse_widths(const char *text, int width[MAX_WIDTHS], mq_quantize_options *o)
 {
@@ -141,6 +157,7 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, forms *f)
     if (status == MQ_OK) status = parse_size(f->shard_size, &o->max_shard_bytes);
     if (status == MQ_OK) status = parse_overrides(&f->override_, list, copies);
     if (status == MQ_OK) status = parse_bits(f->bits, o);
+    if (status == MQ_OK) status = parse_damping(f, o);
     if (status == MQ_OK) status = parse_widths(f->widths, f->width, o);
     if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
     if (status == MQ_OK) status = mq_cmd_int(f->refine, "--refine", &o->refine);
@@ -161,7 +178,11 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
 {
     mq_quantize_options o;
     mq_quantize_defaults(&o);
-    forms f = {.bits = o.bits, .threads = o.threads, .refine = o.refine, .couple = o.couple};
+    forms f = {.bits = o.bits,
+               .damping = NAN,
+               .threads = o.threads,
+               .refine = o.refine,
+               .couple = o.couple};
     const mq_positional positionals[] = {
         {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
     };
@@ -185,7 +206,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--damp", "X",
          "damping, as a share of the Hessian's mean diagonal; or auto: for each layer the one that "
          "serves held-out samples best",
-         "0.05", .number = &o.damping, .word = "auto", .word_given = &o.auto_damping},
+         "auto; fast: 0.05", .number = &f.damping, .word = "auto", .word_given = &f.auto_damping},
         {"--shrinkage", "X", "share by which correlations of input columns are made smaller", "0.1",
          .number = &o.shrinkage},
         {"--on-failure", "ACTION",

@@ -192,7 +192,7 @@ static mq_status fill_meta(cJSON *meta, const mq_quantize_options *options)
     snprintf(program, sizeof program, "mpiquant:%s", mq_version());
     const char *name = program;
     MQ_TRY(mq_json_add(meta, "quantizer", cJSON_CreateStringArray(&name, 1)));
-    if (!options->auto_damping) { /* else every layer has its own */
+    if (options->damping > 0) { /* else every layer may have its own */
         MQ_TRY(mq_json_add_double(meta, "damp_percent", options->damping));
     }
     MQ_TRY(mq_json_add_bool(meta, "true_sequential", true));

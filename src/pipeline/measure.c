@@ -60,7 +60,7 @@ static mq_status measure_layers(mq_run *run, int64_t block, mq_tap_id tap, mq_me
     mq_tap_judge judge = {0};
     mq_status status = mq_run_hessian(run, block, tap, NULL, &h);
     if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
-    if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, run->options->damping, &s);
+    if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, run->solver.damping, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
     if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_judge_create(run, &s, &judge));
     if (status == MQ_OK) status = every_width(run, block, &judge, &s, m);

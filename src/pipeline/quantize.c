@@ -69,9 +69,9 @@ static void warn_about_calibration(const mq_run *run)
 
 static void warn_about_damping(const mq_run *run)
 {
-    if (!run->options->auto_damping || run->calib->n_samples > 1) return;
+    if (!run->solver.measure_damping || run->calib->n_samples > 1) return;
     mq_warn("--damp auto holds samples out, and there is one in all: damping %g",
-            run->options->damping);
+            run->solver.damping);
 }
 
 static void warn_about_readers(const mq_run *run)
@@ -121,7 +121,7 @@ static mq_status plan_and_allocate(mq_run *run)
                                    .n_streams = run->n_streams,
                                    .pass_blocks = MQ_PASS_BLOCKS,
                                    .refine = run->solver.refine > 0,
-                                   .halves = run->options->auto_damping,
+                                   .halves = run->solver.measure_damping,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
     MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
     MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));

@@ -21,7 +21,7 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .format = "gptq",
         .bits = 4,
         .group = 128,
-        .damping = 0.05,
+        .damping = -1,
         .shrinkage = 0.1,
         .preset = "default",
         .on_failure = "stop",
@@ -46,8 +46,8 @@ mq_status mq_settings_check(const mq_quantize_options *o)
         return mq_fail(MQ_E_USAGE, "--format %s: this version writes gptq",
                        o->format ? o->format : "");
     }
-    if (!(o->damping > 0 && o->damping <= 1)) {
-        return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, above 0, at most 1",
+    if (!(o->damping <= 1)) {
+        return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, at most 1",
                        o->damping);
     }
     if (!(o->shrinkage >= 0 && o->shrinkage < 1)) {
@@ -95,14 +95,18 @@ static mq_status scale_search(const char *name, bool *judge)
     return mq_fail(MQ_E_USAGE, "--scale-search %s: fast or accurate", name);
 }
 
+static const double usual_damping = 0.05;
+
 mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *out)
 {
     static const struct {
         const char *name;
         mq_solver_settings settings;
-    } presets[] = {{"fast", {.alpha = 0, .refine = 0, .couple = true}},
-                   {"default", {.alpha = 0, .refine = 2, .couple = true}},
-                   {"best", {.alpha = 0.75, .refine = 4, .couple = true, .judge = true}}};
+    } presets[] = {
+        {"fast", {.couple = true}},
+        {"default", {.refine = 2, .couple = true, .measure_damping = true}},
+        {"best",
+         {.alpha = 0.75, .refine = 4, .couple = true, .judge = true, .measure_damping = true}}};
     enum { N_PRESETS = sizeof presets / sizeof *presets };
     int p = 0;
     while (p < N_PRESETS && (!o->preset || strcmp(o->preset, presets[p].name) != 0)) p++;
@@ -112,6 +116,8 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
     }
     if (!(o->alpha <= 1)) return mq_fail(MQ_E_USAGE, "--alpha %g: at most 1", o->alpha);
     *out = presets[p].settings;
+    if (o->damping >= 0) out->measure_damping = o->damping == 0;
+    out->damping = o->damping > 0 ? o->damping : usual_damping;
     if (o->alpha >= 0) out->alpha = o->alpha;
     if (o->refine >= 0) out->refine = o->refine;
     if (o->couple >= 0) out->couple = o->couple > 0;
@@ -209,10 +215,10 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
     MQ_TRY(mq_json_add_bool(o, "lm_head", options->lm_head));
     MQ_TRY(mq_json_add_bool(o, "zero_points", options->zero_points));
     MQ_TRY(mq_json_add_bool(o, "positive_scales", options->positive_scales));
-    if (options->auto_damping) {
+    if (solver->measure_damping) {
         MQ_TRY(mq_json_add_string(o, "damp", "auto"));
     } else {
-        MQ_TRY(mq_json_add_double(o, "damp", options->damping));
+        MQ_TRY(mq_json_add_double(o, "damp", solver->damping));
     }
     MQ_TRY(mq_json_add_double(o, "shrinkage", solver->shrinkage));
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));

@@ -58,10 +58,10 @@ static void print_settings(FILE *f, const mq_quantize_options *o, int64_t n_bloc
         fprintf(f, "| group size | %" PRId64 " |\n", o->group);
     }
     if (o->positive_scales) fputs("| scales | positive only |\n", f);
-    if (o->auto_damping) {
-        fputs("| damping | each layer's, by held-out samples: `mq_report.json` |\n", f);
-    } else {
+    if (o->damping > 0) {
         fprintf(f, "| damping | %g of the mean diagonal |\n", o->damping);
+    } else {
+        fputs("| damping | each layer's: `mq_report.json` |\n", f);
     }
     int64_t last = o->last_block < 0 ? n_blocks : o->last_block;
     if (o->first_block > 0 || last < n_blocks) {

@@ -115,7 +115,7 @@ class Dequantised(OnDemo):
                     'checkpoint_format': version, 'pack_dtype': 'int32'}
         self.assertEqual({k: settings.get(k) for k in expected}, expected)
         self.assertRegex(settings['meta']['quantizer'][0], r'^mpiquant:\d')
-        self.assertEqual(settings['meta']['damp_percent'], 0.05)
+        self.assertNotIn('damp_percent', settings['meta'])  # every layer has its own
         return settings
 
     def check_small_files(self, out):

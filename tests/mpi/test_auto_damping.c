@@ -9,7 +9,7 @@
 
 static const mq_tap_id tap = MQ_TAP_MLP_IN;
 static const double candidates[] = {0.01, 0.05, 0.2, 0.8};
-enum { N_CANDIDATES = 4, N_LAYERS = 2 /* gate and up */ };
+enum { N_CANDIDATES = 4, USUAL = 1 /* 0.05 */, N_LAYERS = 2 /* gate and up */ };
 
 typedef struct setting {
     mq_comm *comm;
@@ -44,7 +44,7 @@ static bool open_model(setting *s, int64_t distribute_above)
 {
     static const char path[] = MQ_TEST_DATA "/tiny/llama2";
     mq_quantize_defaults(&s->options);
-    s->options.auto_damping = true;
+    s->options.damping = 0;
     s->options.bits = 3;
     s->options.group = 32;
     s->options.distribute_above = distribute_above;
@@ -171,9 +171,14 @@ static void check_choice(int64_t distribute_above, int64_t n_tok, double *chosen
         least = fmin(least, loss[i][0][1] + loss[i][1][1]);
         if (got.share == candidates[i]) c = i;
     }
-    CHECK_MSG(loss[c][0][1] + loss[c][1][1] < 1.03 * least,
-              "damping %g of %ld tokens: %g, least %g", got.share, (long)n_tok,
-              loss[c][0][1] + loss[c][1][1], least);
+    double chosen_loss = loss[c][0][1] + loss[c][1][1];
+    double usual_loss = loss[USUAL][0][1] + loss[USUAL][1][1];
+    /* 3 % decide, and the naive losses are that of the program within half a per cent. */
+    if (usual_loss < 1.025 * least) CHECK(c == USUAL);
+    if (usual_loss > 1.035 * least) {
+        CHECK_MSG(chosen_loss < 1.005 * least, "damping %g of %ld tokens: %g, least %g", got.share,
+                  (long)n_tok, chosen_loss, least);
+    }
     for (int l = 0; l < N_LAYERS; l++) {
         CHECK_MSG(near(got.half_loss[l], loss[c][l][0]) &&
                       near(got.held_out_loss[l], loss[c][l][1]),
@@ -223,7 +228,7 @@ static void test_when(void)
         bool due = b == 0 || b == 1 || b == 2 || b == 4 || b == 8;
         CHECK_MSG(mq_run_measures_damping(&s.run, b, tap) == due, "block %ld", (long)b);
     }
-    s.options.auto_damping = false;
+    s.run.solver.measure_damping = false;
     CHECK(!mq_run_measures_damping(&s.run, 0, tap));
     end(&s);
 }
