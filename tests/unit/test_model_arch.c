@@ -426,6 +426,27 @@ static void check_taps(const mq_arch *a, const char *expected)
     assert_string_equal(text, expected);
 }
 
+/* The head: a layer after all blocks, with a tap of its own. */
+static void test_head(void **state)
+{
+    (void)state;
+    mq_arch a;
+    mq_linear_id linears[MQ_N_LINEARS];
+    int64_t n_out = 0, n_in = 0;
+    char name[64];
+    accepts("qwen3", "", &a);
+    mq_arch_linear_name(&a, MQ_HEAD, 5, name, sizeof name);
+    assert_string_equal(name, "lm_head");
+    mq_arch_linear_shape(&a, MQ_HEAD, &n_out, &n_in);
+    assert_int_equal(n_out, a.vocab);
+    assert_int_equal(n_in, a.hidden);
+    assert_int_equal(mq_arch_tap_linears(&a, MQ_TAP_HEAD_IN, linears), 1);
+    assert_int_equal(linears[0], MQ_HEAD);
+    assert_int_equal(mq_arch_tap_width(&a, MQ_TAP_HEAD_IN), a.hidden);
+    assert_string_equal(mq_tap_place(5, MQ_TAP_HEAD_IN).text, "lm_head");
+    assert_string_equal(mq_tap_place(5, MQ_TAP_MLP_MID).text, "block 5, mlp_mid");
+}
+
 static void test_taps(void **state)
 {
     (void)state;
@@ -439,15 +460,25 @@ static void test_taps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama_defaults),   cmocka_unit_test(test_llama_switches),
-        cmocka_unit_test(test_null_is_absent),   cmocka_unit_test(test_mistral_window),
-        cmocka_unit_test(test_mistral_heads),    cmocka_unit_test(test_qwen2_window),
-        cmocka_unit_test(test_layer_types),      cmocka_unit_test(test_qwen_features),
-        cmocka_unit_test(test_cohere),           cmocka_unit_test(test_rope_styles),
-        cmocka_unit_test(test_bad_rope),         cmocka_unit_test(test_unknown_keys),
-        cmocka_unit_test(test_bad_sizes),        cmocka_unit_test(test_bad_texts),
-        cmocka_unit_test(test_quantised),        cmocka_unit_test(test_bad_descriptors),
-        cmocka_unit_test(test_names_and_shapes), cmocka_unit_test(test_taps),
+        cmocka_unit_test(test_llama_defaults),
+        cmocka_unit_test(test_llama_switches),
+        cmocka_unit_test(test_null_is_absent),
+        cmocka_unit_test(test_mistral_window),
+        cmocka_unit_test(test_mistral_heads),
+        cmocka_unit_test(test_qwen2_window),
+        cmocka_unit_test(test_layer_types),
+        cmocka_unit_test(test_qwen_features),
+        cmocka_unit_test(test_cohere),
+        cmocka_unit_test(test_rope_styles),
+        cmocka_unit_test(test_bad_rope),
+        cmocka_unit_test(test_unknown_keys),
+        cmocka_unit_test(test_bad_sizes),
+        cmocka_unit_test(test_bad_texts),
+        cmocka_unit_test(test_quantised),
+        cmocka_unit_test(test_bad_descriptors),
+        cmocka_unit_test(test_names_and_shapes),
+        cmocka_unit_test(test_taps),
+        cmocka_unit_test(test_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

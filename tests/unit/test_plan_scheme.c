@@ -112,6 +112,64 @@ static void overrides_and_skips(void **state)
     mq_scheme_destroy(&s);
 }
 
+static void assert_no_head(const mq_arch *arch, const mq_quantize_options *o, const char *word)
+{
+    mq_scheme *s = NULL;
+    assert_int_equal(mq_scheme_create(arch, o, &s), MQ_E_USAGE);
+    assert_null(s);
+    assert_non_null(strstr(mq_message(), word));
+}
+
+static void head(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    const mq_override list[] = {{"lm_head", 8, -1}};
+    mq_scheme *s = NULL;
+    cJSON *config = NULL;
+    snprintf(arch.head, sizeof arch.head, "lm_head.weight");
+    arch.vocab = 1000;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_false(mq_scheme_layer(s, 0, MQ_HEAD)->quantise);
+    int64_t of_blocks = s->n_quantised;
+    mq_scheme_destroy(&s);
+
+    o.lm_head = true;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(s->n_quantised, of_blocks + 1);
+    assert_false(mq_scheme_needs_rules(s));
+    mq_scheme_destroy(&s);
+
+    o.override_ = list;
+    o.n_override = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(s->head.quant.bits, 8);
+    assert_int_equal(s->head.quant.group, arch.hidden);
+    assert_true(mq_scheme_needs_rules(s));
+    assert_int_equal(mq_gptq_config(s, &o, &config), MQ_OK);
+    const cJSON *rule =
+        cJSON_GetObjectItemCaseSensitive(mq_json_find(config, "dynamic"), "+:^lm_head$");
+    char *text = cJSON_PrintUnformatted(rule);
+    assert_string_equal(text, "{\"bits\":8,\"group_size\":-1}");
+    assert_true(cJSON_IsTrue(mq_json_find(config, "lm_head")));
+    cJSON_free(text);
+    cJSON_Delete(config);
+    mq_scheme_destroy(&s);
+
+    o.average_bits = 3.5;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    mq_scheme_destroy(&s);
+    o.n_override = 0;
+    assert_no_head(&arch, &o, "--override 'lm_head=bits:8'");
+    o.average_bits = 0;
+    o.last_block = arch.n_blocks - 1;
+    assert_no_head(&arch, &o, "--layers");
+    o.last_block = -1;
+    arch.tied = true;
+    assert_no_head(&arch, &o, "tie_word_embeddings");
+}
+
 static const char *string_of(const cJSON *object, const char *key)
 {
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
@@ -222,6 +280,7 @@ int main(void)
         cmocka_unit_test(all_alike),
         cmocka_unit_test(a_group_that_does_not_divide),
         cmocka_unit_test(overrides_and_skips),
+        cmocka_unit_test(head),
         cmocka_unit_test(zero_points_and_signs),
         cmocka_unit_test(every_layer_overridden),
         cmocka_unit_test(fused_layers_and_ranges),
