@@ -72,12 +72,13 @@ def command(cell, args, out):
 
 
 def call(arguments, log, threads):
-    """Run a command with its standard error in a file; its standard output, or None if it failed."""
+    """Run a command with its standard error in a file, beside which peers may leave files of their own;
+    its standard output, or None if it failed."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false",
                        GPTQMODEL_CPU_WORKERS="2")
     with open(log, "w", encoding="utf-8") as file:
         done = subprocess.run([str(a) for a in arguments], stdout=subprocess.PIPE, stderr=file,
-                              env=environment, check=False, text=True)
+                              env=environment, check=False, text=True, cwd=log.parent)
     if done.returncode == 0:
         return done.stdout
     print(f"  failed with exit code {done.returncode}: {log}", flush=True)
@@ -204,7 +205,7 @@ def parser():
     for name in ("list", "run"):
         added[name].add_argument("--only", metavar="REGEX", help="cells whose key matches")
     for name in ("run", "record"):
-        added[name].add_argument("--mpiquant", type=Path, default=ROOT / "build/mpiquant")
+        added[name].add_argument("--mpiquant", type=lambda p: Path(p).resolve(), default=ROOT / "build/mpiquant")
         added[name].add_argument("--threads", type=int, default=1)
     added["list"].add_argument("--all", action="store_true", help="also cells that are done")
     added["run"].add_argument("--keep", action="store_true", help="keep the quantised folders")
