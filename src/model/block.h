@@ -19,6 +19,9 @@
  *  Source: transformers, modeling_rope_utils (default, linear, llama3). */
 mq_status mq_rope_table(const mq_arch *arch, int64_t n_positions, float **out);
 
+/** Radians by which pair i < head_dim / 2 turns from one position to the next, as in that table. */
+float mq_rope_frequency(const mq_arch *arch, int64_t i);
+
 /** Computes tap `tap` of one unit into `out` (n_tokens, width of the tap), and does the residual
  *  additions that lie between the tap before it and this one.
  *  x (n_tokens, hidden) in/out; in: the activations of the tap that this one is computed from

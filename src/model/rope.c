@@ -19,8 +19,7 @@ static float llama3_frequency(const mq_arch *a, float frequency)
     return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
-/* Radians a position for pair i of head_dim / 2. */
-static float frequency_of(const mq_arch *a, int64_t i)
+float mq_rope_frequency(const mq_arch *a, int64_t i)
 {
     float exponent = (float)(2 * i) / (float)a->head_dim;
     float frequency = 1.0F / (float)pow((double)(float)a->rope_theta, (double)exponent);
@@ -47,7 +46,7 @@ mq_status mq_rope_table(const mq_arch *arch, int64_t n_positions, float **out)
     float *table = NULL;
     MQ_TRY(mq_alloc(n_positions, (size_t)row_bytes, "rope table", &table));
     for (int64_t i = 0; i < half; i++) {
-        float frequency = frequency_of(arch, i);
+        float frequency = mq_rope_frequency(arch, i);
         for (int64_t p = 0; p < n_positions; p++) {
             float angle = (float)p * frequency;
             table[p * arch->head_dim + i] = (float)cos((double)angle);

@@ -121,6 +121,7 @@ static mq_status plan_and_allocate(mq_run *run)
                                    .n_streams = run->n_streams,
                                    .pass_blocks = MQ_PASS_BLOCKS,
                                    .refine = run->solver.refine > 0,
+                                   .couple = run->solver.couple,
                                    .halves = run->solver.measure_damping,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
     MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
@@ -253,6 +254,7 @@ static void run_destroy(mq_run *run)
     mq_calib_destroy(&run->calib);
     mq_folder_close(&run->source);
     mq_arch_destroy(&run->arch);
+    mq_rope_mean_destroy(&run->rope_mean);
     mq_free(&run->rope);
     mq_free(&run->work);
     mq_free(&run->left_out);

@@ -1,4 +1,5 @@
-/* The metric of a layer's outputs, where it follows from the weights that read them. */
+/* The metric of a layer's outputs, where it follows from what reads them: v, q and k. */
+#include "pipeline/head_moments.h"
 #include "pipeline/row_work.h"
 
 #include "base/checked.h"
@@ -25,39 +26,80 @@ static mq_status add_value_head(const mq_run *run, int64_t head, int64_t r0, int
     return MQ_OK;
 }
 
-/* Couples those rows of each value head that lie in the block. */
-static mq_status couple_values(const mq_run *run, const mq_row_work *w, int64_t i,
-                               mq_row_metric *metric)
+/* Rows of q and k count by what they meet in the scores (head_moments.c). Rows [r0, r0 + m) of the
+ * head; a (m, m). */
+static mq_status take_head(const mq_run *run, const mq_head_moments *moments, mq_linear_id linear,
+                           int64_t head, int64_t r0, int64_t m, double *a)
 {
-    enum { AREA = MQ_ROW_BLOCK * MQ_ROW_BLOCK };
-    int64_t hd = run->arch->head_dim, r0 = w->first_row[i];
-    int64_t r1 = mq_min_i64(r0 + MQ_ROW_BLOCK, w->layer[i]->n_out);
-    float *g = NULL;
-    double *a = NULL;
-    mq_status status = mq_alloc(AREA, sizeof *g, "metric of a head", &g);
-    if (status == MQ_OK) status = mq_alloc(AREA, sizeof *a, "metric of a head", &a);
-    mq_metric_clear(metric);
-    for (int64_t r = r0; r < r1 && status == MQ_OK;) {
-        int64_t end = mq_min_i64((r / hd + 1) * hd, r1), m = end - r;
-        for (int64_t k = 0; k < m * m; k++) a[k] = 0;
-        status = add_value_head(run, r / hd, r % hd, m, g, a);
-        if (status == MQ_OK) mq_metric_couple(metric, r - r0, m, a, metric_damping);
-        r = end;
+    int64_t hd = run->arch->head_dim;
+    double *whole = NULL;
+    mq_status status = mq_alloc(hd * hd, sizeof *whole, "metric of a head", &whole);
+    if (status == MQ_OK) status = mq_head_metric(run, moments, linear, head, whole);
+    for (int64_t i = 0; i < m && status == MQ_OK; i++) {
+        for (int64_t j = 0; j < m; j++) a[i * m + j] = whole[(r0 + i) * hd + r0 + j];
     }
-    mq_free(&g);
-    mq_free(&a);
+    mq_free(&whole);
     return status;
 }
 
-mq_status mq_row_work_metrics(const mq_run *run, mq_row_work *w)
+/* What the metrics of a block's heads are made with. */
+typedef struct metric_source {
+    const mq_run *run;
+    const mq_head_moments *moments;
+    mq_linear_id linear;
+    float *g;  /* (MQ_ROW_BLOCK, MQ_ROW_BLOCK) storage */
+    double *a; /* likewise */
+} metric_source;
+
+static mq_status couple_head(const metric_source *s, int64_t head, int64_t r0, int64_t m,
+                             int64_t first, mq_row_metric *metric)
+{
+    for (int64_t k = 0; k < m * m; k++) s->a[k] = 0;
+    if (s->linear == MQ_V) {
+        MQ_TRY(add_value_head(s->run, head, r0, m, s->g, s->a));
+    } else {
+        MQ_TRY(take_head(s->run, s->moments, s->linear, head, r0, m, s->a));
+    }
+    mq_metric_couple(metric, first, m, s->a, metric_damping);
+    return MQ_OK;
+}
+
+/* Couples those rows of each head that lie in the block. */
+static mq_status couple_rows(const mq_run *run, const mq_head_moments *moments,
+                             const mq_row_work *w, int64_t i, mq_row_metric *metric)
+{
+    enum { AREA = MQ_ROW_BLOCK * MQ_ROW_BLOCK };
+    metric_source s = {.run = run, .moments = moments, .linear = w->layer[i]->linear};
+    int64_t hd = run->arch->head_dim, r0 = w->first_row[i];
+    int64_t r1 = mq_min_i64(r0 + MQ_ROW_BLOCK, w->layer[i]->n_out);
+    mq_status status = mq_alloc(AREA, sizeof *s.g, "metric of a head", &s.g);
+    if (status == MQ_OK) status = mq_alloc(AREA, sizeof *s.a, "metric of a head", &s.a);
+    mq_metric_clear(metric);
+    for (int64_t r = r0; r < r1 && status == MQ_OK;) {
+        int64_t end = mq_min_i64((r / hd + 1) * hd, r1);
+        status = couple_head(&s, r / hd, r % hd, end - r, r - r0, metric);
+        r = end;
+    }
+    mq_free(&s.g);
+    mq_free(&s.a);
+    return status;
+}
+
+static bool has_metric(const mq_row_work *w, int64_t i)
+{
+    mq_linear_id linear = w->layer[i]->linear;
+    return linear == MQ_Q || linear == MQ_K || linear == MQ_V;
+}
+
+mq_status mq_row_work_metrics(const mq_run *run, const mq_head_moments *moments, mq_row_work *w)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < w->n_blocks; i++) n += w->layer[i]->linear == MQ_V;
+    for (int64_t i = 0; i < w->n_blocks; i++) n += has_metric(w, i);
     MQ_TRY(mq_alloc(n, sizeof *w->metric, "metrics of heads", &w->metric));
     n = 0;
     for (int64_t i = 0; i < w->n_blocks; i++) {
-        if (w->layer[i]->linear != MQ_V) continue;
-        MQ_TRY(couple_values(run, w, i, &w->metric[n]));
+        if (!has_metric(w, i)) continue;
+        MQ_TRY(couple_rows(run, moments, w, i, &w->metric[n]));
         w->block[i].metric = &w->metric[n++];
     }
     return MQ_OK;

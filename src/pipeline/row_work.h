@@ -1,6 +1,7 @@
 #ifndef MQ_PIPELINE_ROW_WORK_H
 #define MQ_PIPELINE_ROW_WORK_H
 
+#include "pipeline/head_moments.h"
 #include "pipeline/tap_judge.h"
 
 /* The row blocks of a tap that this rank solves in one pass: a part of those that are its own, so
@@ -31,8 +32,8 @@ mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer 
 mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *system, int64_t pass,
                            mq_row_work *work);
 
-/** Gives the blocks of v the metric of their outputs (row_metric.c). Not collective. */
-mq_status mq_row_work_metrics(const mq_run *run, mq_row_work *work);
+/** Gives the blocks of q, k and v the metric of their outputs (row_metric.c). Not collective. */
+mq_status mq_row_work_metrics(const mq_run *run, const mq_head_moments *moments, mq_row_work *work);
 
 /** Chooses scales for the rows in w, accurately for groups that the judge has; e is overwritten.
  *  Not collective. */

@@ -4,6 +4,7 @@
 #include "hessian/cross.h"
 #include "hessian/hessian.h"
 #include "model/block.h"
+#include "model/rope_mean.h"
 #include "pipeline/activations.h"
 #include "pipeline/layout.h"
 #include "pipeline/settings.h"
@@ -44,6 +45,8 @@ typedef struct mq_run {
     int n_streams;
     mq_activations drift; /* with two streams: what the layers of a tap are to make up for */
     float *rope;
+    mq_rope_mean *rope_mean; /* for blocks of rope_mean_window; NULL: not made yet */
+    int64_t rope_mean_window;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
     double damping_found[MQ_N_ALL_TAPS]; /* with --damp auto: the last one measured; 0: none yet */

@@ -72,19 +72,36 @@ static void warn_fallback(const mq_run *run, int64_t block, mq_tap_id tap, const
     }
 }
 
-static mq_status solve_pass(mq_run *run, int64_t block, mq_tap_id tap, const mq_cross *cross,
-                            const mq_tap_judge *judge, mq_row_work *w)
+/* What all passes over the rows of a tap share. */
+typedef struct pass_context {
+    int64_t block;
+    mq_tap_id tap;
+    const mq_cross *cross; /* NULL: nothing to make up for */
+    mq_tap_judge judge;
+    mq_head_moments moments;
+    bool couple; /* the rows of a head */
+} pass_context;
+
+static mq_status solve_pass(mq_run *run, const pass_context *c, mq_row_work *w)
 {
-    bool correct = cross && w->system->factor;
-    if (correct) MQ_TRY(mq_correct_tap(run, tap, cross, w));
+    bool correct = c->cross && w->system->factor;
+    if (correct) MQ_TRY(mq_correct_tap(run, c->tap, c->cross, w));
     mq_timing_lap(&run->timing, MQ_T_CORRECTION);
-    MQ_TRY(mq_agree(run->comm, mq_row_work_scales(judge, w)));
-    if (run->solver.couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, w)));
+    MQ_TRY(mq_agree(run->comm, mq_row_work_scales(&c->judge, w)));
+    if (c->couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, &c->moments, w)));
     mq_timing_lap(&run->timing, MQ_T_SCALES);
     mq_status status = mq_row_codes(run, run->solver.refine, w);
-    if (status == MQ_OK && correct) status = mq_row_work_measure(run, block, w);
+    if (status == MQ_OK && correct) status = mq_row_work_measure(run, c->block, w);
     MQ_TRY(mq_agree(run->comm, status));
     mq_timing_lap(&run->timing, MQ_T_LDLQ);
+    return MQ_OK;
+}
+
+static mq_status prepare_passes(mq_run *run, mq_tap_system *s, pass_context *c)
+{
+    MQ_TRY(mq_agree(run->comm, mq_tap_judge_create(run, s, &c->judge)));
+    c->couple = run->solver.couple && s->factor && c->tap == MQ_TAP_ATTN_IN;
+    if (c->couple) MQ_TRY(mq_head_moments_create(run, c->block, s, &c->moments));
     return MQ_OK;
 }
 
@@ -92,16 +109,17 @@ static mq_status solve_pass(mq_run *run, int64_t block, mq_tap_id tap, const mq_
 static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_cross *cross,
                             mq_tap_system *s)
 {
-    mq_tap_judge judge = {0};
-    mq_status status = mq_agree(run->comm, mq_tap_judge_create(run, s, &judge));
+    pass_context c = {.block = block, .tap = tap, .cross = cross};
+    mq_status status = prepare_passes(run, s, &c);
     mq_timing_lap(&run->timing, MQ_T_SCALES);
     for (int64_t p = 0; p < mq_row_passes(run) && status == MQ_OK; p++) {
         mq_row_work w = {0};
         status = mq_agree(run->comm, mq_row_work_load(run, block, s, p, &w));
-        if (status == MQ_OK) status = solve_pass(run, block, tap, cross, &judge, &w);
+        if (status == MQ_OK) status = solve_pass(run, &c, &w);
         mq_row_work_free(&w);
     }
-    mq_tap_judge_free(&judge);
+    mq_tap_judge_free(&c.judge);
+    mq_head_moments_free(&c.moments);
     if (status == MQ_OK) status = mq_tap_result_publish(run->comm, run->result);
     mq_timing_lap(&run->timing, MQ_T_LDLQ);
     return status;

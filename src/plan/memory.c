@@ -73,6 +73,20 @@ static mq_status row_bytes(int64_t rows, int64_t n, const mq_memory_settings *se
     return mq_add_size(*out, refine, out);
 }
 
+/* What rows of heads are coupled by: moments of q and k, rows of H that they are made from, and a
+ * metric for each of this rank's row blocks. */
+static mq_status head_bytes(const mq_arch *arch, int64_t row_blocks, size_t *out)
+{
+    int64_t moments = 0, hd = arch->head_dim;
+    size_t bytes = 0;
+    MQ_TRY(mq_mul_i64(arch->n_heads + arch->n_kv_heads, hd, &moments));
+    MQ_TRY(area(moments, hd, sizeof(double), out));
+    MQ_TRY(area(MQ_SOLVE_PANEL, arch->hidden, sizeof(float), &bytes));
+    MQ_TRY(mq_add_size(*out, bytes, out));
+    MQ_TRY(area(row_blocks, 1, sizeof(mq_row_metric), &bytes));
+    return mq_add_size(*out, bytes, out);
+}
+
 static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_tap_id tap,
                                   const mq_memory_settings *settings, mq_memory_plan *p)
 {
@@ -95,8 +109,13 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     int64_t parts = distributed ? comm->size : 1;
     MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
     at_least(bytes, &p->factor);
-    rows = mq_min_i64(mq_ceil_div(rows, comm->size), settings->pass_blocks) * MQ_ROW_BLOCK;
-    MQ_TRY(row_bytes(rows, n, settings, &bytes));
+    rows = mq_min_i64(mq_ceil_div(rows, comm->size), settings->pass_blocks);
+    MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
+    if (settings->couple && tap == MQ_TAP_ATTN_IN) {
+        size_t heads = 0;
+        MQ_TRY(head_bytes(arch, rows, &heads));
+        MQ_TRY(mq_add_size(bytes, heads, &bytes));
+    }
     at_least(bytes, &p->rows);
     return MQ_OK;
 }

@@ -12,7 +12,7 @@ typedef struct mq_memory_plan {
     size_t work;     /* workspace of one unit */
     size_t hessian;  /* packed triangle of the widest tap; its half, or its cross sum */
     size_t factor;   /* this rank's part */
-    size_t rows;     /* rows of W and errors in the solver */
+    size_t rows;     /* rows of W and errors in the solver, and metrics of heads */
     size_t rank;     /* all of the above */
     size_t weights;  /* per node: one block for each stream */
     size_t codes;    /* per node: codes and scales of one tap */
@@ -26,6 +26,7 @@ typedef struct mq_memory_settings {
     bool halves;              /* the Hessian is summed by halves */
     int64_t pass_blocks;      /* row blocks that a rank solves at a time */
     bool refine;              /* rounds of refinement after LDLQ */
+    bool couple;              /* rows of a head are rounded together */
     int64_t judged_group;     /* columns of the largest groups whose scales are judged; 0: none */
     size_t codes;             /* bytes of the codes and scales of one tap on a node */
 } mq_memory_settings;

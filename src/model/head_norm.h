@@ -1,0 +1,18 @@
+#ifndef MQ_MODEL_HEAD_NORM_H
+#define MQ_MODEL_HEAD_NORM_H
+
+#include "model/arch.h"
+
+/* What the norm of q or k makes of second moments of a head's coordinates, to first order: it takes
+ * out the mean (LayerNorm), divides by the root of the mean square over all tokens, and multiplies
+ * by weights. That the division follows each token is left out. */
+
+/** m (head_dim, head_dim) symmetric, mean x x^T of what goes into the norm, becomes that of what
+ * comes out. weight (head_dim). */
+void mq_head_norm_moment(const mq_arch *arch, const float *weight, double *m);
+
+/** a (head_dim, head_dim) symmetric, how errors of what comes out add up, becomes how those of what
+ *  goes in do, up to a factor: x a x^T of what x becomes. */
+void mq_head_norm_metric(const mq_arch *arch, const float *weight, double *a);
+
+#endif
