@@ -102,5 +102,16 @@ def bf16_raw(path):
     return json.loads(data[8:8 + n]), bytearray(data), 8 + n
 
 
+def edit(model, tensor, change):
+    """Replaces a BF16 tensor by change(its values)."""
+    path = pathlib.Path(model) / 'model.safetensors'
+    header, data, start = bf16_raw(path)
+    begin, end = (start + offset for offset in header[tensor]['data_offsets'])
+    values = (np.frombuffer(data[begin:end], '<u2').astype('<u4') << 16).view('<f4')
+    values = np.asarray(change(values.reshape(header[tensor]['shape']).copy()), '<f4')
+    data[begin:end] = ((values.reshape(-1).view('<u4') + 0x8000) >> 16).astype('<u2').tobytes()
+    path.write_bytes(data)
+
+
 __all__ = ['run', 'files_hash', 'tokenizer_sha256', 'write_calib', 'demo_samples', 'copy_model', 'load_tensors',
-           'scratch', 'bf16_raw', 'save_file', 'ROOT', 'PROGRAM', 'DEMO']
+           'scratch', 'bf16_raw', 'edit', 'save_file', 'ROOT', 'PROGRAM', 'DEMO']

@@ -36,6 +36,7 @@ def rotate(x, theta):
 
 
 def attention(config, tensors, prefix, x):
+    """What attention makes of its normed input x, before o."""
     heads, groups, d = config['num_attention_heads'], config['num_key_value_heads'], config['head_dim']
     n = len(x)
     q, k, v = ((x @ tensors[f'{prefix}.{p}_proj.weight'].T).reshape(n, -1, d).swapaxes(0, 1) for p in 'qkv')
@@ -44,25 +45,36 @@ def attention(config, tensors, prefix, x):
     score = q @ k.swapaxes(1, 2) / np.sqrt(d) + np.triu(np.full((n, n), -np.inf), 1)
     p = np.exp(score - score.max(-1, keepdims=True))
     out = (p / p.sum(-1, keepdims=True)) @ v
-    return out.swapaxes(0, 1).reshape(n, -1) @ tensors[f'{prefix}.o_proj.weight'].T
+    return out.swapaxes(0, 1).reshape(n, -1)
 
 
-def additions(model, sample):
-    """What attention and MLP of every block add to the residual stream, and the stream after it."""
+def taps(model, sample):
+    """The inputs of the linear layers, in order: names of the layers, their input, and the residual stream
+    before what they are part of is added."""
     config, tensors = model
     eps = config['rms_norm_eps']
     x = tensors['model.embed_tokens.weight'][sample]
     for i in range(config['num_hidden_layers']):
         block = f'model.layers.{i}'
-        added = attention(config, tensors, f'{block}.self_attn',
-                          norm(x, tensors[f'{block}.input_layernorm.weight'], eps))
-        x = x + added
-        yield added, x
+        y = norm(x, tensors[f'{block}.input_layernorm.weight'], eps)
+        yield [f'{block}.self_attn.{p}_proj' for p in 'qkv'], y, x
+        y = attention(config, tensors, f'{block}.self_attn', y)
+        yield [f'{block}.self_attn.o_proj'], y, x
+        x = x + y @ tensors[f'{block}.self_attn.o_proj.weight'].T
         y = norm(x, tensors[f'{block}.post_attention_layernorm.weight'], eps)
+        yield [f'{block}.mlp.{p}_proj' for p in ('gate', 'up')], y, x
         gate, up = (y @ tensors[f'{block}.mlp.{p}_proj.weight'].T for p in ('gate', 'up'))
-        added = (gate / (1 + np.exp(-gate)) * up) @ tensors[f'{block}.mlp.down_proj.weight'].T
-        x = x + added
-        yield added, x
+        y = gate / (1 + np.exp(-gate)) * up
+        yield [f'{block}.mlp.down_proj'], y, x
+        x = x + y @ tensors[f'{block}.mlp.down_proj.weight'].T
+
+
+def additions(model, sample):
+    """What attention and MLP of every block add to the residual stream, and the stream after it."""
+    for layers, y, x in taps(model, sample):
+        if layers[0].endswith(('o_proj', 'down_proj')):
+            added = y @ model[1][layers[0] + '.weight'].T
+            yield added, x + added
 
 
 def log_probabilities(model, sample):

@@ -17,17 +17,6 @@ FEW = ('--layers', '0:2')
 UNDAMPED = ('--damp', 1e-9, '--shrinkage', 0)  # the Hessian as the samples make it
 
 
-def edit(model, tensor, change):
-    """Replaces a BF16 tensor by change(its values)."""
-    path = model / 'model.safetensors'
-    header, data, start = harness.bf16_raw(path)
-    begin, end = (start + offset for offset in header[tensor]['data_offsets'])
-    values = (np.frombuffer(data[begin:end], '<u2').astype('<u4') << 16).view('<f4')
-    values = np.asarray(change(values.reshape(header[tensor]['shape']).copy()), '<f4')
-    data[begin:end] = ((values.reshape(-1).view('<u4') + 0x8000) >> 16).astype('<u2').tobytes()
-    path.write_bytes(data)
-
-
 def packed(folder, pattern):
     """Tensors whose names match; BF16, which NumPy lacks, must not."""
     with safe_open(folder / 'model.safetensors', 'numpy') as f:
@@ -66,9 +55,9 @@ class Failures(unittest.TestCase):
         def huge(w):
             w[CHANNEL] = 1e38
             return w
-        edit(model, 'model.embed_tokens.weight', embedding)
-        edit(model, layer + 'self_attn.o_proj.weight', without_channel)
-        edit(model, layer + 'post_attention_layernorm.weight', huge)
+        harness.edit(model, 'model.embed_tokens.weight', embedding)
+        harness.edit(model, layer + 'self_attn.o_proj.weight', without_channel)
+        harness.edit(model, layer + 'post_attention_layernorm.weight', huge)
         return model
 
     def calib(self, samples):
@@ -225,7 +214,7 @@ class Failures(unittest.TestCase):
     def damaged(self, name, changes):
         model = harness.copy_model(harness.DEMO, self.root / name)
         for tensor, change in changes.items():
-            edit(model, tensor, change)
+            harness.edit(model, tensor, change)
         return model
 
     def check_channels(self, model, damp, **expected):
