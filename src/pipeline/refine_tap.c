@@ -96,9 +96,7 @@ static void restore_loss(const mq_tap_system *s, const mq_row_block *b, int64_t 
 static mq_status take_turns(const mq_row_work *w, int rounds, storage *s, rows_of_h *source)
 {
     const mq_tap_system *system = w->system;
-    const mq_refine_source refine = {.rows = rows_source, .rows_context = source};
-    MQ_TRY(mq_refine_in_turn(s->block, w->n_blocks, system->n, system->order,
-                             (mq_refine_turns){.pairs = rounds}, &refine));
+    MQ_TRY(mq_refine(s->block, w->n_blocks, system->n, system->order, rounds, rows_source, source));
     for (int64_t i = 0; i < w->n_blocks; i++) {
         for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) restore_loss(system, &w->block[i], r, source);
     }

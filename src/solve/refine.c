@@ -73,3 +73,49 @@ mq_status mq_refine_keep_better(mq_refine_block *blocks, int64_t n_blocks, int64
     MQ_TRY(mq_sweep_check(&s));
     return mq_parallel_for(n_blocks, keep_task, &s);
 }
+
+/* A rank whose work has failed goes on with no blocks: panels are collective. */
+typedef struct walk {
+    mq_refine_block *blocks;
+    int64_t n_blocks, n;
+    const int64_t *order;
+    mq_rows_source rows;
+    void *context;
+    mq_status status; /* the first failure */
+} walk;
+
+static void took(walk *p, mq_status status)
+{
+    if (p->status != MQ_OK || status == MQ_OK) return;
+    p->status = status;
+    p->n_blocks = 0;
+}
+
+typedef mq_status (*sweep_function)(mq_refine_block *, int64_t, int64_t, const int64_t *,
+                                    mq_rows_source, void *);
+
+static void sweep(walk *p, sweep_function run)
+{
+    took(p, run(p->blocks, p->n_blocks, p->n, p->order, p->rows, p->context));
+}
+
+mq_status mq_refine(mq_refine_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
+                    int rounds, mq_rows_source rows, void *context)
+{
+    walk p = {.blocks = blocks,
+              .n_blocks = n_blocks,
+              .n = n,
+              .order = order,
+              .rows = rows,
+              .context = context};
+    if (rounds == 0) return MQ_OK;
+    sweep(&p, mq_measure_loss);
+    took(&p, mq_refine_save(p.blocks, p.n_blocks, n));
+    for (int i = 0; i < rounds; i++) {
+        sweep(&p, mq_refit_scales);
+        sweep(&p, mq_descend_codes);
+    }
+    sweep(&p, mq_measure_loss);
+    took(&p, mq_refine_keep_better(p.blocks, p.n_blocks, n, order));
+    return p.status;
+}

@@ -10,8 +10,8 @@
  * and then a sequential part inside the panel. So a sweep costs n_rows * n^2 * 2 flops and no
  * storage for G; nothing drifts, since G is never carried from panel to panel.
  *
- * A loop of the caller's own: measure, save, any sweeps or another LDLQ pass under refitted scales,
- * measure, keep what is better. mq_refine is the common case of it. */
+ * mq_refine is the loop over them: measure, save, sweeps, measure, keep what is better. Another
+ * LDLQ pass under the refitted scales was tried in it and gained nothing (docs/accuracy.md). */
 
 /** Gives rows [k0, k1) of the symmetric matrix in the given order, (k1 - k0, n) f32: entry (i, j)
  *  is H[order[k0 + i]][order[j]]; order NULL stands for the original one. Valid until the next
@@ -63,40 +63,10 @@ mq_status mq_refine_save(mq_refine_block *blocks, int64_t n_blocks, int64_t n);
 mq_status mq_refine_keep_better(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
                                 const int64_t *order);
 
-/** Sweeps of mq_refine. */
-typedef struct mq_refine_plan {
-    int refits;   /* of the scales, first */
-    int descents; /* of the codes, then */
-} mq_refine_plan;
-
-/** Measure, save, the plan's sweeps, measure, keep what is better: no row's loss rises.
- *  2 + refits + descents sweeps; none when the plan is empty. Errors and bits as above. */
+/** Scales and codes in turn: `rounds` pairs of a refit and a descent, of which the rows that they
+ * made better are kept: no row's loss under the source's matrix rises. Cost: 2 rounds + 2 sweeps;
+ * none without rounds. Errors and bits as above. */
 mq_status mq_refine(mq_refine_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
-                    mq_refine_plan plan, mq_rows_source rows, void *context);
-
-/** Effort of mq_refine_in_turn. */
-typedef struct mq_refine_turns {
-    int rounds; /* of a refit of scales and an LDLQ pass under them, first */
-    int pairs;  /* of a refit and a descent, then */
-} mq_refine_turns;
-
-/** Where it gets its matrices. panel, r_diagonal: the factor of mq_ldlq, for rounds alone. */
-typedef struct mq_refine_source {
-    mq_rows_source rows;
-    void *rows_context;
-    mq_panel_source panel;
-    void *panel_context;
-    const double *r_diagonal;
-} mq_refine_source;
-
-/** Scales and codes in turn; no row's loss under the rows' matrix rises. After a refit and after an
- *  LDLQ pass, which need not lower it, rows are measured and the better kept; likewise after all
- *  pairs. blocks[i].block = blocks[0].block + i, as mq_ldlq wants them.
- *  Cost in sweeps: 1 + 4 rounds, and 2 pairs + 1 if there are any; none without both. In one
- *  ablation (3 bits, one model, one seed) four pairs and three rounds with five descents after them
- *  came out equal in KL. Errors and bits as above. */
-mq_status mq_refine_in_turn(mq_refine_block *blocks, int64_t n_blocks, int64_t n,
-                            const int64_t *order, mq_refine_turns turns,
-                            const mq_refine_source *source);
+                    int rounds, mq_rows_source rows, void *context);
 
 #endif

@@ -300,37 +300,20 @@ static void measured_loss(void **state)
     problem_free(&p);
 }
 
-/* panel_of_m, from the start again in every pass. */
-static mq_status panel_again(void *context, int64_t k0, int64_t k1, const float **m)
+static mq_status refine(problem *p, refined *f, int64_t n_blocks, int rounds, whole_h *h)
 {
-    whole_m *p = context;
-    if (k0 == 0) p->asked = 0;
-    return panel_of_m(context, k0, k1, m);
+    return mq_refine(f->block, n_blocks, p->n, p->order, rounds, rows_of_h, h);
 }
 
-/* mq_refine_in_turn with the problem's factor for its rounds. */
-static mq_status take_turns(problem *p, refined *f, int64_t n_blocks, mq_refine_turns turns,
-                            whole_h *h)
-{
-    const mq_refine_source source = {.rows = rows_of_h,
-                                     .rows_context = h,
-                                     .panel = panel_again,
-                                     .panel_context = &p->source,
-                                     .r_diagonal = p->diagonal};
-    return mq_refine_in_turn(f->block, n_blocks, p->n, p->order, turns, &source);
-}
-
-/* One way to refine a layer of `bits`: no row gets worse, and the layer gets better. */
-static void check_plan(problem *p, int bits, mq_refine_plan plan, mq_refine_turns turns,
-                       int64_t sweeps, double at_most)
+/* No row of a layer of `bits` gets worse, and the layer gets better. */
+static void check_rounds(problem *p, int bits, int rounds, int64_t sweeps, double at_most)
 {
     enum { ROWS = 150 };
     refined f = solved(p, ROWS, (mq_quant){.bits = bits, .group = 64, .grid = MQ_SCALE_F16});
     whole_h h = source_of(p);
     double before[ROWS], was = 0, is = 0;
     for (int64_t r = 0; r < ROWS; r++) before[r] = row_loss(p, &f, r);
-    assert_int_equal(mq_refine(f.block, 2, p->n, p->order, plan, rows_of_h, &h), MQ_OK);
-    assert_int_equal(take_turns(p, &f, 2, turns, &h), MQ_OK);
+    assert_int_equal(refine(p, &f, 2, rounds, &h), MQ_OK);
     assert_int_equal(h.asked, p->n * sweeps);
     for (int64_t r = 0; r < ROWS; r++) {
         double after = row_loss(p, &f, r);
@@ -344,17 +327,14 @@ static void check_plan(problem *p, int bits, mq_refine_plan plan, mq_refine_turn
     refined_free(&f);
 }
 
-static void plans_lower_the_loss(void **state)
+static void rounds_lower_the_loss(void **state)
 {
     (void)state;
     problem p = problem_create(256);
     for (int bits = 2; bits <= 3; bits++) {
-        check_plan(&p, bits, (mq_refine_plan){1, 0}, (mq_refine_turns){0, 0}, 3, 0.99);
-        check_plan(&p, bits, (mq_refine_plan){0, 1}, (mq_refine_turns){0, 0}, 3, 0.9995);
-        check_plan(&p, bits, (mq_refine_plan){2, 1}, (mq_refine_turns){0, 0}, 5, 0.985);
-        check_plan(&p, bits, (mq_refine_plan){0, 0}, (mq_refine_turns){0, 2}, 6, 0.985);
-        check_plan(&p, bits, (mq_refine_plan){0, 0}, (mq_refine_turns){2, 0}, 7, 0.985);
-        check_plan(&p, bits, (mq_refine_plan){0, 0}, (mq_refine_turns){0, 0}, 0, 1);
+        check_rounds(&p, bits, 0, 0, 1);
+        check_rounds(&p, bits, 1, 4, 0.985);
+        check_rounds(&p, bits, 3, 8, 0.98);
     }
     problem_free(&p);
 }
@@ -398,14 +378,13 @@ static void threads_change_no_bit(void **state)
     problem p = problem_create(N);
     whole_h h = source_of(&p);
     refined first = solved(&p, ROWS, quant);
-    const mq_refine_turns turns = {.rounds = 1, .pairs = 2};
-    assert_int_equal(take_turns(&p, &first, 3, turns, &h), MQ_OK);
+    assert_int_equal(refine(&p, &first, 3, 2, &h), MQ_OK);
     for (int threads = 1; threads <= 3; threads++) {
         mq_ops_stop();
         assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
         refined f = solved(&p, ROWS, quant);
         int64_t n_blocks = threads == 2 ? 1 : 3;
-        assert_int_equal(take_turns(&p, &f, n_blocks, turns, &h), MQ_OK);
+        assert_int_equal(refine(&p, &f, n_blocks, 2, &h), MQ_OK);
         size_t rows = (size_t)n_blocks * MQ_ROW_BLOCK;
         assert_memory_equal(f.l.codes, first.l.codes, rows * N);
         assert_memory_equal(f.l.e, first.l.e, rows * N * sizeof(float));
@@ -431,7 +410,7 @@ static void dead_columns_stay(void **state)
         if (j >= GROUP && j % 7 != 0) continue;
         for (int64_t i = 0; i < N; i++) p.h[i * N + j] = p.h[j * N + i] = 0;
     }
-    assert_int_equal(take_turns(&p, &f, 1, (mq_refine_turns){.pairs = 2}, &h), MQ_OK);
+    assert_int_equal(refine(&p, &f, 1, 2, &h), MQ_OK);
     assert_memory_not_equal(f.l.codes, old.l.codes, ROWS * N);
     for (int64_t r = 0; r < ROWS; r++) {
         assert_true(f.l.scales[r * 3] == old.l.scales[r * 3]);
@@ -451,23 +430,18 @@ static void every_rank_asks_for_every_panel(void **state)
 {
     (void)state;
     enum { N = 300 };
-    const mq_refine_turns turns = {.rounds = 1, .pairs = 1}; /* 8 sweeps, one of them LDLQ */
     problem p = problem_create(N);
     refined f = solved(&p, 3, (mq_quant){.bits = 4, .group = 100, .grid = MQ_SCALE_F16});
     whole_h h = source_of(&p);
-    p.source.asked = 0;
-    assert_int_equal(take_turns(&p, &f, 0, turns, &h), MQ_OK);
-    assert_int_equal(h.asked, 7 * N);
-    assert_int_equal(p.source.asked, N);
+    assert_int_equal(refine(&p, &f, 0, 1, &h), MQ_OK);
+    assert_int_equal(h.asked, 4 * N);
     f.l.block->quant.group = 7; /* this rank's own failure */
-    p.source.asked = 0;
-    assert_int_equal(take_turns(&p, &f, 1, turns, &h), MQ_E_INTERNAL);
+    assert_int_equal(refine(&p, &f, 1, 1, &h), MQ_E_INTERNAL);
     assert_non_null(strstr(mq_message(), "groups of 7"));
-    assert_int_equal(h.asked, 14 * N);
-    assert_int_equal(p.source.asked, N);
+    assert_int_equal(h.asked, 8 * N);
     assert_int_equal(mq_refit_scales(f.block, 1, N, p.order, rows_of_h, &h), MQ_E_INTERNAL);
     assert_int_equal(mq_descend_codes(f.block, 1, N, p.order, rows_of_h, &h), MQ_E_INTERNAL);
-    assert_int_equal(h.asked, 16 * N);
+    assert_int_equal(h.asked, 10 * N);
     f.l.block->quant.group = 100;
     h.calls = 0;
     h.fail_at = 2; /* the source's */
@@ -485,7 +459,7 @@ int main(void)
         cmocka_unit_test(measured_loss),
         cmocka_unit_test(refit_is_gauss_seidel),
         cmocka_unit_test(descent_is_coordinate_wise),
-        cmocka_unit_test(plans_lower_the_loss),
+        cmocka_unit_test(rounds_lower_the_loss),
         cmocka_unit_test(only_better_rows_are_kept),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(dead_columns_stay),

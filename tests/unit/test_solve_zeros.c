@@ -457,8 +457,7 @@ static void check_refinement(layer *l, int64_t n_rows, const int64_t *order, con
         memcpy(before + r0, l->block[b].loss, MQ_ROW_BLOCK * sizeof *before);
     }
     check_sweeps(blocks, l, n_rows, order, &source);
-    mq_refine_plan plan = {.refits = 1, .descents = 1};
-    assert_int_equal(mq_refine(blocks, l->n_blocks, n, order, plan, rows_of_h, &source), MQ_OK);
+    assert_int_equal(mq_refine(blocks, l->n_blocks, n, order, 1, rows_of_h, &source), MQ_OK);
     for (int64_t row = 0; row < n_rows; row++) {
         double loss = l->block[row / MQ_ROW_BLOCK].loss[row % MQ_ROW_BLOCK];
         check_row(l, row, h);
