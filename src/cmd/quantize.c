@@ -11,6 +11,8 @@
 
 enum { MAX_WIDTHS = 4 };
 
+static const int64_t NOT_GIVEN = INT64_MIN;
+
 /* The texts of the options that have a form of their own. */
 typedef struct forms {
     const char *layers;
@@ -18,8 +20,9 @@ typedef struct forms {
     mq_texts skip, override_;
     const char *widths;
     double bits;
-    int64_t threads, refine, couple;
-    double damping; /* NaN: not given */
+    int64_t threads;
+    int64_t refine, couple; /* NOT_GIVEN */
+    double damping, alpha;  /* NaN: not given */
     bool auto_damping;
     int width[MAX_WIDTHS];
 } forms;
@@ -130,6 +133,24 @@ static mq_status parse_damping(const forms *f, mq_quantize_options *o)
     return MQ_OK;
 }
 
+/* What the preset decides unless it is given. */
+static mq_status parse_effort(const forms *f, mq_quantize_options *o)
+{
+    if (f->alpha < 0) return mq_fail(MQ_E_USAGE, "--alpha %g: between 0 and 1", f->alpha);
+    if (!isnan(f->alpha)) o->alpha = f->alpha;
+    if (f->refine != NOT_GIVEN) {
+        if (f->refine < 0) return mq_fail(MQ_E_USAGE, "--refine %" PRId64 ": 0 or more", f->refine);
+        MQ_TRY(mq_cmd_int(f->refine, "--refine", &o->refine));
+    }
+    if (f->couple != NOT_GIVEN) {
+        if (f->couple != 0 && f->couple != 1) {
+            return mq_fail(MQ_E_USAGE, "--couple-rows %" PRId64 ": 0 or 1", f->couple);
+        }
+        o->couple = f->couple == 1;
+    }
+    return MQ_OK;
+}
+
 /* "2,3,4" */
 static mq_status parse_widths(const char *text, int width[MAX_WIDTHS], mq_quantize_options *o)
 {
@@ -160,8 +181,7 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, forms *f)
     if (status == MQ_OK) status = parse_damping(f, o);
     if (status == MQ_OK) status = parse_widths(f->widths, f->width, o);
     if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
-    if (status == MQ_OK) status = mq_cmd_int(f->refine, "--refine", &o->refine);
-    if (status == MQ_OK) status = mq_cmd_int(f->couple, "--couple-rows", &o->couple);
+    if (status == MQ_OK) status = parse_effort(f, o);
     o->skip = f->skip.item;
     o->n_skip = (int)f->skip.n;
     o->override_ = list;
@@ -180,9 +200,10 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
     mq_quantize_defaults(&o);
     forms f = {.bits = o.bits,
                .damping = NAN,
+               .alpha = NAN,
                .threads = o.threads,
-               .refine = o.refine,
-               .couple = o.couple};
+               .refine = NOT_GIVEN,
+               .couple = NOT_GIVEN};
     const mq_positional positionals[] = {
         {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
     };
@@ -218,7 +239,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "default", .text = &o.preset},
         {"--alpha", "X",
          "asymmetric calibration: share of the earlier layers' errors that a layer makes up for",
-         "0; best: 0.75", .number = &o.alpha},
+         "0; best: 0.75", .number = &f.alpha},
         {"--refine", "N", "rounds of refinement of scales and codes", "2; fast: 0, best: 4",
          .integer = &f.refine},
         {"--couple-rows", "N", "1: round the rows of an attention head together, 0: apart", "1",

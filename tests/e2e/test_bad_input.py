@@ -186,6 +186,12 @@ class BadInput(unittest.TestCase):
     def test_unknown_option_names_the_nearest(self):
         self.refuse(USAGE, ['--bist', '--bits'], options=('--bist', 4))
 
+    def test_effort_out_of_range(self):
+        for option, value in (('--alpha', -0.5), ('--alpha', 'nan'), ('--refine', -1), ('--couple-rows', 2),
+                              ('--shrinkage', 1)):
+            with self.subTest(option, value=value):
+                self.refuse(USAGE, [option], options=(option, value))
+
     def test_bad_pattern(self):
         self.refuse(USAGE, ['q_proj('], options=('--skip', 'q_proj('))
         self.refuse(USAGE, ['nothing_like_this'], options=('--skip', 'nothing_like_this'))

@@ -9,6 +9,9 @@
 
 enum { N = 150 };
 
+/* Of the run: below N all ranks factor together. */
+static int64_t distribute_above = 8192;
+
 typedef struct setting {
     mq_comm *comm;
     mq_quantize_options options;
@@ -22,7 +25,7 @@ static bool begin(setting *s, double damping, int64_t n_tokens)
 {
     memset(s, 0, sizeof *s);
     s->options.damping = damping;
-    s->options.distribute_above = 8192;
+    s->options.distribute_above = distribute_above;
     if (!CHECK_ALL(mq_comm_create(MPI_COMM_WORLD, &s->comm) == MQ_OK)) return false;
     s->run.comm = s->comm;
     s->run.options = &s->options;
@@ -113,6 +116,39 @@ static void test_condition_1e16(void)
     }
 }
 
+/* Every second column is the one before it, but for a share of 1e-8 of its own: condition 1e16, and
+ * no scaling of the diagonal helps. */
+static void add_near_twins(const setting *s, int64_t n_tok)
+{
+    for (int64_t t = 0; t < n_tok; t++) {
+        double x[N];
+        for (int64_t j = 0; j < N; j++) {
+            double own = sin(1.7 * (double)(t * N + j) + (double)(t * t % 31));
+            x[j] = j % 2 == 0 ? own : x[j - 1] + 1e-8 * own;
+        }
+        for (int64_t i = 0; i < N; i++) {
+            for (int64_t j = i; j < N; j++) *entry(s, i, j) += x[i] * x[j];
+        }
+    }
+}
+
+static void test_near_twins(void)
+{
+    setting s;
+    if (!begin(&s, 0.05, 2 * N)) return;
+    add_near_twins(&s, 2 * N);
+    CHECK(factor(&s) == MQ_OK);
+    expect(&s, MQ_TROUBLE_NONE, 0, 0.05);
+    mq_tap_system_destroy(&s.system);
+    memset(&s.system, 0, sizeof s.system);
+    s.options.damping = 1e-18;
+    CHECK(factor(&s) == MQ_OK);
+    expect(&s, MQ_TROUBLE_NUMERICAL, 1, 0.01);
+    const double *r = mq_factor_diagonal(s.system.factor);
+    for (int64_t k = 0; k < N; k++) CHECK(r[k] * r[k] > 0.01 * s.system.mean * (1 - 1e-9));
+    end(&s);
+}
+
 /* Dead columns are no trouble: they get a diagonal. */
 static void test_dead(void)
 {
@@ -200,16 +236,24 @@ static void test_no_tokens(void)
     end(&s);
 }
 
-int main(int argc, char **argv)
+static void test_all(void)
 {
-    harness_start(&argc, &argv);
     RUN(test_thin);
     RUN(test_repeated_token);
     RUN(test_condition_1e16);
+    RUN(test_near_twins);
     RUN(test_dead);
     RUN(test_every_step);
     RUN(test_ladder_ends);
     RUN(test_shrinkage);
     RUN(test_no_tokens);
+}
+
+int main(int argc, char **argv)
+{
+    harness_start(&argc, &argv);
+    test_all();
+    distribute_above = N - 1;
+    test_all();
     return harness_finish();
 }
