@@ -87,7 +87,8 @@ mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian *
                          mq_hessian **out);
 
 /** Sums what a tap needs for the correction of its layers over all ranks (drift.c); *out is
- *  NULL with one stream, and where the streams do not differ yet. h is the tap's Hessian.
+ *  NULL with one stream, where the streams do not differ yet, and, when the run is to go on after
+ *  failures, where the drift cannot be summed (with a warning). h is the tap's Hessian.
  *  Collective. Caller destroys *out. */
 mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
                        mq_cross **out);

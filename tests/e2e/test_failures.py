@@ -153,6 +153,21 @@ class Failures(unittest.TestCase):
                 self.assertTrue(0 < layer['relative_error'] < 0.1, layer)
         self.assertIn('| 10 |', (out / 'README.md').read_text())
 
+    def test_drift_too_large(self):
+        """Outputs of one row are so large that the square of how far they drift is past F32, while all inputs are
+        as ever."""
+        def huge(w):
+            w[CHANNEL] *= 1e22
+            return w
+        model = self.damaged('drift', {'model.layers.0.mlp.down_proj.weight': huge})
+        options = ('--preset', 'best', '--layers', '0:1')
+        _, log = self.quantise(NUMERIC, model, self.calib(self.samples()), *options, ranks=2)
+        self.assertRegex(log, f'block 0, mlp_mid: .*column {CHANNEL}')
+        out, log = self.quantise(OK, model, self.calib(self.samples()), *options, '--on-failure', 'rtn', ranks=2)
+        self.assertRegex(log, f'warning: block 0, mlp_mid: NOT CORRECTED .*column {CHANNEL}')
+        report = json.loads((out / 'mq_report.json').read_text())
+        self.assertEqual({layer['method'] for layer in report['layers']}, {'ldlq'})
+
     def test_on_failure_is_checked(self):
         _, log = self.quantise(USAGE, harness.DEMO, self.calib(self.samples()), '--on-failure', 'hope')
         self.assertIn('stop or rtn', log)
