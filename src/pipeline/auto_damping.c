@@ -49,7 +49,9 @@ static mq_status add_held_out(trial *t, int b, const float *x, double *sum)
 {
     double loss[MQ_ROW_BLOCK];
     MQ_TRY(mq_quadratic_rows(x, t->system.n, t->system.mean, held_out_row, t, loss));
-    for (int64_t r = 0; r < t->rows.n_rows[b]; r++) sum[t->rows.layer[b][r]] += fmax(loss[r], 0);
+    for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
+        if (!(loss[r] < 0)) sum[t->rows.layer[b][r]] += loss[r];
+    }
     return MQ_OK;
 }
 

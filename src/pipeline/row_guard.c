@@ -2,7 +2,6 @@
 
 #include "base/memory.h"
 
-#include <math.h>
 #include <string.h>
 
 void mq_row_guard_free(mq_row_guard *g)
@@ -19,8 +18,9 @@ static void take_out_of_row(const mq_tap_system *s, const mq_row_block *b, int64
         b->loss[r] -= added * e * e;
         b->energy[r] -= added * w * w;
     }
-    b->loss[r] = fmax(b->loss[r], 0);
-    b->energy[r] = fmax(b->energy[r], 0);
+    /* Rounding errors; what is NaN stays so. */
+    if (b->loss[r] < 0) b->loss[r] = 0;
+    if (b->energy[r] < 0) b->energy[r] = 0;
 }
 
 void mq_row_take_out_damping(const mq_tap_system *s, const mq_row_block *b)

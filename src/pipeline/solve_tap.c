@@ -21,6 +21,22 @@ static void warn_lost(const mq_run *run, const mq_layer_result *r)
             name, r->relative_error);
 }
 
+/* Weights so large that their errors leave f32. */
+static mq_status check_loss(const mq_run *run, const mq_layer_result *r)
+{
+    char name[256];
+    if (isfinite(r->relative_loss)) return MQ_OK;
+    mq_arch_linear_name(run->arch, r->linear, r->block, name, sizeof name);
+    if (run->solver.go_on) {
+        mq_warn("%s: the loss of its codes is not a finite number", name);
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_NUMERIC,
+                   "%s: the loss of its codes is not a finite number: its weights are too large to "
+                   "be worked on in F32; keep it with --skip",
+                   name);
+}
+
 static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s,
                               const mq_damping *damping, int l, double seconds)
 {
@@ -52,6 +68,7 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .dead = s->n_dead,
         .seconds = seconds,
     };
+    if (measured) MQ_TRY(check_loss(run, &r));
     warn_lost(run, &r);
     return mq_report_add(run->report, &r);
 }

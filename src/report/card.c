@@ -106,7 +106,7 @@ static void print_figures(FILE *f, const mq_report *report, const mq_arch *arch,
             report->n_layers, mean, largest, name, mq_report_fallbacks(report));
 }
 
-static void print_use(FILE *f, bool needs_rules)
+static void print_use(FILE *f, bool needs_rules, bool packed_head)
 {
     fputs("\n## How to load it\n\n```python\nfrom gptqmodel import GPTQModel\n"
           "model = GPTQModel.load(\"PATH\")\n```\n\n",
@@ -115,6 +115,11 @@ static void print_use(FILE *f, bool needs_rules)
         fputs("Not every layer is packed alike: the rules for that are in `dynamic`, which "
               "GPTQModel and vLLM read and transformers does not.\n\n",
               f);
+    } else if (packed_head) {
+        fputs(
+            "lm_head is packed, which GPTQModel and vLLM read; transformers does not, and makes up "
+            "a head without an error.\n\n",
+            f);
     } else {
         fputs("or, with `gptqmodel` and `optimum` installed beside it,\n\n"
               "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -136,7 +141,7 @@ mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
     print_front(f, options);
     print_settings(f, options, arch->n_blocks);
     print_figures(f, report, arch, calib);
-    print_use(f, needs_rules);
+    print_use(f, needs_rules, options->lm_head);
     bool good = !ferror(f);
     if (fclose(f) != 0 || !good) {
         free(text);

@@ -104,7 +104,7 @@ static mq_status guard_task(void *context, int64_t i)
             nearest += g->nearest_loss[r];
             g->nearest[r] = 0;
         }
-        if (!(nearest < loss)) continue;
+        if (loss <= nearest) continue; /* not so when it is NaN */
         for (int64_t at = begin; at < end; at++) {
             round_row(p, g, metric ? metric->row[at] : at);
         }

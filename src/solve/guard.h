@@ -25,9 +25,9 @@ typedef struct mq_guard_block {
     double *nearest;            /* (128) filled: 1 for a row that got its rounding back, else 0 */
 } mq_guard_block;
 
-/** Gives the rows for which nearest_loss is below loss their rounding back. Rows that share a
- *  metric stand or fall together, by the sum of their losses. order (n): processing order.
- *  Threads over blocks; not collective. Errors: MQ_E_INTERNAL as mq_ldlq. */
+/** Gives the rows for which nearest_loss is below loss, or loss is NaN, their rounding back. Rows
+ * that share a metric stand or fall together, by the sum of their losses. order (n): processing
+ * order. Threads over blocks; not collective. Errors: MQ_E_INTERNAL as mq_ldlq. */
 mq_status mq_keep_nearest(mq_guard_block *blocks, int64_t n_blocks, int64_t n,
                           const int64_t *order);
 

@@ -168,6 +168,18 @@ class Failures(unittest.TestCase):
         report = json.loads((out / 'mq_report.json').read_text())
         self.assertEqual({layer['method'] for layer in report['layers']}, {'ldlq'})
 
+    def test_loss_is_not_finite(self):
+        """Weights whose errors, under scales that end at 65504, are past F32 when they are summed."""
+        def huge(w):
+            w[5] = np.where(w[5] < 0, -2e38, 2e38)
+            return w
+        model = self.damaged('huge', {'model.layers.0.self_attn.o_proj.weight': huge})
+        name, options = 'model.layers.0.self_attn.o_proj', ('--layers', '0:1', '--preset', 'default')
+        for ranks in (1, 2):
+            out, log = self.quantise(NUMERIC, model, self.calib(self.samples()), *options, ranks=ranks)
+            self.assertRegex(log, name + ': the loss .* not a finite number.*--skip')
+            self.assertFalse((out / 'model.safetensors').exists())
+
     def test_on_failure_is_checked(self):
         _, log = self.quantise(USAGE, harness.DEMO, self.calib(self.samples()), '--on-failure', 'hope')
         self.assertIn('stop or rtn', log)

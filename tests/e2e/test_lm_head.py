@@ -69,6 +69,9 @@ class LmHead(unittest.TestCase):
                 report, config = read_json(out / 'mq_report.json'), read_json(out / 'config.json')
                 self.assertIs(config['quantization_config']['lm_head'], True)
                 self.assertEqual(config['quantization_config']['dynamic'], {})
+                card = (out / 'README.md').read_text(encoding='utf-8')
+                self.assertIn('lm_head is packed', card)
+                self.assertNotIn('AutoModelForCausalLM', card)
                 dense = gptq_reference.read_folder(out)
                 head = report['layers'][-1]
                 self.assertEqual((head['name'], head['n_out'], head['n_in'], head['bits']), ('lm_head', 4096, 256, 4))
