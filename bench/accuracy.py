@@ -106,6 +106,13 @@ def evaluate(cell, args, folder):
     return texts
 
 
+def commit():
+    """Of this checkout: cells of ours are to be measured anew when the solver has changed since."""
+    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True,
+                          text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def program(cell, args):
     """Name and version of what made a cell."""
     if cell.method.tool == "rtn":
@@ -117,7 +124,8 @@ def program(cell, args):
         arguments = [peer_python(cell.method.tool), "-c", "import importlib.metadata as m; "
                      f"print('{package}', m.version('{package}'))"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[0]
+    version = done.stdout.splitlines()[0]
+    return f"{version}, commit {commit()}" if cell.method.tool == "mpiquant" else version
 
 
 def measure(cell, args, folder, seconds):

@@ -1,11 +1,10 @@
 /* Cross-validated damping on the rows of a small model: the losses on both halves and the choice,
  * against a naive solver in f64, for any number of ranks, factored by one rank or by all. */
 #include "base/memory.h"
-#include "harness.h"
 #include "ops/ops.h"
-#include "pipeline/run.h"
 
 #include "../unit/test_solve.h"
+#include "test_tiny_run.h"
 
 static const mq_tap_id tap = MQ_TAP_MLP_IN;
 static const double candidates[] = {0.01, 0.05, 0.2, 0.8};
@@ -42,28 +41,13 @@ static double *half_sum(int64_t n, int64_t n_tok, uint64_t seed)
 
 static bool open_model(setting *s, int64_t distribute_above)
 {
-    static const char path[] = MQ_TEST_DATA "/tiny/llama2";
     mq_quantize_defaults(&s->options);
     s->options.damping = 0;
     s->options.bits = 3;
     s->options.group = 32;
     s->options.distribute_above = distribute_above;
-    s->run = (mq_run){.comm = s->comm, .options = &s->options};
-    mq_run *run = &s->run;
-    mq_stream *stream = &run->stream[MQ_QUANTISED];
-    mq_status status = mq_settings_solver(&s->options, &run->solver);
-    if (status == MQ_OK) status = mq_arch_load(s->comm, path, &run->arch);
-    if (status == MQ_OK) status = mq_folder_open(s->comm, path, &run->source);
-    if (status == MQ_OK) status = mq_scheme_create(run->arch, &s->options, &run->scheme);
-    if (status == MQ_OK) status = mq_tap_result_create(s->comm, run->scheme, &run->result);
-    if (status == MQ_OK) status = mq_tap_result_bind(run->result, run->scheme, 0, tap);
-    if (status == MQ_OK) {
-        status = mq_block_weights_create(s->comm, run->arch, MQ_BF16, &stream->weights);
-    }
-    if (status == MQ_OK) {
-        status = mq_block_weights_read(s->comm, run->source, 0, stream->weights);
-    }
-    return CHECK_ALL(status == MQ_OK && run->result->n_layers == N_LAYERS);
+    return tiny_run_open(&s->run, s->comm, &s->options, "llama2", tap) &&
+           CHECK_ALL(s->run.result->n_layers == N_LAYERS);
 }
 
 /* Few tokens in the first half, so that damping matters. */
@@ -89,11 +73,7 @@ static void end(setting *s)
     mq_hessian_destroy(&s->h);
     free(s->a);
     free(s->b);
-    mq_block_weights_destroy(&s->run.stream[MQ_QUANTISED].weights);
-    mq_tap_result_destroy(&s->run.result);
-    mq_scheme_destroy(&s->run.scheme);
-    mq_folder_close(&s->run.source);
-    mq_arch_destroy(&s->run.arch);
+    tiny_run_close(&s->run);
     mq_comm_destroy(&s->comm);
 }
 

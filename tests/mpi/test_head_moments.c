@@ -2,11 +2,11 @@
  * queries and keys made token by token in f64, turned by the kernel of the forward. */
 #include "base/memory.h"
 #include "base/parallel.h"
-#include "harness.h"
 #include "ops/ops.h"
 #include "pipeline/head_moments.h"
 
 #include "../unit/test_solve.h"
+#include "test_tiny_run.h"
 
 enum { N_UNITS = 3, MOST_SAMPLES = 3, N_TOKENS = 330, MOST_DIM = 64 };
 static const int64_t sample_offset[N_UNITS][MOST_SAMPLES + 1] = {
@@ -28,28 +28,11 @@ typedef struct setting {
 
 static bool open_model(setting *s, const char *name)
 {
-    char path[512];
-    snprintf(path, sizeof path, "%s/tiny/%s", MQ_TEST_DATA, name);
     mq_quantize_defaults(&s->options);
     s->options.group = 32;
-    s->run = (mq_run){.comm = s->comm, .options = &s->options, .calib = &s->calib};
-    mq_run *run = &s->run;
-    mq_stream *stream = &run->stream[MQ_QUANTISED];
-    mq_status status = mq_settings_solver(&s->options, &run->solver);
-    if (status == MQ_OK) status = mq_arch_load(s->comm, path, &run->arch);
-    if (status == MQ_OK) status = mq_folder_open(s->comm, path, &run->source);
-    if (status == MQ_OK) status = mq_scheme_create(run->arch, &s->options, &run->scheme);
-    if (status == MQ_OK) status = mq_tap_result_create(s->comm, run->scheme, &run->result);
-    if (status == MQ_OK) {
-        status = mq_tap_result_bind(run->result, run->scheme, 0, MQ_TAP_ATTN_IN);
-    }
-    if (status == MQ_OK) {
-        status = mq_block_weights_create(s->comm, run->arch, MQ_BF16, &stream->weights);
-    }
-    if (status == MQ_OK) {
-        status = mq_block_weights_read(s->comm, run->source, 0, stream->weights);
-    }
-    return CHECK_ALL(status == MQ_OK);
+    if (!tiny_run_open(&s->run, s->comm, &s->options, name, MQ_TAP_ATTN_IN)) return false;
+    s->run.calib = &s->calib;
+    return true;
 }
 
 /* Units go round; their inputs have a mean and channels of different size. */
@@ -106,12 +89,7 @@ static void end(setting *s)
     mq_hessian_destroy(&s->h);
     mq_activations_free(&s->run.stream[MQ_QUANTISED].tap[MQ_TAP_ATTN_IN]);
     free(s->x);
-    mq_rope_mean_destroy(&s->run.rope_mean);
-    mq_block_weights_destroy(&s->run.stream[MQ_QUANTISED].weights);
-    mq_tap_result_destroy(&s->run.result);
-    mq_scheme_destroy(&s->run.scheme);
-    mq_folder_close(&s->run.source);
-    mq_arch_destroy(&s->run.arch);
+    tiny_run_close(&s->run);
     mq_comm_destroy(&s->comm);
 }
 
