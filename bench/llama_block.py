@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN, MLP, KV, VOCAB, LENGTH = 4096, 14336, 1024, 4096, 2048
 WITH_TOKENS = ("forward", "hessian", "reduce")
-SOLVER = ("damping", "factor", "correction", "scales", "ldlq")
+SOLVER = ("damping", "factor", "correction", "scales", "heads", "ldlq")
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
           "hidden_size": HIDDEN, "intermediate_size": MLP, "num_attention_heads": 32,

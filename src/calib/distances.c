@@ -18,6 +18,7 @@ mq_status mq_calib_distances(const mq_comm *comm, const mq_calib *calib, int64_t
 {
     int64_t longest = calib->longest, samples = 0, tokens = 0;
     int64_t *count = NULL;
+    *out = NULL;
     *n = window > 0 && window < longest ? window : longest;
     mq_status status = mq_alloc(longest + 1, sizeof *count, "lengths of samples", &count);
     if (status == MQ_OK) status = mq_alloc(*n, sizeof **out, "distances", out);

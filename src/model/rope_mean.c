@@ -52,10 +52,13 @@ mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t 
     if (status == MQ_OK) status = mq_alloc(half, row, "mean rotation", &mean->sum);
     for (int64_t i = 0; i < half && status == MQ_OK; i++) {
         double a = (double)mq_rope_frequency(arch, i);
-        for (int64_t j = 0; j < half; j++) {
+        for (int64_t j = i; j < half; j++) {
             double b = (double)mq_rope_frequency(arch, j);
-            mean->difference[i * half + j] = mean_factor(a - b, share, n_distances);
-            mean->sum[i * half + j] = mean_factor(a + b, share, n_distances);
+            factor by = mean_factor(a - b, share, n_distances);
+            mean->difference[i * half + j] = by;
+            mean->difference[j * half + i] = (factor){by.re, -by.im};
+            by = mean_factor(a + b, share, n_distances);
+            mean->sum[i * half + j] = mean->sum[j * half + i] = by;
         }
     }
     if (status != MQ_OK) mq_rope_mean_destroy(&mean);

@@ -11,7 +11,7 @@
 typedef struct mq_rope_mean mq_rope_mean;
 
 /** share[d] (n_distances) >= 0: how often a query meets a key d tokens before it, d = 0 its own;
- * any scale, not all 0. Not collective. Cost: head_dim^2 / 2 * n_distances complex products.
+ * any scale, not all 0. Not collective. Cost: head_dim^2 / 4 * n_distances complex products.
  *  Errors: MQ_E_MEMORY. Destroy takes NULL. */
 mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t n_distances,
                               mq_rope_mean **out);

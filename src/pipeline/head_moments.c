@@ -14,7 +14,7 @@ typedef struct moment_job {
     const mq_run *run;
     const mq_tap_system *system;
     double *moment; /* (heads of q and k, head_dim, head_dim) */
-    float *panel;   /* (PANEL, n): rows [k0, k0 + nk) of H, divided by the number of tokens */
+    float *panel;   /* (PANEL, n): rows [k0, k0 + nk) of H, divided by its mean diagonal for f32 */
     int64_t k0, nk;
     const double *mean; /* (n) of the inputs; NULL: no bias needs it */
 } moment_job;
@@ -29,10 +29,12 @@ static int64_t head_of_task(const moment_job *job, int64_t i)
     return job->run->comm->rank + i * job->run->comm->size;
 }
 
+/* None for ranks beyond the heads. */
 static int64_t n_tasks(const moment_job *job)
 {
     const mq_comm *comm = job->run->comm;
-    return mq_ceil_div(n_moments(job->run->arch) - comm->rank, comm->size);
+    int64_t left = n_moments(job->run->arch) - comm->rank;
+    return left > 0 ? mq_ceil_div(left, comm->size) : 0;
 }
 
 static mq_linear_id linear_of(const mq_arch *arch, int64_t head, int64_t *of_linear)
@@ -61,7 +63,7 @@ static mq_status fill_task(void *context, int64_t k)
     const mq_hessian *h = job->system->h;
     float *to = job->panel + k * h->n;
     for (int64_t j = 0; j < h->n; j++) {
-        to[j] = (float)(mq_hessian_at(h, job->k0 + k, j) / (double)h->n_tokens);
+        to[j] = (float)(mq_hessian_at(h, job->k0 + k, j) / job->system->mean);
     }
     return MQ_OK;
 }
@@ -116,11 +118,12 @@ static mq_status add_bias(const moment_job *job, int64_t head, const float *bias
     return MQ_OK;
 }
 
-static void symmetrise(int64_t n, double *m)
+/* The product in f32 is symmetric but for rounding; a mean over tokens. */
+static void symmetrise(int64_t n, double factor, double *m)
 {
     for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = i + 1; j < n; j++) {
-            m[i * n + j] = m[j * n + i] = (m[i * n + j] + m[j * n + i]) / 2;
+        for (int64_t j = i; j < n; j++) {
+            m[i * n + j] = m[j * n + i] = (m[i * n + j] + m[j * n + i]) / 2 * factor;
         }
     }
 }
@@ -144,7 +147,7 @@ static mq_status finish_task(void *context, int64_t i)
     const float *bias = run->stream[MQ_QUANTISED].weights->bias[linear];
     const float *norm = norm_of(run, linear, of_linear);
     double *moment = job->moment + head * hd * hd;
-    symmetrise(hd, moment);
+    symmetrise(hd, job->system->mean / (double)job->system->h->n_tokens, moment);
     if (bias) MQ_TRY(add_bias(job, head, bias + of_linear * hd, moment));
     if (norm) mq_head_norm_moment(run->arch, norm, moment);
     return MQ_OK;
@@ -152,7 +155,7 @@ static mq_status finish_task(void *context, int64_t i)
 
 static mq_status fill_moments(moment_job *job)
 {
-    int64_t n = job->system->n;
+    int64_t n = n_tasks(job) > 0 ? job->system->n : 0;
     for (job->k0 = 0; job->k0 < n; job->k0 += PANEL) {
         job->nk = mq_min_i64(PANEL, n - job->k0);
         MQ_TRY(mq_parallel_for(job->nk, fill_task, job));
@@ -220,11 +223,11 @@ static mq_status allocate(const mq_run *run, moment_job *job, double **mean, mq_
     int64_t hd = run->arch->head_dim, n = job->system->n;
     bool biased = run->arch->has_bias[MQ_Q] || run->arch->has_bias[MQ_K];
     size_t moment = (size_t)(hd * hd) * sizeof(double);
-    MQ_TRY(mq_alloc(n_moments(run->arch), moment, "moments of heads", &out->storage));
+    MQ_TRY(mq_alloc(n_moments(run->arch), moment, "moments of heads", &out->query));
     MQ_TRY(mq_alloc(n, PANEL * sizeof *job->panel, "rows of a Hessian", &job->panel));
     if (biased) MQ_TRY(mq_alloc(n, sizeof **mean, "mean input", mean));
-    out->query = job->moment = out->storage;
-    out->key = out->storage + run->arch->n_heads * hd * hd;
+    job->moment = out->query;
+    out->key = out->query + run->arch->n_heads * hd * hd;
     return MQ_OK;
 }
 
@@ -242,7 +245,7 @@ mq_status mq_head_moments_create(mq_run *run, int64_t block, const mq_tap_system
     if (status == MQ_OK) status = mq_agree(run->comm, fill_moments(&job));
     /* Each has one contributor: the sum is exact. */
     if (status == MQ_OK) {
-        status = mq_sum_f64(run->comm, out->storage, n_moments(run->arch) * hd * hd);
+        status = mq_sum_f64(run->comm, out->query, n_moments(run->arch) * hd * hd);
     }
     mq_free(&job.panel);
     mq_free(&mean);
@@ -251,7 +254,8 @@ mq_status mq_head_moments_create(mq_run *run, int64_t block, const mq_tap_system
 
 void mq_head_moments_free(mq_head_moments *moments)
 {
-    mq_free(&moments->storage);
+    mq_free(&moments->query);
+    moments->key = NULL;
 }
 
 mq_status mq_head_metric(const mq_run *run, const mq_head_moments *moments, mq_linear_id linear,

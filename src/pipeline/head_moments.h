@@ -9,15 +9,14 @@
 
 typedef struct mq_head_moments {
     double *query; /* (n_heads, head_dim, head_dim) */
-    double *key;   /* (n_kv_heads, head_dim, head_dim) */
-    double *storage;
+    double *key;   /* (n_kv_heads, head_dim, head_dim), in the same storage */
 } mq_head_moments;
 
 /** Of the block whose original weights of q and k are in the quantised stream; s is the system of
  * its attn_in. A norm of q or k counts by its weights and by the mean square over all tokens, not
  * token by token. Also makes run->rope_mean for the block's window. Collective; the same result for
- * any number of ranks: bitwise. Errors: MQ_E_MEMORY, those of mq_gemm. Cost: 2 n^2 flops a row of q
- * and k, shared out by heads. */
+ * any number of ranks: bitwise. Free it after a failure too. Errors: MQ_E_MEMORY, those of mq_gemm.
+ * Cost: 2 n^2 flops a row of q and k, shared out by heads. */
 mq_status mq_head_moments_create(mq_run *run, int64_t block, const mq_tap_system *s,
                                  mq_head_moments *out);
 void mq_head_moments_free(mq_head_moments *moments);

@@ -121,6 +121,7 @@ static mq_status plan_and_allocate(mq_run *run)
                                    .n_streams = run->n_streams,
                                    .pass_blocks = MQ_PASS_BLOCKS,
                                    .refine = run->solver.refine > 0,
+                                   .threads = run->options->threads,
                                    .couple = run->solver.couple,
                                    .halves = run->solver.measure_damping,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};

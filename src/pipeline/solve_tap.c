@@ -22,15 +22,11 @@ static void warn_lost(const mq_run *run, const mq_layer_result *r)
 }
 
 /* Weights so large that their errors leave f32. */
-static mq_status check_loss(const mq_run *run, const mq_layer_result *r)
+static mq_status check_loss(const mq_run *run, const mq_layer_result *r, double energy)
 {
     char name[256];
-    if (isfinite(r->relative_loss)) return MQ_OK;
+    if (isfinite(energy) && isfinite(r->relative_loss)) return MQ_OK;
     mq_arch_linear_name(run->arch, r->linear, r->block, name, sizeof name);
-    if (run->solver.go_on) {
-        mq_warn("%s: the loss of its codes is not a finite number", name);
-        return MQ_OK;
-    }
     return mq_fail(MQ_E_NUMERIC,
                    "%s: the loss of its codes is not a finite number: its weights are too large to "
                    "be worked on in F32; keep it with --skip",
@@ -68,7 +64,7 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .dead = s->n_dead,
         .seconds = seconds,
     };
-    if (measured) MQ_TRY(check_loss(run, &r));
+    if (measured) MQ_TRY(check_loss(run, &r, energy));
     warn_lost(run, &r);
     return mq_report_add(run->report, &r);
 }
@@ -105,8 +101,9 @@ static mq_status solve_pass(mq_run *run, const pass_context *c, mq_row_work *w)
     if (correct) MQ_TRY(mq_correct_tap(run, c->tap, c->cross, w));
     mq_timing_lap(&run->timing, MQ_T_CORRECTION);
     MQ_TRY(mq_agree(run->comm, mq_row_work_scales(&c->judge, w)));
-    if (c->couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, &c->moments, w)));
     mq_timing_lap(&run->timing, MQ_T_SCALES);
+    if (c->couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, &c->moments, w)));
+    mq_timing_lap(&run->timing, MQ_T_HEADS);
     mq_status status = mq_row_codes(run, run->solver.refine, w);
     if (status == MQ_OK && correct) status = mq_row_work_measure(run, c->block, w);
     MQ_TRY(mq_agree(run->comm, status));
@@ -117,8 +114,10 @@ static mq_status solve_pass(mq_run *run, const pass_context *c, mq_row_work *w)
 static mq_status prepare_passes(mq_run *run, mq_tap_system *s, pass_context *c)
 {
     MQ_TRY(mq_agree(run->comm, mq_tap_judge_create(run, s, &c->judge)));
+    mq_timing_lap(&run->timing, MQ_T_SCALES);
     c->couple = run->solver.couple && s->factor && c->tap == MQ_TAP_ATTN_IN;
     if (c->couple) MQ_TRY(mq_head_moments_create(run, c->block, s, &c->moments));
+    mq_timing_lap(&run->timing, MQ_T_HEADS);
     return MQ_OK;
 }
 
@@ -128,7 +127,6 @@ static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_
 {
     pass_context c = {.block = block, .tap = tap, .cross = cross};
     mq_status status = prepare_passes(run, s, &c);
-    mq_timing_lap(&run->timing, MQ_T_SCALES);
     for (int64_t p = 0; p < mq_row_passes(run) && status == MQ_OK; p++) {
         mq_row_work w = {0};
         status = mq_agree(run->comm, mq_row_work_load(run, block, s, p, &w));

@@ -10,8 +10,9 @@ static const char *const names[MQ_N_SECTIONS] = {
     [MQ_T_FORWARD] = "forward", [MQ_T_HESSIAN] = "hessian",
     [MQ_T_REDUCE] = "reduce",   [MQ_T_DAMPING] = "damping",
     [MQ_T_FACTOR] = "factor",   [MQ_T_CORRECTION] = "correction",
-    [MQ_T_SCALES] = "scales",   [MQ_T_LDLQ] = "ldlq",
-    [MQ_T_PACK] = "pack",       [MQ_T_WRITE] = "write",
+    [MQ_T_SCALES] = "scales",   [MQ_T_HEADS] = "heads",
+    [MQ_T_LDLQ] = "ldlq",       [MQ_T_PACK] = "pack",
+    [MQ_T_WRITE] = "write",
 };
 
 void mq_timing_start(mq_timing *timing)

@@ -16,6 +16,7 @@ typedef enum mq_section {
     MQ_T_FACTOR,
     MQ_T_CORRECTION,
     MQ_T_SCALES,
+    MQ_T_HEADS,
     MQ_T_LDLQ,
     MQ_T_PACK,
     MQ_T_WRITE,

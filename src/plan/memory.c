@@ -73,15 +73,15 @@ static mq_status row_bytes(int64_t rows, int64_t n, const mq_memory_settings *se
     return mq_add_size(*out, refine, out);
 }
 
-/* What rows of heads are coupled by: moments of q and k, rows of H that they are made from, and a
- * metric for each of this rank's row blocks. */
-static mq_status head_bytes(const mq_arch *arch, int64_t row_blocks, size_t *out)
+/* What rows of heads are coupled by: moments of q and k, rows of H and, for every thread, of a head
+ * that they are made from, and a metric for each of this rank's row blocks. */
+static mq_status head_bytes(const mq_arch *arch, int64_t row_blocks, int threads, size_t *out)
 {
     int64_t moments = 0, hd = arch->head_dim;
     size_t bytes = 0;
     MQ_TRY(mq_mul_i64(arch->n_heads + arch->n_kv_heads, hd, &moments));
     MQ_TRY(area(moments, hd, sizeof(double), out));
-    MQ_TRY(area(MQ_SOLVE_PANEL, arch->hidden, sizeof(float), &bytes));
+    MQ_TRY(area(MQ_SOLVE_PANEL + threads * hd, arch->hidden, sizeof(float), &bytes));
     MQ_TRY(mq_add_size(*out, bytes, out));
     MQ_TRY(area(row_blocks, 1, sizeof(mq_row_metric), &bytes));
     return mq_add_size(*out, bytes, out);
@@ -113,7 +113,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
     if (settings->couple && tap == MQ_TAP_ATTN_IN) {
         size_t heads = 0;
-        MQ_TRY(head_bytes(arch, rows, &heads));
+        MQ_TRY(head_bytes(arch, rows, settings->threads, &heads));
         MQ_TRY(mq_add_size(bytes, heads, &bytes));
     }
     at_least(bytes, &p->rows);

@@ -26,6 +26,7 @@ typedef struct mq_memory_settings {
     bool halves;              /* the Hessian is summed by halves */
     int64_t pass_blocks;      /* row blocks that a rank solves at a time */
     bool refine;              /* rounds of refinement after LDLQ */
+    int threads;              /* of a rank */
     bool couple;              /* rows of a head are rounded together */
     int64_t judged_group;     /* columns of the largest groups whose scales are judged; 0: none */
     size_t codes;             /* bytes of the codes and scales of one tap on a node */

@@ -96,14 +96,16 @@ static void print_figures(FILE *f, const mq_report *report, const mq_arch *arch,
     print_cell(f, calib->source);
     fprintf(f, " |\n| samples | %" PRId64 " |\n| tokens | %" PRId64 " |\n", calib->n_samples,
             calib->n_tokens);
-    fprintf(f,
-            "\n## Losses\n\n"
-            "Relative loss of a layer: the squared error of its outputs over the calibration "
-            "tokens, divided by the outputs' own sum of squares.\n\n"
-            "| | |\n|---|---|\n| layers quantised | %" PRId64 " |\n| mean relative loss | %.3g |\n"
-            "| largest | %.3g (`%s`) |\n| rounded to nearest as a last resort | %" PRId64 " |\n\n"
-            "Every layer is listed in `mq_report.json`.\n",
-            report->n_layers, mean, largest, name, mq_report_fallbacks(report));
+    fprintf(
+        f,
+        "\n## Losses\n\n"
+        "Relative loss of a layer: the squared error of its outputs over the calibration "
+        "tokens, divided by the outputs' own sum of squares; where layers make up for the errors "
+        "of earlier ones, of the outputs that they aim at.\n\n"
+        "| | |\n|---|---|\n| layers quantised | %" PRId64 " |\n| mean relative loss | %.3g |\n"
+        "| largest | %.3g (`%s`) |\n| rounded to nearest as a last resort | %" PRId64 " |\n\n"
+        "Every layer is listed in `mq_report.json`.\n",
+        report->n_layers, mean, largest, name, mq_report_fallbacks(report));
 }
 
 static void print_use(FILE *f, bool needs_rules, bool packed_head)

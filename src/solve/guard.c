@@ -7,6 +7,7 @@
 #include "solve/grid.h"
 #include "solve/simd.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { ROWS = MQ_ROW_BLOCK, PANEL = MQ_SOLVE_PANEL, SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
@@ -104,7 +105,7 @@ static mq_status guard_task(void *context, int64_t i)
             nearest += g->nearest_loss[r];
             g->nearest[r] = 0;
         }
-        if (loss <= nearest) continue; /* not so when it is NaN */
+        if (!isnan(loss) && !(nearest < loss)) continue;
         for (int64_t at = begin; at < end; at++) {
             round_row(p, g, metric ? metric->row[at] : at);
         }

@@ -64,7 +64,8 @@ mq_status mq_refine_keep_better(mq_refine_block *blocks, int64_t n_blocks, int64
                                 const int64_t *order);
 
 /** Scales and codes in turn: `rounds` pairs of a refit and a descent, of which the rows that they
- * made better are kept: no row's loss under the source's matrix rises. Cost: 2 rounds + 2 sweeps;
+ * made better are kept: no row's loss under the source's matrix rises. Rows with a metric are kept
+ * as the descents leave them, which lower tr(A E H E^T) step by step. Cost: 2 rounds + 2 sweeps;
  * none without rounds. Errors and bits as above. */
 mq_status mq_refine(mq_refine_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
                     int rounds, mq_rows_source rows, void *context);

@@ -58,6 +58,12 @@ class SameBytes(unittest.TestCase):
         hashes = {self.quantise(f'u{ranks}', ranks, *option) for ranks in (1, 4)}
         self.assertEqual(len(hashes), 1)
 
+    def test_more_ranks_than_heads(self):
+        """Six heads of q and k: two ranks make no moment of one."""
+        option = ('--layers', '0:1', '--group-size', 64)
+        hashes = {self.quantise(f'h{ranks}', ranks, *option) for ranks in (1, 8)}
+        self.assertEqual(len(hashes), 1)
+
     def test_every_width(self):
         for bits, group in ((2, 32), (3, 64), (8, -1)):
             with self.subTest(bits=bits):

@@ -3,12 +3,12 @@
 #include "base/memory.h"
 #include "base/parallel.h"
 #include "ops/ops.h"
-#include "pipeline/head_moments.h"
+#include "pipeline/row_work.h"
 
 #include "../unit/test_solve.h"
 #include "test_tiny_run.h"
 
-enum { N_UNITS = 3, MOST_SAMPLES = 3, N_TOKENS = 330, MOST_DIM = 64 };
+enum { N_UNITS = 3, MOST_SAMPLES = 3, N_TOKENS = 330, LONGEST = 73, MOST_DIM = 64 };
 static const int64_t sample_offset[N_UNITS][MOST_SAMPLES + 1] = {
     {0, 40, 47, 120}, {0, 1, 60, 90}, {0, 60, 61, 120}};
 static const int64_t first_token[N_UNITS + 1] = {0, 120, 210, N_TOKENS};
@@ -20,7 +20,7 @@ typedef struct setting {
     mq_calib calib;
     mq_unit unit[N_UNITS];
     uint16_t *x; /* (N_TOKENS, n): the inputs of all units, BF16 */
-    int64_t n;
+    int64_t n, window;
     mq_hessian *h;
     mq_tap_system system;
     mq_head_moments moments;
@@ -44,7 +44,7 @@ static bool deal_units(setting *s)
     *c = (mq_calib){.n_samples = 9,
                     .n_tokens = N_TOKENS,
                     .n_units = N_UNITS,
-                    .longest = 73,
+                    .longest = LONGEST,
                     .shortest = 1,
                     .max_unit_tokens = 120,
                     .unit = s->unit};
@@ -71,11 +71,13 @@ static bool deal_units(setting *s)
     return true;
 }
 
-static bool begin(setting *s, const char *name, MPI_Comm parent)
+static bool begin(setting *s, const char *name, int64_t window, MPI_Comm parent)
 {
     memset(s, 0, sizeof *s);
     if (!CHECK_ALL(mq_comm_create(parent, &s->comm) == MQ_OK)) return false;
     if (!open_model(s, name) || !deal_units(s)) return false;
+    s->window = window;
+    s->run.arch->window = window < LONGEST ? window : 0;
     mq_status status = mq_run_hessian(&s->run, 0, MQ_TAP_ATTN_IN, NULL, &s->h);
     if (status == MQ_OK) status = mq_tap_system_create(&s->run, s->h, &s->system);
     if (status == MQ_OK) status = mq_head_moments_create(&s->run, 0, &s->system, &s->moments);
@@ -93,17 +95,12 @@ static void end(setting *s)
     mq_comm_destroy(&s->comm);
 }
 
-/* What the norm makes of an f64 vector; `square` is the mean square that it divides by, below 0:
- * its own. */
-static void norm(const mq_arch *a, const float *weight, double square, double *y)
+static void centre(const mq_arch *a, double *y)
 {
-    int64_t hd = a->head_dim;
-    double mean = 0, own = a->norm_eps;
-    for (int64_t i = 0; i < hd; i++) mean += y[i] / (double)hd;
-    for (int64_t i = 0; i < hd && a->qk_norm_kind == MQ_NORM_LAYER; i++) y[i] -= mean;
-    for (int64_t i = 0; i < hd; i++) own += y[i] * y[i] / (double)hd;
-    double factor = 1 / sqrt(square < 0 ? own : square);
-    for (int64_t i = 0; i < hd; i++) y[i] *= (double)weight[i] * factor;
+    double mean = 0;
+    if (a->qk_norm_kind != MQ_NORM_LAYER) return;
+    for (int64_t i = 0; i < a->head_dim; i++) mean += y[i] / (double)a->head_dim;
+    for (int64_t i = 0; i < a->head_dim; i++) y[i] -= mean;
 }
 
 static const float *norm_weight(const setting *s, mq_linear_id linear, int64_t head)
@@ -114,12 +111,12 @@ static const float *norm_weight(const setting *s, mq_linear_id linear, int64_t h
     return weight + head * s->run.arch->head_dim;
 }
 
-/* A head's query or key of a token, before it is turned. */
-static void vector_of(const setting *s, mq_linear_id linear, int64_t head, int64_t t, double *y)
+/* A head's query or key of a token before its norm, but for LayerNorm's mean. */
+static void projected(const setting *s, mq_linear_id linear, int64_t head, int64_t t, double *y)
 {
     const mq_block_weights *weights = s->run.stream[MQ_QUANTISED].weights;
     const uint16_t *w = weights->w[linear], *x = s->x + t * s->n;
-    const float *bias = weights->bias[linear], *weight = norm_weight(s, linear, head);
+    const float *bias = weights->bias[linear];
     int64_t hd = s->run.arch->head_dim;
     for (int64_t i = 0; i < hd; i++) {
         int64_t row = head * hd + i;
@@ -128,118 +125,226 @@ static void vector_of(const setting *s, mq_linear_id linear, int64_t head, int64
             y[i] += (double)mq_bf16_to_f32(w[row * s->n + k]) * (double)mq_bf16_to_f32(x[k]);
         }
     }
-    if (weight) norm(s->run.arch, weight, -1, y);
+    if (norm_weight(s, linear, head)) centre(s->run.arch, y);
+}
+
+/* All tokens of a head, (N_TOKENS, head_dim), as attention gets them before it turns them. The norm
+ * divides each by the root of its own mean square, or, as the moments have it, by that of all. */
+static double *vectors_of(const setting *s, mq_linear_id linear, int64_t head, bool own_square)
+{
+    const mq_arch *a = s->run.arch;
+    int64_t hd = a->head_dim;
+    const float *weight = norm_weight(s, linear, head);
+    double *y = zeroed(N_TOKENS * hd, sizeof *y), square[N_TOKENS], all = 0;
+    for (int64_t t = 0; t < N_TOKENS; t++) {
+        square[t] = a->norm_eps;
+        projected(s, linear, head, t, y + t * hd);
+        for (int64_t i = 0; i < hd; i++) square[t] += pow(y[t * hd + i], 2) / (double)hd;
+        all += square[t] / N_TOKENS;
+    }
+    for (int64_t i = 0; i < N_TOKENS * hd && weight; i++) {
+        y[i] *= (double)weight[i % hd] / sqrt(own_square ? square[i / hd] : all);
+    }
+    return y;
 }
 
 /* Relative distance of a head's moment from that over the tokens. */
-static double moment_error(const setting *s, mq_linear_id linear, int64_t head, const double *m)
+static double moment_error(const setting *s, mq_linear_id linear, int64_t head, const double *m,
+                           bool own_square)
 {
     int64_t hd = s->run.arch->head_dim;
-    double want[MOST_DIM * MOST_DIM] = {0}, y[MOST_DIM], off = 0, all = 0;
+    double want[MOST_DIM * MOST_DIM] = {0}, off = 0, all = 0;
+    double *y = vectors_of(s, linear, head, own_square);
     for (int64_t t = 0; t < N_TOKENS; t++) {
-        vector_of(s, linear, head, t, y);
-        for (int64_t i = 0; i < hd * hd; i++) want[i] += y[i / hd] * y[i % hd] / N_TOKENS;
+        const double *v = y + t * hd;
+        for (int64_t i = 0; i < hd * hd; i++) want[i] += v[i / hd] * v[i % hd] / N_TOKENS;
     }
     for (int64_t i = 0; i < hd * hd; i++) {
         off += (m[i] - want[i]) * (m[i] - want[i]);
         all += want[i] * want[i];
     }
+    free(y);
     return sqrt(off / all);
 }
 
-/* The square of what an error of a head's row outputs changes in the scores, averaged over tokens
- * that it meets and their distances. */
-static double score_error(const setting *s, mq_linear_id linear, int64_t head, const double *error)
+/* Pairs at each distance, by counting them. */
+static void count_pairs(int64_t window, double *share)
 {
-    const mq_arch *a = s->run.arch;
-    int64_t hd = a->head_dim, shared = a->n_heads / a->n_kv_heads, n = 0;
-    const float *weight = norm_weight(s, linear, head);
-    double *share = NULL, e[MOST_DIM], y[MOST_DIM], sum = 0, pairs = 0;
-    float *table = NULL;
-    memcpy(e, error, (size_t)hd * sizeof *e);
-    if (weight) norm(a, weight, 1, e);
-    CHECK(mq_calib_distances(s->comm, &s->calib, 0, &share, &n) == MQ_OK);
-    CHECK(mq_rope_table(a, n, &table) == MQ_OK);
-    int64_t first = linear == MQ_Q ? head / shared : head * shared;
-    int64_t last = linear == MQ_Q ? first : first + shared - 1;
-    for (int64_t other = first; other <= last; other++) {
-        for (int64_t t = 0; t < N_TOKENS; t++) {
-            vector_of(s, linear == MQ_Q ? MQ_K : MQ_Q, other, t, y);
-            for (int64_t d = 0; d < n; d++) {
-                float far[MOST_DIM];
-                double dot = 0;
-                int32_t position = (int32_t)d;
-                const double *turned = linear == MQ_Q ? e : y, *still = linear == MQ_Q ? y : e;
-                for (int64_t i = 0; i < hd; i++) far[i] = (float)turned[i];
-                CHECK(mq_rope(far, 1, hd, 1, hd, table, &position, a->rope_interleaved, MQ_F32) ==
-                      MQ_OK);
-                for (int64_t i = 0; i < hd; i++) dot += (double)far[i] * still[i];
-                sum += share[d] * dot * dot;
+    for (int u = 0; u < N_UNITS; u++) {
+        for (int i = 0; i < MOST_SAMPLES; i++) {
+            int64_t length = sample_offset[u][i + 1] - sample_offset[u][i];
+            for (int64_t t = 0; t < length; t++) {
+                for (int64_t j = 0; j <= t; j++) share[t - j] += t - j < window;
             }
         }
     }
-    for (int64_t d = 0; d < n; d++) pairs += share[d];
-    mq_free(&share);
-    mq_free(&table);
-    return sum / pairs / N_TOKENS;
 }
 
-static void check_metric(const setting *s, mq_linear_id linear, int64_t head, double tolerance)
+/* Mean square over the distances of what y (still) and e, turned by the distance, make together. */
+static double mean_square(const mq_arch *a, const float *table, const double *share,
+                          const double *turned, const double *still)
+{
+    int64_t hd = a->head_dim;
+    double sum = 0, pairs = 0;
+    for (int32_t d = 0; d < LONGEST; d++) {
+        float far[MOST_DIM];
+        double dot = 0;
+        for (int64_t i = 0; i < hd; i++) far[i] = (float)turned[i];
+        CHECK(mq_rope(far, 1, hd, 1, hd, table, &d, a->rope_interleaved, MQ_F32) == MQ_OK);
+        for (int64_t i = 0; i < hd; i++) dot += (double)far[i] * still[i];
+        sum += share[d] * dot * dot;
+        pairs += share[d];
+    }
+    return sum / pairs;
+}
+
+/* The square of what an error of a head's outputs changes in the scores, averaged over the tokens
+ * that it meets and their distances: a query is as far ahead of a key as they are apart. */
+static double score_error(const setting *s, mq_linear_id linear, int64_t head, const double *error)
+{
+    const mq_arch *a = s->run.arch;
+    int64_t hd = a->head_dim, shared = a->n_heads / a->n_kv_heads;
+    const float *weight = norm_weight(s, linear, head);
+    double share[LONGEST] = {0}, e[MOST_DIM], sum = 0;
+    float *table = NULL;
+    memcpy(e, error, (size_t)hd * sizeof *e);
+    if (weight) centre(a, e);
+    for (int64_t i = 0; i < hd && weight; i++) e[i] *= (double)weight[i];
+    count_pairs(s->window, share);
+    CHECK(mq_rope_table(a, LONGEST, &table) == MQ_OK);
+    int64_t first = linear == MQ_Q ? head / shared : head * shared;
+    int64_t last = linear == MQ_Q ? first : first + shared - 1;
+    for (int64_t other = first; other <= last; other++) {
+        double *y = vectors_of(s, linear == MQ_Q ? MQ_K : MQ_Q, other, false);
+        for (int64_t t = 0; t < N_TOKENS; t++) {
+            const double *v = y + t * hd;
+            sum += mean_square(a, table, share, linear == MQ_Q ? e : v, linear == MQ_Q ? v : e);
+        }
+        free(y);
+    }
+    mq_free(&table);
+    return sum / N_TOKENS;
+}
+
+static void check_metric(const setting *s, mq_linear_id linear, int64_t head)
 {
     int64_t hd = s->run.arch->head_dim;
-    double a[MOST_DIM * MOST_DIM], error[MOST_DIM], got = 0;
+    double a[MOST_DIM * MOST_DIM], error[MOST_DIM];
     uint64_t seed = 17;
     CHECK(mq_head_metric(&s->run, &s->moments, linear, head, a) == MQ_OK);
-    for (int64_t i = 0; i < hd; i++) error[i] = next_random(&seed);
-    for (int64_t i = 0; i < hd * hd; i++) got += error[i / hd] * a[i] * error[i % hd];
-    double want = score_error(s, linear, head, error);
-    CHECK_MSG(fabs(got - want) < tolerance * want, "head %d of %s: %g instead of %g", (int)head,
-              mq_linear_name(linear), got, want);
+    for (int c = 0; c < 3; c++) {
+        double got = 0;
+        for (int64_t i = 0; i < hd; i++) error[i] = next_random(&seed);
+        for (int64_t i = 0; i < hd * hd; i++) got += error[i / hd] * a[i] * error[i % hd];
+        double want = score_error(s, linear, head, error);
+        CHECK_MSG(fabs(got - want) < 1e-5 * want, "head %d of %s: %g instead of %g", (int)head,
+                  mq_linear_name(linear), got, want);
+    }
 }
 
-/* Where there is a norm, it divides every token by its own mean square, the moment by the mean:
- * hence the tolerance. */
-static void check_model(const char *name, bool has_norm, bool has_bias)
+static void check_moment(const setting *s, mq_linear_id linear, int64_t head, const double *m)
+{
+    double exact = moment_error(s, linear, head, m, false);
+    double own = moment_error(s, linear, head, m, true);
+    CHECK_MSG(exact < 1e-5, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, exact);
+    CHECK_MSG(own < 0.15, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, own);
+}
+
+/* The rows of q and k in their blocks: those of a head that lie in one are coupled by their part of
+ * the head's metric, and to no other rows. */
+static void check_rows(setting *s)
+{
+    mq_row_work w = {0};
+    mq_row_metric *want = zeroed(1, sizeof *want);
+    int64_t hd = s->run.arch->head_dim;
+    CHECK(mq_row_work_load(&s->run, 0, &s->system, 0, &w) == MQ_OK);
+    CHECK(mq_row_work_metrics(&s->run, &s->moments, &w) == MQ_OK);
+    for (int64_t b = 0; b < w.n_blocks; b++) {
+        mq_linear_id linear = w.layer[b]->linear;
+        if (linear != MQ_Q && linear != MQ_K) continue;
+        double whole[MOST_DIM * MOST_DIM], part[MOST_DIM * MOST_DIM];
+        int64_t r1 = w.first_row[b] + MQ_ROW_BLOCK;
+        if (r1 > w.layer[b]->n_out) r1 = w.layer[b]->n_out;
+        mq_metric_clear(want);
+        for (int64_t r = w.first_row[b], m = 0; r < r1; r += m) {
+            int64_t skip = r % hd;
+            m = hd - skip < r1 - r ? hd - skip : r1 - r;
+            CHECK(mq_head_metric(&s->run, &s->moments, linear, r / hd, whole) == MQ_OK);
+            for (int64_t i = 0; i < m * m; i++) {
+                part[i] = whole[(skip + i / m) * hd + skip + i % m];
+            }
+            mq_metric_couple(want, r - w.first_row[b], m, part, 0.1);
+        }
+        CHECK(w.block[b].metric && memcmp(w.block[b].metric, want, sizeof *want) == 0);
+    }
+    mq_row_work_free(&w);
+    free(want);
+}
+
+static void check_model(const char *name, int64_t window, bool has_norm, bool has_bias)
 {
     setting s;
-    double tolerance = has_norm ? 0.15 : 1e-5;
-    if (begin(&s, name, MPI_COMM_WORLD)) {
+    if (begin(&s, name, window, MPI_COMM_WORLD)) {
         const mq_arch *a = s.run.arch;
         int64_t area = a->head_dim * a->head_dim;
         CHECK(a->head_dim <= MOST_DIM);
         CHECK(has_norm == (a->qk_norm != MQ_QK_NONE) && has_bias == a->has_bias[MQ_K]);
         for (int64_t h = 0; h < a->n_heads; h++) {
-            double off = moment_error(&s, MQ_Q, h, s.moments.query + h * area);
-            CHECK_MSG(off < tolerance, "%s: queries of head %d are off by %g", name, (int)h, off);
+            check_moment(&s, MQ_Q, h, s.moments.query + h * area);
+            check_metric(&s, MQ_Q, h);
         }
         for (int64_t h = 0; h < a->n_kv_heads; h++) {
-            double off = moment_error(&s, MQ_K, h, s.moments.key + h * area);
-            CHECK_MSG(off < tolerance, "%s: keys of head %d are off by %g", name, (int)h, off);
+            check_moment(&s, MQ_K, h, s.moments.key + h * area);
+            check_metric(&s, MQ_K, h);
         }
-        check_metric(&s, MQ_Q, a->n_heads - 1, tolerance);
-        check_metric(&s, MQ_K, a->n_kv_heads - 1, tolerance);
+        check_rows(&s);
     }
     end(&s);
 }
 
 static void test_plain(void)
 {
-    check_model("llama2", false, false);
+    check_model("llama2", LONGEST, false, false);
 }
 
 static void test_bias(void)
 {
-    check_model("qwen2", false, true);
+    check_model("qwen2", LONGEST, false, true);
 }
 
 static void test_rms_norm(void)
 {
-    check_model("qwen3", true, false);
+    check_model("qwen3", LONGEST, true, false);
 }
 
 static void test_layer_norm_interleaved(void)
 {
-    check_model("command_r_plus", true, false);
+    check_model("command_r_plus", LONGEST, true, false);
+}
+
+/* Shorter than the samples, so that distances are missing. */
+static void test_window(void)
+{
+    check_model("mistral", 5, false, false);
+}
+
+/* The mean rotation is made anew for a block of another window, and only then. */
+static void test_windows_change(void)
+{
+    setting s;
+    if (begin(&s, "llama2", LONGEST, MPI_COMM_WORLD)) {
+        const mq_rope_mean *kept = s.run.rope_mean;
+        mq_head_moments again;
+        CHECK(mq_head_moments_create(&s.run, 0, &s.system, &again) == MQ_OK);
+        CHECK(s.run.rope_mean == kept && s.run.rope_mean_window == 0);
+        mq_head_moments_free(&again);
+        s.run.arch->window = s.window = 7;
+        CHECK(mq_head_moments_create(&s.run, 0, &s.system, &again) == MQ_OK);
+        CHECK(s.run.rope_mean_window == 7);
+        check_metric(&s, MQ_Q, 0);
+        mq_head_moments_free(&again);
+    }
+    end(&s);
 }
 
 /* By all ranks, and by every rank alone. */
@@ -248,12 +353,12 @@ static void test_same_bits(void)
     static const char *const names[] = {"qwen2", "command_r_plus"};
     for (int i = 0; i < 2; i++) {
         setting all, alone;
-        bool good = begin(&all, names[i], MPI_COMM_WORLD);
-        if (begin(&alone, names[i], MPI_COMM_SELF) && good) {
+        bool good = begin(&all, names[i], LONGEST, MPI_COMM_WORLD);
+        if (begin(&alone, names[i], LONGEST, MPI_COMM_SELF) && good) {
             const mq_arch *a = all.run.arch;
             int64_t count = (a->n_heads + a->n_kv_heads) * a->head_dim * a->head_dim;
-            CHECK(memcmp(all.moments.storage, alone.moments.storage,
-                         (size_t)count * sizeof(double)) == 0);
+            CHECK(memcmp(all.moments.query, alone.moments.query, (size_t)count * sizeof(double)) ==
+                  0);
         }
         end(&alone);
         end(&all);
@@ -268,6 +373,8 @@ int main(int argc, char **argv)
     RUN(test_bias);
     RUN(test_rms_norm);
     RUN(test_layer_norm_interleaved);
+    RUN(test_window);
+    RUN(test_windows_change);
     RUN(test_same_bits);
     mq_ops_stop();
     mq_scratch_free();

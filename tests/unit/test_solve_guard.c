@@ -229,6 +229,7 @@ static void expect_row(const spoilt *s, int64_t r, bool given_back)
     assert_true((l->block->error2[r] == rounded->block->error2[r]) == given_back);
     assert_true(s->nearest[r] == (given_back ? 1 : 0));
     assert_true(l->block->loss[r] == s->nearest_loss[r] || !given_back);
+    assert_true(isfinite(l->block->loss[r]));
 }
 
 static void better_rows_come_back(void **state)
@@ -240,6 +241,7 @@ static void better_rows_come_back(void **state)
     s.nearest_loss[ROWS - 1] = 0;
     s.nearest_loss[5] *= 1.001; /* and equal ones stay */
     s.l.block->loss[8] = (double)NAN;
+    s.nearest_loss[9] = (double)NAN;
     assert_int_equal(mq_keep_nearest(&s.guard, 1, N, s.p.order), MQ_OK);
     for (int64_t r = 0; r < ROWS; r++) expect_row(&s, r, r == 3 || r == 8 || r == ROWS - 1);
     spoilt_free(&s);
