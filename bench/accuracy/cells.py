@@ -46,9 +46,9 @@ def ours(name, *options, **rest):
     return Method(name, "mpiquant", options, **rest)
 
 
-def step(name, *options):
-    """One option away from the default preset; one seed is enough to see it."""
-    return ours("default, " + name, *options, seeds=(0,))
+def step(name, *options, seeds=(0, 1, 2)):
+    """One option away from the default preset."""
+    return ours("default, " + name, *options, seeds=seeds)
 
 
 PRESETS = (4, 3, 2)
@@ -58,13 +58,18 @@ METHODS = (
     ours("default", bits=PRESETS),
     ours("best", "--preset", "best", bits=PRESETS),
     step("couple-rows 0", "--couple-rows", "0"),
+    step("shrinkage 0", "--shrinkage", "0"),
+    step("damp 0.05", "--damp", "0.05"),
     step("refine 0", "--refine", "0"),
-    step("alpha 0.25", "--alpha", "0.25"),
+    step("refine 4", "--refine", "4"),
+    step("scale-search accurate", "--scale-search", "accurate"),
     step("alpha 0.5", "--alpha", "0.5"),
     step("alpha 0.75", "--alpha", "0.75"),
     step("alpha 1", "--alpha", "1"),
-    step("zero-points", "--zero-points"),
-    step("positive-scales", "--positive-scales"),
+    step("column-order groups", "--column-order", "groups", seeds=(0,)),
+    step("column-order original", "--column-order", "original", seeds=(0,)),
+    step("zero-points", "--zero-points", seeds=(0,)),
+    step("positive-scales", "--positive-scales", seeds=(0,)),
     Method(BASELINE, "gptqmodel", {}, bits=PRESETS),
     Method("gptqmodel-mse", "gptqmodel", {"mse": 2.0}),
     Method("gptqmodel-mse-actorder", "gptqmodel",

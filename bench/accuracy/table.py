@@ -117,11 +117,19 @@ def section(model, bits, methods):
     return text
 
 
+def programs(records):
+    """A sentence with the versions that made the cells: those of ours are comparable within one solver."""
+    names = sorted({r["program"] for r in records})
+    return "Cells were made by " + ", ".join(names) + ".\n"
+
+
 def tables(records):
-    """All tables, models and widths in a fixed order."""
+    """All tables, models and widths in a fixed order, and what made their cells."""
+    records = list(records)
     grouped = group(records)
     order = sorted(grouped, key=lambda k: (list(MODELS).index(k[0]), -k[1]))
-    return "\n".join(section(model, bits, grouped[model, bits]) for model, bits in order)
+    parts = [section(model, bits, grouped[model, bits]) for model, bits in order]
+    return "\n".join(parts + [programs(records)])
 
 
 def replace(document, generated):

@@ -119,8 +119,8 @@ static void print_use(FILE *f, bool needs_rules, bool packed_head)
               f);
     } else if (packed_head) {
         fputs(
-            "lm_head is packed, which GPTQModel and vLLM read; transformers does not, and makes up "
-            "a head without an error.\n\n",
+            "lm_head is packed, which GPTQModel reads; transformers does not, and makes up a head "
+            "without an error.\n\n",
             f);
     } else {
         fputs("or, with `gptqmodel` and `optimum` installed beside it,\n\n"
