@@ -112,6 +112,8 @@ def section(model, bits, methods):
     text += "".join(row(name, methods[name], base) for name in order) + "\n"
     for name, words in TEXTS.items():
         pairs, top1, perplexity, seeds = direction(methods, name)
+        if pairs == 0:
+            continue
         text += (f"{words.capitalize()}, KL tells {pairs} pairs of methods apart; the same way round: "
                  f"top-1 {top1}, perplexity {perplexity}, every common seed {seeds}.\n")
     return text
