@@ -228,6 +228,41 @@ class Failures(unittest.TestCase):
     def test_one_token(self):
         self.check_layers(self.quantise(OK, harness.DEMO, self.calib([[5]]), *FEW)[0])
 
+    def wide(self, hidden=64, width=3072):
+        """A block whose MLP is far wider than any calibration here is long; random weights."""
+        rng = np.random.default_rng(5)
+        folder = self.root / 'wide'
+        config = json.loads((harness.DEMO / 'config.json').read_text())
+        config.update(hidden_size=hidden, intermediate_size=width, num_hidden_layers=1, num_attention_heads=1,
+                      num_key_value_heads=1, head_dim=hidden, dtype='float16')
+        shapes = {'self_attn.q_proj': (hidden, hidden), 'self_attn.k_proj': (hidden, hidden),
+                  'self_attn.v_proj': (hidden, hidden), 'self_attn.o_proj': (hidden, hidden),
+                  'mlp.gate_proj': (width, hidden), 'mlp.up_proj': (width, hidden), 'mlp.down_proj': (hidden, width)}
+        tensors = {f'model.layers.0.{k}.weight': rng.standard_normal(v) / np.sqrt(v[1]) for k, v in shapes.items()}
+        tensors['model.embed_tokens.weight'] = rng.standard_normal((4096, hidden))
+        for name in ('layers.0.input_layernorm', 'layers.0.post_attention_layernorm', 'norm'):
+            tensors[f'model.{name}.weight'] = np.ones(hidden)
+        folder.mkdir()
+        (folder / 'config.json').write_text(json.dumps(config))
+        (folder / 'tokenizer.json').write_bytes((harness.DEMO / 'tokenizer.json').read_bytes())
+        harness.save_file({k: v.astype(np.float16) for k, v in tensors.items()}, folder / 'model.safetensors')
+        return folder
+
+    def test_short_prompts_on_a_wide_layer(self):
+        """The report on Qwen-72B: a hundred prompts of a dozen tokens, and a down_proj that is wider than all of
+        them together."""
+        prompts = [s[:8 + i % 9] for i, s in enumerate(self.samples(100, 16))]
+        n_tokens = sum(map(len, prompts))
+        hashes = set()
+        for ranks, options in ((1, ()), (2, ()), (3, ('--distribute-above', 0))):
+            out, log = self.quantise(OK, self.wide() if ranks == 1 else self.root / 'wide', self.calib(prompts),
+                                     '--group-size', 64, '--damp', 0.01, *options, ranks=ranks)
+            self.assertRegex(log, rf'warning: mlp_mid: {n_tokens} tokens for 3072 columns .* rank-deficient')
+            down = self.check_layers(out)['layers'][-1]
+            self.assertEqual((down['trouble'], down['rank_bound'], down['attempts']), ('rank_deficient', n_tokens, 1))
+            hashes.add(harness.files_hash(out))
+        self.assertEqual(len(hashes), 1)
+
     # ---- numerically singular ----
 
     def test_the_same_token_over_and_over(self):
