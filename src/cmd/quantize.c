@@ -11,7 +11,7 @@
 
 enum { MAX_WIDTHS = 4 };
 
-static const int64_t NOT_GIVEN = INT64_MIN;
+static const int64_t not_given = INT64_MIN;
 
 /* The texts of the options that have a form of their own. */
 typedef struct forms {
@@ -21,7 +21,7 @@ typedef struct forms {
     const char *widths;
     double bits;
     int64_t threads;
-    int64_t refine, couple; /* NOT_GIVEN */
+    int64_t refine, couple; /* not_given */
     double damping, alpha;  /* NaN: not given */
     bool auto_damping;
     int width[MAX_WIDTHS];
@@ -138,11 +138,11 @@ static mq_status parse_effort(const forms *f, mq_quantize_options *o)
 {
     if (f->alpha < 0) return mq_fail(MQ_E_USAGE, "--alpha %g: between 0 and 1", f->alpha);
     if (!isnan(f->alpha)) o->alpha = f->alpha;
-    if (f->refine != NOT_GIVEN) {
+    if (f->refine != not_given) {
         if (f->refine < 0) return mq_fail(MQ_E_USAGE, "--refine %" PRId64 ": 0 or more", f->refine);
         MQ_TRY(mq_cmd_int(f->refine, "--refine", &o->refine));
     }
-    if (f->couple != NOT_GIVEN) {
+    if (f->couple != not_given) {
         if (f->couple != 0 && f->couple != 1) {
             return mq_fail(MQ_E_USAGE, "--couple-rows %" PRId64 ": 0 or 1", f->couple);
         }
@@ -202,8 +202,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
                .damping = NAN,
                .alpha = NAN,
                .threads = o.threads,
-               .refine = NOT_GIVEN,
-               .couple = NOT_GIVEN};
+               .refine = not_given,
+               .couple = not_given};
     const mq_positional positionals[] = {
         {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
     };
