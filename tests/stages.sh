@@ -136,7 +136,7 @@ short_stages() {
     if step 'build with gcc' 400 env CC=gcc bash -c 'configure_and_build build \
         -DCMAKE_BUILD_TYPE=Release'; then
         tests 'tests, gcc' 700 build --timeout 300
-        MPIQUANT=$PWD/build/mpiquant python_tests 'end-to-end tests' 900 tests/e2e
+        MPIQUANT=$PWD/build/mpiquant python_tests 'end-to-end tests' 1500 tests/e2e
         readers 'GPTQ readers, 4 bits' 4:128
     fi
     if step 'build with clang' 400 env CC=clang bash -c 'configure_and_build build-clang \

@@ -62,7 +62,7 @@ METHODS = (
     step("damp 0.05", "--damp", "0.05"),
     step("refine 0", "--refine", "0"),
     step("refine 4", "--refine", "4"),
-    step("scale-search accurate", "--scale-search", "accurate"),
+    step("scale-search fast", "--scale-search", "fast"),
     step("alpha 0.5", "--alpha", "0.5"),
     step("alpha 0.75", "--alpha", "0.75"),
     step("alpha 1", "--alpha", "1"),

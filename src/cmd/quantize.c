@@ -21,9 +21,9 @@ typedef struct forms {
     const char *widths;
     double bits;
     int64_t threads;
-    int64_t refine, couple; /* not_given */
-    double damping, alpha;  /* NaN: not given */
-    bool auto_damping;
+    int64_t refine, couple;           /* not_given */
+    double damping, shrinkage, alpha; /* NaN: not given */
+    bool auto_damping, auto_shrinkage;
     int width[MAX_WIDTHS];
 } forms;
 
@@ -130,6 +130,11 @@ static mq_status parse_damping(const forms *f, mq_quantize_options *o)
         }
         o->damping = f->damping;
     }
+    if (f->auto_shrinkage || isnan(f->shrinkage)) return MQ_OK;
+    if (f->shrinkage < 0) {
+        return mq_fail(MQ_E_USAGE, "--shrinkage %g: auto, or at least 0, below 1", f->shrinkage);
+    }
+    o->shrinkage = f->shrinkage;
     return MQ_OK;
 }
 
@@ -201,6 +206,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
     forms f = {.bits = o.bits,
                .damping = NAN,
                .alpha = NAN,
+               .shrinkage = NAN,
                .threads = o.threads,
                .refine = not_given,
                .couple = not_given};
@@ -228,8 +234,11 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "damping, as a share of the Hessian's mean diagonal; or auto: for each layer the one that "
          "serves held-out samples best",
          "auto; fast: 0.05", .number = &f.damping, .word = "auto", .word_given = &f.auto_damping},
-        {"--shrinkage", "X", "share by which correlations of input columns are made smaller", "0.1",
-         .number = &o.shrinkage},
+        {"--shrinkage", "X",
+         "share by which correlations of input columns are made smaller; auto: 0.1, with --damp "
+         "auto "
+         "none for layers that it does not serve",
+         "auto", .number = &f.shrinkage, .word = "auto", .word_given = &f.auto_shrinkage},
         {"--on-failure", "ACTION",
          "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "
          "samples, "
@@ -246,7 +255,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .integer = &f.couple},
         {"--scale-search", "NAME",
          "how scales are judged: fast, by the Hessian's diagonal, or accurate, by its factor",
-         "fast; best: accurate", .text = &o.scale_search},
+         "accurate; fast: fast", .text = &o.scale_search},
         {"--column-order", "NAME",
          "order in which columns are rounded: diagonal (the largest first), groups, original",
          "diagonal", .text = &o.column_order},

@@ -1,8 +1,8 @@
 /* Cross-validated damping: how much of it serves samples that a layer was not solved on.
  *
  * The Hessian is summed by halves. A sample of the tap's rows is solved on the one with each of a
- * few dampings, and judged by the other. All of them start from the same scales and have the same
- * shrinkage, so that nothing but the damping differs. */
+ * few dampings, and judged by the other. All of them start from the same scales, so that nothing
+ * but the damping differs. */
 #include "pipeline/row_guard.h"
 #include "pipeline/sampled_rows.h"
 
@@ -13,13 +13,27 @@
 #include <inttypes.h>
 #include <math.h>
 
-static const double candidates[] = {0.01, 0.05, 0.2, 0.8};
-enum { N_CANDIDATES = sizeof candidates / sizeof *candidates };
+/* From the weakest to the strongest; none but the first does without the usual shrinkage. */
+static const double shares[] = {0.01, 0.01, 0.05, 0.2, 0.8};
+enum { UNSHRUNK, N_CANDIDATES = sizeof shares / sizeof *shares };
 
-/* The usual damping stays unless another's held-out loss is better by this share. What is held out
- * is text of the same kind: a smaller gain on it was a loss on text of another kind (SmolLM2: less
- * damping, 1 to 2 % gained in these losses and 0.7 % in divergence, 3.3 % lost out of domain). */
-static const double worth_it = 0.03;
+/* From the usual damping to the next weaker or stronger, and on from there, when the held-out loss
+ * becomes smaller by this share. What is held out is text of the same kind: a smaller gain on it
+ * was a loss on text of another kind (SmolLM2: less damping, 1 to 2 % gained in these losses and
+ * 0.7 % in divergence, 3.3 % lost out of domain; no shrinkage where 3 % are gained, 3.6 % lost). */
+static const double worth_it[N_CANDIDATES] = {0.05, 0.03, 0.03, 0.03, 0.03};
+
+static mq_damping candidate(const mq_run *run, int c)
+{
+    return (mq_damping){.share = shares[c],
+                        .shrinkage = c == UNSHRUNK ? 0 : run->solver.damping.shrinkage};
+}
+
+/* Those that are tried. */
+static int first_candidate(const mq_run *run)
+{
+    return run->solver.measure_shrinkage ? UNSHRUNK : UNSHRUNK + 1;
+}
 
 /* Which samples a loss is over. */
 enum { HALF, HELD_OUT, N_PARTS };
@@ -81,7 +95,7 @@ static mq_status try_candidate(const mq_run *run, const mq_comm *comm, trial *t,
 {
     mq_tap_system *s = &t->system;
     int64_t minor = 0;
-    mq_status status = mq_tap_system_try(run, comm, candidates[c], 0, s, &minor);
+    mq_status status = mq_tap_system_try(run, comm, candidate(run, c), 0, s, &minor);
     if (status == MQ_E_NOT_PD) {
         for (int l = 0; l < MQ_N_LINEARS; l++) t->loss[c][HELD_OUT][l] = INFINITY;
         return MQ_OK;
@@ -109,7 +123,7 @@ static mq_status prepare(const mq_run *run, int64_t block, trial *t)
  * ones every rank factors its own. */
 static mq_status try_together(const mq_run *run, trial *t)
 {
-    for (int c = 0; c < N_CANDIDATES; c++) {
+    for (int c = first_candidate(run); c < N_CANDIDATES; c++) {
         MQ_TRY(mq_agree(run->comm, try_candidate(run, run->comm, t, c)));
     }
     return MQ_OK;
@@ -119,7 +133,8 @@ static mq_status try_own(const mq_run *run, trial *t)
 {
     mq_comm *self = NULL;
     mq_status status = mq_comm_create(MPI_COMM_SELF, &self);
-    for (int c = run->comm->rank; c < N_CANDIDATES && status == MQ_OK; c += run->comm->size) {
+    int c = first_candidate(run) + run->comm->rank;
+    for (; c < N_CANDIDATES && status == MQ_OK; c += run->comm->size) {
         status = try_candidate(run, self, t, c);
     }
     mq_comm_destroy(&self);
@@ -137,22 +152,21 @@ static double held_out(const mq_run *run, const trial *t, int c)
     return sum / run->result->n_layers;
 }
 
-/* The candidate of the least held-out loss, or the usual damping. -1: nothing was held out, or
+static bool better(const mq_run *run, const trial *t, int c, int than)
+{
+    return held_out(run, t, c) < (1 - worth_it[c]) * held_out(run, t, than);
+}
+
+/* The usual damping, or where steps that are worth it lead from there. -1: nothing was held out, or
  * nothing could be factored. */
 static int choose(const mq_run *run, const trial *t)
 {
-    int best = 0;
-    for (int c = 1; c < N_CANDIDATES; c++) {
-        if (held_out(run, t, c) < held_out(run, t, best)) best = c;
-    }
-    double least = held_out(run, t, best);
-    if (!(least > 0) || !isfinite(least)) return -1;
-    for (int c = 0; c < N_CANDIDATES; c++) {
-        if (candidates[c] == run->solver.damping && held_out(run, t, c) * (1 - worth_it) <= least) {
-            return c;
-        }
-    }
-    return best;
+    int c = N_CANDIDATES - 1;
+    while (shares[c] > run->solver.damping.share) c--;
+    while (c + 1 < N_CANDIDATES && better(run, t, c + 1, c)) c++;
+    while (c > first_candidate(run) && better(run, t, c - 1, c)) c--;
+    double loss = held_out(run, t, c);
+    return loss > 0 && isfinite(loss) ? c : -1;
 }
 
 bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
@@ -163,9 +177,9 @@ bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
     return run->solver.measure_damping && due;
 }
 
-static void take(const mq_run *run, const trial *t, int c, mq_damping *out)
+static void take(const mq_run *run, const trial *t, int c, mq_damping_choice *out)
 {
-    out->share = candidates[c];
+    out->damping = candidate(run, c);
     for (int l = 0; l < run->result->n_layers; l++) {
         out->half_loss[l] = t->loss[c][HALF][l];
         out->held_out_loss[l] = t->loss[c][HELD_OUT][l];
@@ -173,11 +187,11 @@ static void take(const mq_run *run, const trial *t, int c, mq_damping *out)
 }
 
 mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
-                         const mq_hessian *h, mq_damping *out)
+                         const mq_hessian *h, mq_damping_choice *out)
 {
     trial t = {.h = h, .half = half};
-    double found = run->damping_found[tap];
-    out->share = found > 0 ? found : run->solver.damping;
+    mq_damping found = run->damping_found[tap];
+    out->damping = found.share > 0 ? found : run->solver.damping;
     for (int l = 0; l < MQ_N_LINEARS; l++) out->half_loss[l] = out->held_out_loss[l] = NAN;
     if (!half) return MQ_OK;
     mq_status status = mq_agree(run->comm, prepare(run, block, &t));
@@ -188,7 +202,7 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
     int best = status == MQ_OK ? choose(run, &t) : -1;
     if (best >= 0) {
         take(run, &t, best, out);
-        run->damping_found[tap] = out->share;
+        run->damping_found[tap] = out->damping;
     }
     mq_sampled_rows_free(&t.rows);
     mq_tap_system_destroy(&t.system);

@@ -71,7 +71,7 @@ static void warn_about_damping(const mq_run *run)
 {
     if (!run->solver.measure_damping || run->calib->n_samples > 1) return;
     mq_warn("--damp auto holds samples out, and there is one in all: damping %g",
-            run->solver.damping);
+            run->solver.damping.share);
 }
 
 static void warn_about_readers(const mq_run *run)
@@ -153,7 +153,7 @@ static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
 {
     mq_hessian *h = NULL, *half = NULL;
     mq_cross *cross = NULL;
-    mq_damping damping;
+    mq_damping_choice damping;
     bool halves = mq_run_measures_damping(run, block, tap);
     mq_status status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
     if (status == MQ_OK) status = mq_run_damping(run, block, tap, half, h, &damping);

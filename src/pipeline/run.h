@@ -26,12 +26,12 @@ typedef struct mq_stream {
  * runs a second one with the weights as they were. */
 enum { MQ_QUANTISED, MQ_ORIGINAL, MQ_MAX_STREAMS };
 
-/* How much damping a tap's layers get, and what was measured for it: for each layer in run->result
+/* The damping that a tap's layers get, and what was measured for it: for each layer in run->result
  * the relative losses when it is solved on half of the samples, on those and on the others. */
-typedef struct mq_damping {
-    double share;                                                /* of the mean diagonal */
+typedef struct mq_damping_choice {
+    mq_damping damping;
     double half_loss[MQ_N_LINEARS], held_out_loss[MQ_N_LINEARS]; /* NaN: not measured */
-} mq_damping;
+} mq_damping_choice;
 
 typedef struct mq_run {
     const mq_comm *comm;
@@ -49,8 +49,9 @@ typedef struct mq_run {
     int64_t rope_mean_window;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
-    double damping_found[MQ_N_ALL_TAPS]; /* with --damp auto: the last one measured; 0: none yet */
-    struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
+    mq_damping
+        damping_found[MQ_N_ALL_TAPS]; /* with --damp auto: last measured; share 0: none yet */
+    struct mq_measured *measured;     /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
     uint8_t *left_out;        /* of this rank's samples, in unit order; NULL: none (samples.c) */
@@ -102,12 +103,12 @@ bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap);
  *  layers bound in run->result (auto_damping.c); NULL: that of the same tap in an earlier block
  *  with --damp auto, where there was one, else the one asked for. Collective. */
 mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
-                         const mq_hessian *h, mq_damping *out);
+                         const mq_hessian *h, mq_damping_choice *out);
 
 /** Quantises the layers bound in run->result from the Hessian of their tap, and from its cross sum
  *  where there is one; publishes codes and scales, adds to the report. Collective. */
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
-                       const mq_damping *damping, const mq_cross *cross);
+                       const mq_damping_choice *damping, const mq_cross *cross);
 
 /** Puts the dequantised weights of the bound layers in the place of the originals. Collective. */
 mq_status mq_run_replace_weights(mq_run *run);

@@ -22,7 +22,7 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .bits = 4,
         .group = 128,
         .damping = -1,
-        .shrinkage = 0.1,
+        .shrinkage = -1,
         .preset = "default",
         .on_failure = "stop",
         .column_order = "diagonal",
@@ -50,7 +50,7 @@ mq_status mq_settings_check(const mq_quantize_options *o)
         return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, at most 1",
                        o->damping);
     }
-    if (!(o->shrinkage >= 0 && o->shrinkage < 1)) {
+    if (!(o->shrinkage < 1)) {
         return mq_fail(MQ_E_USAGE, "--shrinkage %g: at least 0, below 1", o->shrinkage);
     }
     if (!o->on_failure ||
@@ -95,7 +95,7 @@ static mq_status scale_search(const char *name, bool *judge)
     return mq_fail(MQ_E_USAGE, "--scale-search %s: fast or accurate", name);
 }
 
-static const double usual_damping = 0.05;
+static const mq_damping usual_damping = {.share = 0.05, .shrinkage = 0.1};
 
 mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *out)
 {
@@ -104,7 +104,7 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
         mq_solver_settings settings;
     } presets[] = {
         {"fast", {.couple = true}},
-        {"default", {.refine = 2, .couple = true, .measure_damping = true}},
+        {"default", {.refine = 2, .couple = true, .judge = true, .measure_damping = true}},
         {"best",
          {.alpha = 0.75, .refine = 4, .couple = true, .judge = true, .measure_damping = true}}};
     enum { N_PRESETS = sizeof presets / sizeof *presets };
@@ -117,11 +117,12 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
     if (!(o->alpha <= 1)) return mq_fail(MQ_E_USAGE, "--alpha %g: at most 1", o->alpha);
     *out = presets[p].settings;
     if (o->damping >= 0) out->measure_damping = o->damping == 0;
-    out->damping = o->damping > 0 ? o->damping : usual_damping;
+    out->damping.share = o->damping > 0 ? o->damping : usual_damping.share;
+    out->damping.shrinkage = o->shrinkage >= 0 ? o->shrinkage : usual_damping.shrinkage;
+    out->measure_shrinkage = out->measure_damping && o->shrinkage < 0;
     if (o->alpha >= 0) out->alpha = o->alpha;
     if (o->refine >= 0) out->refine = o->refine;
     if (o->couple >= 0) out->couple = o->couple > 0;
-    out->shrinkage = o->shrinkage;
     if (o->column_order) MQ_TRY(column_order(o->column_order, &out->order));
     if (o->scale_search) MQ_TRY(scale_search(o->scale_search, &out->judge));
     out->go_on = o->on_failure && strcmp(o->on_failure, "rtn") == 0;
@@ -218,9 +219,13 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
     if (solver->measure_damping) {
         MQ_TRY(mq_json_add_string(o, "damp", "auto"));
     } else {
-        MQ_TRY(mq_json_add_double(o, "damp", solver->damping));
+        MQ_TRY(mq_json_add_double(o, "damp", solver->damping.share));
     }
-    MQ_TRY(mq_json_add_double(o, "shrinkage", solver->shrinkage));
+    if (solver->measure_shrinkage) {
+        MQ_TRY(mq_json_add_string(o, "shrinkage", "auto"));
+    } else {
+        MQ_TRY(mq_json_add_double(o, "shrinkage", solver->damping.shrinkage));
+    }
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
     MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));
     MQ_TRY(mq_json_add_int(o, "refine", solver->refine));

@@ -6,17 +6,23 @@
 #include "solve/order.h"
 #include "store/folder.h"
 
+/** What is done to a Hessian before it is factored. */
+typedef struct mq_damping {
+    double share;     /* of the mean diagonal, added to every diagonal entry */
+    double shrinkage; /* share by which the entries off the diagonal are made smaller */
+} mq_damping;
+
 /** How hard the solver tries: a preset, and what the options change in it. */
 typedef struct mq_solver_settings {
-    double alpha;         /* asymmetric calibration; 0: one stream */
-    double damping;       /* share of the mean diagonal */
-    bool measure_damping; /* each layer gets what serves held-out samples best, and that above where
-                             nothing can be held out */
-    int refine;           /* rounds after LDLQ */
-    bool couple;          /* rows of a head are rounded together */
-    bool judge;           /* scales are judged by the factor, not by the diagonal alone */
+    double alpha; /* asymmetric calibration; 0: one stream */
+    mq_damping damping;
+    bool measure_damping;   /* each layer gets what serves held-out samples best, and that above
+                               where nothing can be held out */
+    bool measure_shrinkage; /* with it: whether there is any */
+    int refine;             /* rounds after LDLQ */
+    bool couple;            /* rows of a head are rounded together */
+    bool judge;             /* scales are judged by the factor, not by the diagonal alone */
     mq_column_order order;
-    double shrinkage;
     bool go_on; /* after a failure: leave samples out, in the end round to nearest */
 } mq_solver_settings;
 

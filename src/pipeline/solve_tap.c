@@ -34,7 +34,7 @@ static mq_status check_loss(const mq_run *run, const mq_layer_result *r, double 
 }
 
 static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s,
-                              const mq_damping *damping, int l, double seconds)
+                              const mq_damping_choice *damping, int l, double seconds)
 {
     const mq_tap_layer *layer = &run->result->layer[l];
     double loss = mq_tap_result_sum(layer, MQ_STAT_LOSS);
@@ -53,7 +53,8 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .nearest_rows =
             measured ? (int64_t)mq_tap_result_sum(layer, MQ_STAT_NEAREST) : layer->n_out,
         .relative_error = weight2 > 0 ? error2 / weight2 : 0,
-        .damping = s->damping,
+        .damping = s->damping.share,
+        .shrinkage = s->damping.shrinkage,
         .half_loss = damping->half_loss[l],
         .held_out_loss = damping->held_out_loss[l],
         .attempts = s->attempts + (s->factor != NULL),
@@ -141,12 +142,12 @@ static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_
 }
 
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
-                       const mq_damping *damping, const mq_cross *cross)
+                       const mq_damping_choice *damping, const mq_cross *cross)
 {
     mq_tap_system s = {0};
     double started = mq_seconds();
     mq_status status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
-    if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, damping->share, &s);
+    if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, damping->damping, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
     if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s);
     if (status == MQ_OK && !s.factor) warn_fallback(run, block, tap, &s);

@@ -29,7 +29,7 @@ mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_sy
 {
     s->h = h;
     s->n = h->n;
-    s->damping = NAN;
+    s->damping = (mq_damping){.share = NAN, .shrinkage = NAN};
     MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
     MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
     MQ_TRY(mq_alloc(s->n, sizeof *s->added, "diagonal", &s->added));
@@ -45,11 +45,11 @@ mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_sy
 
 /* lambda = share * mean for every column. Shrinkage makes all off-diagonal entries smaller by that
  * share; here the diagonal grows instead, which is the same but for a factor of the whole. */
-static void set_damping(mq_tap_system *s, double shrinkage, double share)
+static void set_damping(mq_tap_system *s, mq_damping damping)
 {
     for (int64_t j = 0; j < s->n; j++) {
         double own = s->diagonal[j] != 0 ? s->diagonal[j] : s->mean;
-        s->added[j] = own / (1 - shrinkage) + share * s->mean - s->diagonal[j];
+        s->added[j] = own / (1 - damping.shrinkage) + damping.share * s->mean - s->diagonal[j];
     }
 }
 
@@ -99,17 +99,17 @@ static mq_status give_up(const mq_run *run, const mq_tap_system *s)
                    s->h->n_tokens, s->n);
 }
 
-mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, double share, int root,
+mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, mq_damping damping, int root,
                             mq_tap_system *s, int64_t *minor)
 {
     bool distributed = s->n > run->options->distribute_above;
-    set_damping(s, run->solver.shrinkage, share);
+    set_damping(s, damping);
     MQ_TRY(mq_factor_create(comm, s->n, distributed, root, ordered_row, s, &s->factor, minor));
-    s->damping = share;
+    s->damping = damping;
     return MQ_OK;
 }
 
-mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, double damping,
+mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, mq_damping damping,
                                mq_tap_system *s)
 {
     /* The rank that factors alone changes with the tap, so that no rank does all of it. */
@@ -121,12 +121,13 @@ mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, 
     }
     for (;; s->attempts++) {
         int64_t minor = 0;
-        double share = mq_damping_factor(damping, s->attempts);
-        if (share < 0) return give_up(run, s);
-        mq_status status = mq_tap_system_try(run, run->comm, share, root, s, &minor);
+        mq_damping more = {.share = mq_damping_factor(damping.share, s->attempts),
+                           .shrinkage = damping.shrinkage};
+        if (more.share < 0) return give_up(run, s);
+        mq_status status = mq_tap_system_try(run, run->comm, more, root, s, &minor);
         if (status != MQ_E_NOT_PD) return status;
         if (s->trouble == MQ_TROUBLE_NONE) s->trouble = MQ_TROUBLE_NUMERICAL;
-        warn_not_definite(block, tap, s, share, minor);
+        warn_not_definite(block, tap, s, more.share, minor);
     }
 }
 

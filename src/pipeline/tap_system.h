@@ -26,7 +26,7 @@ typedef struct mq_tap_system {
                          to it before it is factored; original order */
     double mean;      /* of the diagonal's live columns; 1 when all are dead */
     int64_t n_dead;
-    double damping; /* share of the mean that succeeded, NaN when none did */
+    mq_damping damping; /* that succeeded; NaN when none did */
     int attempts;
     mq_trouble trouble;
     mq_factor *factor; /* NULL when no damping made the matrix positive definite */
@@ -38,16 +38,16 @@ typedef struct mq_tap_system {
 mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *system);
 void mq_tap_system_destroy(mq_tap_system *system);
 
-/** One attempt: factors with a damping of this share of the mean diagonal. Collective on comm; root
- *  and distributed as in mq_factor_create. Errors: those of mq_factor_create. */
-mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, double share, int root,
+/** One attempt: factors with this damping. Collective on comm; root and distributed as in
+ * mq_factor_create. Errors: those of mq_factor_create. */
+mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, mq_damping damping, int root,
                             mq_tap_system *system, int64_t *minor);
 
-/** Climbs the damping ladder from `damping` until the matrix factors, each time from the intact H.
- * Leaves no factor when there are no tokens, or when the ladder ends and the run is to go on.
+/** Climbs the damping ladder from damping.share until the matrix factors, each time from the intact
+ * H. Leaves no factor when there are no tokens, or when the ladder ends and the run is to go on.
  * Collective. Errors: those of mq_factor_create but MQ_E_NOT_PD; MQ_E_NUMERIC when the ladder ends.
  */
-mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, double damping,
+mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, mq_damping damping,
                                mq_tap_system *system);
 
 /** The panel source of the solver (mq_panel_source); context is the system. Collective. */

@@ -19,6 +19,7 @@ typedef struct mq_layer_result {
     int64_t nearest_rows; /* that were rounded to nearest because it was better */
     double relative_error; /* |e|^2 / |w|^2 */
     double damping;        /* share of the mean diagonal that succeeded; NaN for rtn */
+    double shrinkage;      /* of the entries off the diagonal; NaN for rtn */
     double half_loss; /* relative, of sampled rows that were solved on half of the samples, on */
     double held_out_loss; /* those and on the others; NaN: not measured */
     int attempts;

@@ -188,7 +188,7 @@ class BadInput(unittest.TestCase):
 
     def test_effort_out_of_range(self):
         for option, value in (('--alpha', -0.5), ('--alpha', 'nan'), ('--refine', -1), ('--couple-rows', 2),
-                              ('--shrinkage', 1)):
+                              ('--shrinkage', 1), ('--shrinkage', -0.1)):
             with self.subTest(option, value=value):
                 self.refuse(USAGE, [option], options=(option, value))
 

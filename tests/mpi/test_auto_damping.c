@@ -7,8 +7,9 @@
 #include "test_tiny_run.h"
 
 static const mq_tap_id tap = MQ_TAP_MLP_IN;
-static const double candidates[] = {0.01, 0.05, 0.2, 0.8};
-enum { N_CANDIDATES = 4, USUAL = 1 /* 0.05 */, N_LAYERS = 2 /* gate and up */ };
+static const mq_damping candidates[] = {
+    {0.01, 0}, {0.01, 0.1}, {0.05, 0.1}, {0.2, 0.1}, {0.8, 0.1}};
+enum { N_CANDIDATES = 5, USUAL = 2, N_LAYERS = 2 /* gate and up */ };
 
 typedef struct setting {
     mq_comm *comm;
@@ -31,10 +32,39 @@ static mq_hessian *packed(const double *a, int64_t n)
     return h;
 }
 
+/* out = a b, or a b^T; all (n, n). */
+static void multiply(const double *a, const double *b, bool transposed, int64_t n, double *out)
+{
+    for (int64_t i = 0; i < n * n; i++) {
+        int64_t row = i / n, column = i % n;
+        out[i] = 0;
+        for (int64_t k = 0; k < n; k++) {
+            out[i] += a[row * n + k] * (transposed ? b[column * n + k] : b[k * n + column]);
+        }
+    }
+}
+
+/* H under a change of channels: each becomes a mix of the first 16 and a little of its own, as in a
+ * model, where few directions carry most of the activations. */
+static void mix_channels(double *h, int64_t n)
+{
+    double *half = zeroed(n * n, sizeof *half), *mix = zeroed(n * n, sizeof *mix);
+    for (int64_t i = 0; i < n * n; i++) {
+        int64_t row = i / n, column = i % n;
+        double factor = column < 16 ? sin(1.3 * (double)(row * column + column) + 1) : 0;
+        mix[i] = factor + (row == column ? 0.05 : 0);
+    }
+    multiply(mix, h, false, n, half);
+    multiply(half, mix, true, n, h);
+    free(half);
+    free(mix);
+}
+
 /* Entries on a grid, as the program's are, so that half sums come back from the whole exactly. */
-static double *half_sum(int64_t n, int64_t n_tok, uint64_t seed)
+static double *half_sum(int64_t n, int64_t n_tok, bool mixed, uint64_t seed)
 {
     double *h = make_hessian(n, n_tok, seed);
+    if (mixed) mix_channels(h, n);
     for (int64_t i = 0; i < n * n; i++) h[i] = nearbyint(ldexp(h[i], 20));
     return h;
 }
@@ -51,14 +81,14 @@ static bool open_model(setting *s, int64_t distribute_above)
 }
 
 /* Few tokens in the first half, so that damping matters. */
-static bool begin(setting *s, int64_t distribute_above, int64_t n_tok)
+static bool begin(setting *s, int64_t distribute_above, int64_t n_tok, bool mixed)
 {
     memset(s, 0, sizeof *s);
     if (!CHECK_ALL(mq_comm_create(MPI_COMM_WORLD, &s->comm) == MQ_OK)) return false;
     if (!open_model(s, distribute_above)) return false;
     s->n = s->run.result->n_in;
-    s->a = half_sum(s->n, n_tok, 3);
-    s->b = half_sum(s->n, 8 * s->n, 4);
+    s->a = half_sum(s->n, n_tok, mixed, 3);
+    s->b = half_sum(s->n, 8 * s->n, mixed, 4);
     double *sum = zeroed(s->n * s->n, sizeof *sum);
     for (int64_t i = 0; i < s->n * s->n; i++) sum[i] = s->a[i] + s->b[i];
     s->half = packed(s->a, s->n);
@@ -102,7 +132,7 @@ static void add_row(const setting *s, const float *row, const int64_t *order, co
 }
 
 /* Relative losses of a layer on the halves: 64 of its 96 rows. */
-static void naive_losses(const setting *s, int l, double share, double out[2])
+static void naive_losses(const setting *s, int l, mq_damping damping, double out[2])
 {
     const mq_tap_layer *of = &s->run.result->layer[l];
     const uint16_t *weights = s->run.stream[MQ_QUANTISED].weights->w[of->linear];
@@ -115,9 +145,8 @@ static void naive_losses(const setting *s, int l, double share, double out[2])
     mq_order_columns(diagonal, n, order);
     for (int64_t i = 0; i < n * n; i++) {
         int64_t p = order[i / n], q = order[i % n];
-        double keep = p == q ? 1 : 1 - s->run.solver.shrinkage;
-        damped[i] = s->a[p * n + q] * keep;
-        if (p == q) damped[i] += share * mean * (1 - s->run.solver.shrinkage);
+        damped[i] = s->a[p * n + q] * (p == q ? 1 : 1 - damping.shrinkage);
+        if (p == q) damped[i] += damping.share * mean * (1 - damping.shrinkage);
     }
     naive_factor(damped, n, r, m, pivots);
     for (int64_t i = 0; i < 64; i++) {
@@ -138,61 +167,99 @@ static bool near(double got, double expected)
     return fabs(got - expected) <= 0.02 * expected;
 }
 
-static void check_choice(int64_t distribute_above, int64_t n_tok, double *chosen)
+/* Losses on the held-out half, summed over the layers. */
+static void naive_trials(const setting *s, double loss[N_CANDIDATES][N_LAYERS][2],
+                         double held_out[N_CANDIDATES])
+{
+    for (int c = 0; c < N_CANDIDATES; c++) {
+        held_out[c] = 0;
+        for (int l = 0; l < N_LAYERS; l++) {
+            naive_losses(s, l, candidates[c], loss[c][l]);
+            held_out[c] += loss[c][l][1];
+        }
+    }
+}
+
+/* 3 % decide about a step, 5 % about that to no shrinkage; the naive losses are those of the
+ * program within half a per cent. */
+static bool taken(const double held_out[N_CANDIDATES], int to, int from, double slack)
+{
+    return held_out[to] < (to == 0 ? 0.95 : 0.97) * (1 + slack) * held_out[from];
+}
+
+static void check_steps(const double held_out[N_CANDIDATES], int c)
+{
+    for (int i = USUAL; i < c; i++) CHECK(taken(held_out, i + 1, i, 0.005));
+    for (int i = USUAL; i > c; i--) CHECK(taken(held_out, i - 1, i, 0.005));
+    if (c >= USUAL && c + 1 < N_CANDIDATES) CHECK(!taken(held_out, c + 1, c, -0.005));
+    if (c <= USUAL && c > 0) CHECK(!taken(held_out, c - 1, c, -0.005));
+}
+
+static bool same(mq_damping a, mq_damping b)
+{
+    return a.share == b.share && a.shrinkage == b.shrinkage;
+}
+
+static void check_choice(int64_t distribute_above, int64_t n_tok, bool mixed, int *chosen)
 {
     setting s;
-    mq_damping got;
-    double loss[N_CANDIDATES][N_LAYERS][2], least = INFINITY;
+    mq_damping_choice got;
+    double loss[N_CANDIDATES][N_LAYERS][2], held_out[N_CANDIDATES];
     int c = 0;
-    if (!begin(&s, distribute_above, n_tok)) return;
+    if (!begin(&s, distribute_above, n_tok, mixed)) return;
     CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
-    for (int i = 0; i < N_CANDIDATES; i++) {
-        for (int l = 0; l < N_LAYERS; l++) naive_losses(&s, l, candidates[i], loss[i][l]);
-        least = fmin(least, loss[i][0][1] + loss[i][1][1]);
-        if (got.share == candidates[i]) c = i;
-    }
-    double chosen_loss = loss[c][0][1] + loss[c][1][1];
-    double usual_loss = loss[USUAL][0][1] + loss[USUAL][1][1];
-    /* 3 % decide, and the naive losses are that of the program within half a per cent. */
-    if (usual_loss < 1.025 * least) CHECK(c == USUAL);
-    if (usual_loss > 1.035 * least) {
-        CHECK_MSG(chosen_loss < 1.005 * least, "damping %g of %ld tokens: %g, least %g", got.share,
-                  (long)n_tok, chosen_loss, least);
-    }
+    while (c < N_CANDIDATES - 1 && !same(candidates[c], got.damping)) c++;
+    CHECK(same(candidates[c], got.damping));
+    naive_trials(&s, loss, held_out);
+    check_steps(held_out, c);
     for (int l = 0; l < N_LAYERS; l++) {
         CHECK_MSG(near(got.half_loss[l], loss[c][l][0]) &&
                       near(got.held_out_loss[l], loss[c][l][1]),
-                  "layer %d, damping %g: %g and %g, expected %g and %g", l, got.share,
+                  "layer %d, damping %g: %g and %g, expected %g and %g", l, got.damping.share,
                   got.half_loss[l], got.held_out_loss[l], loss[c][l][0], loss[c][l][1]);
     }
-    CHECK(s.run.damping_found[tap] == got.share);
-    *chosen = got.share;
+    CHECK(same(s.run.damping_found[tap], got.damping));
+    *chosen = c;
     end(&s);
 }
 
 static void test_against_naive(void)
 {
-    double thin = 0, thin_distributed = 0, thick = 0;
-    check_choice(8192, 40, &thin);
-    check_choice(0, 40, &thin_distributed);
-    check_choice(8192, 4000, &thick);
+    int thin = -1, thin_distributed = -1, thick = -1;
+    check_choice(8192, 40, false, &thin);
+    check_choice(0, 40, false, &thin_distributed);
+    check_choice(8192, 4000, true, &thick);
     CHECK(thin == thin_distributed);
-    CHECK_MSG(thin > thick, "%g for few tokens, %g for many", thin, thick);
+    CHECK_MSG(thin > USUAL && thick == 0, "%d for few tokens, %d for many", thin, thick);
 }
 
-/* No half, or one without tokens: the damping found before, or else the one asked for. */
+/* One that was asked for is never left out. */
+static void test_fixed_shrinkage(void)
+{
+    setting s;
+    mq_damping_choice got;
+    if (!begin(&s, 8192, 4000, true)) return;
+    s.run.solver.measure_shrinkage = false;
+    s.run.solver.damping.shrinkage = 0.02;
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, (mq_damping){0.01, 0.02}));
+    end(&s);
+}
+
+/* No half, or one without tokens: the damping found before, or else the usual one. */
 static void test_nothing_held_out(void)
 {
     setting s;
-    mq_damping got;
-    if (!begin(&s, 8192, 40)) return;
+    mq_damping_choice got;
+    if (!begin(&s, 8192, 40, false)) return;
     CHECK(mq_run_damping(&s.run, 0, tap, NULL, s.h, &got) == MQ_OK);
-    CHECK(got.share == 0.05 && isnan(got.held_out_loss[0]) && isnan(got.half_loss[0]));
+    CHECK(same(got.damping, candidates[USUAL]) && isnan(got.held_out_loss[0]) &&
+          isnan(got.half_loss[0]));
     CHECK(mq_run_damping(&s.run, 0, tap, s.h, s.h, &got) == MQ_OK);
-    CHECK(got.share == 0.05 && isnan(got.held_out_loss[0]));
-    s.run.damping_found[tap] = 0.8;
+    CHECK(same(got.damping, candidates[USUAL]) && isnan(got.held_out_loss[0]));
+    s.run.damping_found[tap] = candidates[0];
     CHECK(mq_run_damping(&s.run, 0, tap, NULL, s.h, &got) == MQ_OK);
-    CHECK(got.share == 0.8);
+    CHECK(same(got.damping, candidates[0]));
     end(&s);
 }
 
@@ -200,7 +267,7 @@ static void test_nothing_held_out(void)
 static void test_when(void)
 {
     setting s;
-    if (!begin(&s, 8192, 40)) return;
+    if (!begin(&s, 8192, 40, false)) return;
     for (int64_t b = 0; b < 10; b++) {
         s.options.distribute_above = 8192;
         CHECK(mq_run_measures_damping(&s.run, b, tap));
@@ -218,6 +285,7 @@ int main(int argc, char **argv)
     harness_start(&argc, &argv);
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     RUN(test_against_naive);
+    RUN(test_fixed_shrinkage);
     RUN(test_nothing_held_out);
     RUN(test_when);
     mq_ops_stop();

@@ -24,7 +24,7 @@ typedef struct setting {
 static bool begin(setting *s, double damping, int64_t n_tokens)
 {
     memset(s, 0, sizeof *s);
-    s->options.damping = damping;
+    s->run.solver.damping.share = damping;
     s->options.distribute_above = distribute_above;
     if (!CHECK_ALL(mq_comm_create(MPI_COMM_WORLD, &s->comm) == MQ_OK)) return false;
     s->run.comm = s->comm;
@@ -43,7 +43,7 @@ static double *entry(const setting *s, int64_t i, int64_t j)
 static mq_status factor(setting *s)
 {
     if (!CHECK(mq_tap_system_create(&s->run, s->h, &s->system) == MQ_OK)) return MQ_E_INTERNAL;
-    return mq_tap_system_factor(&s->run, 1, MQ_TAP_MLP_IN, s->options.damping, &s->system);
+    return mq_tap_system_factor(&s->run, 1, MQ_TAP_MLP_IN, s->run.solver.damping, &s->system);
 }
 
 static void end(setting *s)
@@ -74,7 +74,7 @@ static void expect(const setting *s, mq_trouble trouble, int attempts, double da
     CHECK(s->system.factor != NULL);
     CHECK_MSG(s->system.trouble == trouble, "%s", mq_trouble_name(s->system.trouble));
     CHECK_MSG(s->system.attempts == attempts, "%d steps", s->system.attempts);
-    CHECK_MSG(s->system.damping == damping, "damping %g", s->system.damping);
+    CHECK_MSG(s->system.damping.share == damping, "damping %g", s->system.damping.share);
 }
 
 static void test_thin(void)
@@ -86,7 +86,7 @@ static void test_thin(void)
     expect(&s, MQ_TROUBLE_RANK, 0, 0.05);
     mq_tap_system_destroy(&s.system);
     memset(&s.system, 0, sizeof s.system);
-    s.options.damping = 1e-18; /* less than f64 sees */
+    s.run.solver.damping.share = 1e-18; /* less than f64 sees */
     CHECK(factor(&s) == MQ_OK);
     expect(&s, MQ_TROUBLE_RANK, 1, 0.01);
     end(&s);
@@ -141,7 +141,7 @@ static void test_near_twins(void)
     expect(&s, MQ_TROUBLE_NONE, 0, 0.05);
     mq_tap_system_destroy(&s.system);
     memset(&s.system, 0, sizeof s.system);
-    s.options.damping = 1e-18;
+    s.run.solver.damping.share = 1e-18;
     CHECK(factor(&s) == MQ_OK);
     expect(&s, MQ_TROUBLE_NUMERICAL, 1, 0.01);
     const double *r = mq_factor_diagonal(s.system.factor);
@@ -199,7 +199,7 @@ static void test_ladder_ends(void)
         if (!go_on) CHECK(strstr(mq_message(), "--on-failure rtn"));
         CHECK(s.system.factor == NULL);
         CHECK(s.system.trouble == MQ_TROUBLE_NUMERICAL);
-        CHECK(isnan(s.system.damping));
+        CHECK(isnan(s.system.damping.share));
         CHECK(s.system.attempts == 4); /* 0.05, 0.1, 0.3, 1 */
         /* What failed is tried again from the intact H. */
         CHECK(*entry(&s, 4, 90) == 3);
@@ -215,7 +215,7 @@ static void test_shrinkage(void)
     if (!begin(&s, 0.5, 2 * N)) return;
     for (int64_t j = 0; j < N; j++) *entry(&s, j, j) = 4;
     *entry(&s, 0, 1) = 2.4;
-    s.run.solver.shrinkage = 0.2;
+    s.run.solver.damping.shrinkage = 0.2;
     CHECK(factor(&s) == MQ_OK);
     expect(&s, MQ_TROUBLE_NONE, 0, 0.5);
     double entry_of_all = 4 / (1 - 0.2) + 0.5 * 4;
