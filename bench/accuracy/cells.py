@@ -59,6 +59,7 @@ METHODS = (
     ours("best", "--preset", "best", bits=PRESETS),
     step("couple-rows 0", "--couple-rows", "0"),
     step("shrinkage 0", "--shrinkage", "0"),
+    step("shrinkage 0.1", "--shrinkage", "0.1"),
     step("damp 0.05", "--damp", "0.05"),
     step("refine 0", "--refine", "0"),
     step("refine 4", "--refine", "4"),
