@@ -126,8 +126,10 @@ def programs(records):
 
 
 def tables(records):
-    """All tables, models and widths in a fixed order, and what made their cells."""
-    records = list(records)
+    """All tables, models and widths in a fixed order, and what made their cells. Methods that are no
+    longer measured are left out."""
+    known = {m.name for m in METHODS}
+    records = [r for r in records if r["method"] in known]
     grouped = group(records)
     order = sorted(grouped, key=lambda k: (list(MODELS).index(k[0]), -k[1]))
     parts = [section(model, bits, grouped[model, bits]) for model, bits in order]

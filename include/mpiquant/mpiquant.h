@@ -47,8 +47,8 @@ typedef struct mq_quantize_options {
     double damping;         /* lambda as a share of the mean diagonal of H; 0: for each layer the
                                one that serves held-out samples best; below 0: as the preset */
     double shrinkage;       /* share by which the off-diagonal entries of H are made smaller; below
-                               0: 0.1, or none for the layers where damping is measured and that
-                               serves held-out samples better */
+                               0: 0.1, but none where damping is measured and held-out samples are
+                               clearly better served without */
     const char *on_failure; /* "stop": the run ends; "rtn": it leaves spoilt samples out, and rounds
                                to nearest the layers for which nothing else is left */
     const char *preset; /* "fast", "default" or "best": what the following are where not given */

@@ -130,6 +130,11 @@ static mq_status parse_damping(const forms *f, mq_quantize_options *o)
         }
         o->damping = f->damping;
     }
+    return MQ_OK;
+}
+
+static mq_status parse_shrinkage(const forms *f, mq_quantize_options *o)
+{
     if (f->auto_shrinkage || isnan(f->shrinkage)) return MQ_OK;
     if (f->shrinkage < 0) {
         return mq_fail(MQ_E_USAGE, "--shrinkage %g: auto, or at least 0, below 1", f->shrinkage);
@@ -184,6 +189,7 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, forms *f)
     if (status == MQ_OK) status = parse_overrides(&f->override_, list, copies);
     if (status == MQ_OK) status = parse_bits(f->bits, o);
     if (status == MQ_OK) status = parse_damping(f, o);
+    if (status == MQ_OK) status = parse_shrinkage(f, o);
     if (status == MQ_OK) status = parse_widths(f->widths, f->width, o);
     if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
     if (status == MQ_OK) status = parse_effort(f, o);
@@ -235,9 +241,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "serves held-out samples best",
          "auto; fast: 0.05", .number = &f.damping, .word = "auto", .word_given = &f.auto_damping},
         {"--shrinkage", "X",
-         "share by which correlations of input columns are made smaller; auto: 0.1, with --damp "
-         "auto "
-         "none for layers that it does not serve",
+         "share by which correlations of input columns are made smaller; auto: 0.1, but none where "
+         "--damp auto finds that layers do better without",
          "auto", .number = &f.shrinkage, .word = "auto", .word_given = &f.auto_shrinkage},
         {"--on-failure", "ACTION",
          "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "

@@ -15,7 +15,7 @@
 
 /* From the weakest to the strongest; none but the first does without the usual shrinkage. */
 static const double shares[] = {0.01, 0.01, 0.05, 0.2, 0.8};
-enum { UNSHRUNK, N_CANDIDATES = sizeof shares / sizeof *shares };
+enum { UNSHRUNK, USUAL = 2, N_CANDIDATES = sizeof shares / sizeof *shares };
 
 /* From the usual damping to the next weaker or stronger, and on from there, when the held-out loss
  * becomes smaller by this share. What is held out is text of the same kind: a smaller gain on it
@@ -152,17 +152,18 @@ static double held_out(const mq_run *run, const trial *t, int c)
     return sum / run->result->n_layers;
 }
 
+/* Anything is better than what cannot be factored. */
 static bool better(const mq_run *run, const trial *t, int c, int than)
 {
-    return held_out(run, t, c) < (1 - worth_it[c]) * held_out(run, t, than);
+    return !isfinite(held_out(run, t, than)) ||
+           held_out(run, t, c) < (1 - worth_it[c]) * held_out(run, t, than);
 }
 
 /* The usual damping, or where steps that are worth it lead from there. -1: nothing was held out, or
  * nothing could be factored. */
 static int choose(const mq_run *run, const trial *t)
 {
-    int c = N_CANDIDATES - 1;
-    while (shares[c] > run->solver.damping.share) c--;
+    int c = USUAL;
     while (c + 1 < N_CANDIDATES && better(run, t, c + 1, c)) c++;
     while (c > first_candidate(run) && better(run, t, c - 1, c)) c--;
     double loss = held_out(run, t, c);

@@ -49,9 +49,8 @@ typedef struct mq_run {
     int64_t rope_mean_window;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
-    mq_damping
-        damping_found[MQ_N_ALL_TAPS]; /* with --damp auto: last measured; share 0: none yet */
-    struct mq_measured *measured;     /* with a budget of bits, what it was spent by; else NULL */
+    mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
+    struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
     uint8_t *left_out;        /* of this rank's samples, in unit order; NULL: none (samples.c) */

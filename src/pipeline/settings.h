@@ -18,7 +18,7 @@ typedef struct mq_solver_settings {
     mq_damping damping;
     bool measure_damping;   /* each layer gets what serves held-out samples best, and that above
                                where nothing can be held out */
-    bool measure_shrinkage; /* with it: whether there is any */
+    bool measure_shrinkage; /* and so is whether there is shrinkage */
     int refine;             /* rounds after LDLQ */
     bool couple;            /* rows of a head are rounded together */
     bool judge;             /* scales are judged by the factor, not by the diagonal alone */

@@ -213,10 +213,11 @@ class Failures(unittest.TestCase):
                                      (few[:3] + [few[3][:4] + [TOKEN]], self.fragile, ('--on-failure', 'rtn'))):
             out, log = self.quantise(OK, model, self.calib(samples), '--damp', 'auto', '--bits', 3, *more, *FEW)
             report = self.check_layers(out)
-            self.assertEqual(report['settings']['damp'], 'auto')
+            self.assertEqual((report['settings']['damp'], report['settings']['shrinkage']), ('auto', 'auto'))
             self.assertEqual('there is one in all' in log, len(samples) == 1)
             for layer in report['layers']:
-                self.assertIn(layer['damping'], (0.01, 0.05, 0.2, 0.8))
+                self.assertIn((layer['damping'], layer['shrinkage']),
+                              ((0.01, 0), (0.01, 0.1), (0.05, 0.1), (0.2, 0.1), (0.8, 0.1)))
                 if len(samples) == 1:
                     self.assertEqual((layer['damping'], layer['held_out_loss']), (0.05, None))
                 else:

@@ -246,6 +246,26 @@ static void test_fixed_shrinkage(void)
     end(&s);
 }
 
+/* A half that only the strongest damping makes positive definite: two channels that go together
+ * more than they can, everything else alike. */
+static void test_indefinite_half(void)
+{
+    setting s;
+    mq_damping_choice got;
+    if (!begin(&s, 8192, 4000, false)) return;
+    double *half = s.half->packed, *h = s.h->packed;
+    for (int64_t i = 0; i < s.n; i++) {
+        for (int64_t j = i; j < s.n; j++) {
+            *half++ = i == j ? 1024 : i == 0 && j == 1 ? 1536 : 0;
+            *h++ = i == j ? 3072 : i == 0 && j == 1 ? 1536 : 0;
+        }
+    }
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[N_CANDIDATES - 1]));
+    CHECK(isfinite(got.held_out_loss[0]) && got.held_out_loss[0] > 0);
+    end(&s);
+}
+
 /* No half, or one without tokens: the damping found before, or else the usual one. */
 static void test_nothing_held_out(void)
 {
@@ -286,6 +306,7 @@ int main(int argc, char **argv)
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     RUN(test_against_naive);
     RUN(test_fixed_shrinkage);
+    RUN(test_indefinite_half);
     RUN(test_nothing_held_out);
     RUN(test_when);
     mq_ops_stop();

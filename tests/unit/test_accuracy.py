@@ -127,8 +127,11 @@ class Table(unittest.TestCase):
         self.assertEqual(table.direction(methods, "other"), [2, 2, 0, 2])
 
     def test_tables_are_sorted_and_replace_only_what_is_between_the_markers(self):
-        lines = [record(cells.BASELINE, 0, [2.0, 4.0, 3.0]), record("fast", 0, [1.0, 2.0, 1.5])]
+        lines = [record(cells.BASELINE, 0, [2.0, 4.0, 3.0]), record("fast", 0, [1.0, 2.0, 1.5]),
+                 record("once measured", 0, [5.0, 5.0, 5.0])]
         made = table.tables(lines)
+        self.assertNotIn("once measured", made)
+        self.assertIn("tells 1 pairs of methods apart", made)
         self.assertLess(made.index("| fast |"), made.index(f"| {cells.BASELINE} |"))
         self.assertIn("| 0.50 ± 0.00 |", made)
         document = f"top\n{table.BEGIN}\nold\n{table.END}\nbottom\n"
