@@ -235,7 +235,10 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .help = "choose a zero point for every scale (asymmetric codes); writes GPTQ v2",
          .flag = &o.zero_points},
         {"--positive-scales", .help = "no negative scales", .flag = &o.positive_scales},
-        {"--format", "NAME", "checkpoint format: gptq", "gptq", .text = &o.format},
+        {"--format", "NAME",
+         "checkpoint format: gptq (v1, with zero points v2), gptq_v2, compressed-tensors, or dense "
+         "(dequantised weights)",
+         "gptq", .text = &o.format},
         {"--damp", "X",
          "damping, as a share of the Hessian's mean diagonal; or auto: for each layer the one that "
          "serves held-out samples best",

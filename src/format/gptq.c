@@ -3,26 +3,17 @@
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/memory.h"
+#include "format/bits.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
-/* Along K (or N for zero points) codes are one stream of bits, lowest bit first, cut into 32-bit
- * words: code k takes the bits [k b, k b + b). For 3 bits that is the layout of 32 codes in three
- * words, in which the codes 10 and 21 straddle two words. Any 32 codes fill b words. */
-
 enum {
     TILE = 16,       /* columns at a time: one cache line of words */
     PACK_RUN = 1024, /* codes of one column packed at a time */
     READ_RUN = 256,  /* codes of one column dequantised at a time */
-    MAX_BITS = 8,
 };
-
-int64_t mq_gptq_words(int64_t n, int bits)
-{
-    return n / 32 * bits + mq_ceil_div(n % 32 * bits, 32);
-}
 
 int mq_gptq_unit(int bits)
 {
@@ -36,71 +27,18 @@ static int words_of_unit(int bits)
 
 /* ---- packing --------------------------------------------------------------------------------- */
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are little-endian");
-
-/* Eight codes, one per byte, to 8 b bits: neighbours are moved together in lanes of 16, 32 and 64
- * bits. Eight codes are b whole bytes of the stream. Inlined with constant `bits`. */
-static inline uint64_t squeeze_8(uint64_t x, int bits)
-{
-    const uint64_t lane_16 = 0x0001000100010001u * ((UINT64_C(1) << 2 * bits) - 1);
-    const uint64_t lane_32 = 0x0000000100000001u * ((UINT64_C(1) << 4 * bits) - 1);
-    x = (x | x >> (8 - bits)) & lane_16;
-    x = (x | x >> (16 - 2 * bits)) & lane_32;
-    return x | x >> (32 - 4 * bits);
-}
-
-static inline void pack_eights(const uint8_t *codes, int64_t times, int bits, uint8_t *bytes)
-{
-    for (int64_t i = 0; i < times; i++) {
-        uint64_t x = 0;
-        memcpy(&x, codes + i * 8, 8);
-        x = squeeze_8(x, bits);
-        memcpy(bytes + i * bits, &x, (size_t)bits);
-    }
-}
-
-static void pack_many(const uint8_t *codes, int64_t times, int bits, uint32_t *words)
-{
-    uint8_t *bytes = (uint8_t *)words;
-    switch (bits) {
-    case 2:
-        pack_eights(codes, times, 2, bytes);
-        break;
-    case 3:
-        pack_eights(codes, times, 3, bytes);
-        break;
-    case 4:
-        pack_eights(codes, times, 4, bytes);
-        break;
-    default:
-        memcpy(bytes, codes, (size_t)times * 8);
-        break;
-    }
-}
-
-/* n codes into words, the last 32 filled up with zeros: writes a multiple of `bits` words. */
-static void pack_run(const uint8_t *codes, int64_t n, int bits, uint32_t *words)
-{
-    pack_many(codes, n / 32 * 4, bits, words);
-    if (n % 32 != 0) {
-        uint8_t last[32] = {0};
-        memcpy(last, codes + n / 32 * 32, (size_t)(n % 32));
-        pack_many(last, 4, bits, words + n / 32 * bits);
-    }
-}
-
 /* Word rows [r0, r1), at most PACK_RUN codes, of at most TILE columns: rows of codes are packed one
  * after the other and then turned, so that both sides move through memory in whole lines.
  * codes points to row n0, out to word row r0, column n0. */
 static void pack_tile(const uint8_t *codes, int64_t n_in, int64_t n_columns, int bits, int64_t r0,
                       int64_t r1, int64_t stride, uint32_t *out)
 {
-    uint32_t turned[TILE][PACK_RUN / 32 * MAX_BITS];
+    uint32_t turned[TILE][PACK_RUN / 32 * MQ_MAX_BITS];
     int64_t first = r0 / words_of_unit(bits) * mq_gptq_unit(bits);
     int64_t n =
         mq_min_i64(mq_ceil_div(r1 - r0, words_of_unit(bits)) * mq_gptq_unit(bits), n_in - first);
     for (int64_t c = 0; c < n_columns; c++) {
-        pack_run(codes + c * n_in + first, n, bits, turned[c]);
+        mq_bits_pack(codes + c * n_in + first, n, bits, turned[c]);
     }
     for (int64_t r = 0; r < r1 - r0; r++) {
         for (int64_t c = 0; c < n_columns; c++) out[r * stride + c] = turned[c][r];
@@ -119,14 +57,14 @@ void mq_gptq_pack_qweight(const uint8_t *codes, int64_t n_out, int64_t n_in, int
     }
 }
 
-void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int zero, uint32_t *out)
+void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int stored, uint32_t *out)
 {
-    int64_t n_words = mq_gptq_words(n_out, bits), whole = n_out / 32 * bits;
+    int64_t n_words = mq_bits_words(n_out, bits), whole = n_out / 32 * bits;
     uint8_t codes[32];
-    uint32_t full[MAX_BITS] = {0}, last[MAX_BITS] = {0};
-    memset(codes, (zero - 1) & ((1 << bits) - 1), sizeof codes);
-    pack_run(codes, 32, bits, full);
-    pack_run(codes, n_out % 32, bits, last);
+    uint32_t full[MQ_MAX_BITS] = {0}, last[MQ_MAX_BITS] = {0};
+    memset(codes, stored, sizeof codes);
+    mq_bits_pack(codes, 32, bits, full);
+    mq_bits_pack(codes, n_out % 32, bits, last);
     for (int64_t g = 0; g < n_groups; g++, out += n_words) {
         for (int64_t i = 0; i < n_words; i++) out[i] = i < whole ? full[i % bits] : last[i - whole];
     }
@@ -135,14 +73,14 @@ void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int zero, uin
 void mq_gptq_pack_zero_points(const uint8_t *zeros, int64_t n_out, int64_t n_groups, int bits,
                               uint32_t *out)
 {
-    for (int64_t g = 0; g < n_groups; g++, out += mq_gptq_words(n_out, bits)) {
+    for (int64_t g = 0; g < n_groups; g++, out += mq_bits_words(n_out, bits)) {
         for (int64_t c = 0; c < n_out; c += 32) {
             uint8_t codes[32];
-            uint32_t words[MAX_BITS];
+            uint32_t words[MQ_MAX_BITS];
             int64_t n = mq_min_i64(32, n_out - c);
             for (int64_t i = 0; i < n; i++) codes[i] = zeros[(c + i) * n_groups + g];
-            pack_run(codes, n, bits, words);
-            memcpy(out + c / 32 * bits, words, (size_t)mq_gptq_words(n, bits) * sizeof *out);
+            mq_bits_pack(codes, n, bits, words);
+            memcpy(out + c / 32 * bits, words, (size_t)mq_bits_words(n, bits) * sizeof *out);
         }
     }
 }
@@ -171,7 +109,7 @@ mq_status mq_gptq_bits(int64_t qweight_rows, int64_t n_in, const char *name, int
     static const int known[] = {2, 3, 4, 8};
     int found = 0;
     for (int i = 0; i < 4; i++) {
-        if (mq_gptq_words(n_in, known[i]) != qweight_rows) continue;
+        if (mq_bits_words(n_in, known[i]) != qweight_rows) continue;
         *bits = known[i];
         found++;
     }
@@ -189,22 +127,12 @@ typedef struct unpacking {
     float (*scale)[TILE], (*zero)[TILE]; /* (n_groups, TILE) of the tile at hand */
 } unpacking;
 
-/* Code i of a stream whose word w lies at words[w * stride]. */
-static inline uint32_t code_at(const uint32_t *words, int64_t stride, int64_t i, int bits)
-{
-    int64_t word = i / 32 * bits + i % 32 * bits / 32;
-    int shift = (int)(i % 32 * bits % 32);
-    uint64_t both = words[word * stride];
-    if (shift + bits > 32) both |= (uint64_t)words[(word + 1) * stride] << 32;
-    return (uint32_t)(both >> shift) & ((1u << bits) - 1u);
-}
-
 bool mq_gptq_is_symmetric(const mq_gptq_layer *layer)
 {
-    int64_t n_words = mq_gptq_words(layer->n_out, layer->bits);
+    int64_t n_words = mq_bits_words(layer->n_out, layer->bits);
     for (int64_t g = 0; g < layer->n_groups; g++) {
         for (int64_t i = 0; i < layer->n_out; i++) {
-            uint32_t stored = code_at(layer->qzeros + g * n_words, 1, i, layer->bits);
+            uint32_t stored = mq_bits_code(layer->qzeros + g * n_words, 1, i, layer->bits);
             if ((int)stored + layer->zero_offset != 1 << (layer->bits - 1)) return false;
         }
     }
@@ -215,7 +143,7 @@ bool mq_gptq_is_symmetric(const mq_gptq_layer *layer)
 static mq_status fill_tables(const unpacking *u, const char *name, int64_t c, int64_t n)
 {
     const mq_gptq_layer *layer = u->layer;
-    int64_t zero_words = mq_gptq_words(layer->n_out, layer->bits);
+    int64_t zero_words = mq_bits_words(layer->n_out, layer->bits);
     for (int64_t g = 0; g < layer->n_groups; g++) {
         const uint32_t *zeros = layer->qzeros + g * zero_words;
         for (int64_t i = 0; i < n; i++) {
@@ -228,7 +156,7 @@ static mq_status fill_tables(const unpacking *u, const char *name, int64_t c, in
             }
             u->scale[g][i] = scale;
             u->zero[g][i] =
-                (float)((int)code_at(zeros, 1, c + i, layer->bits) + layer->zero_offset);
+                (float)((int)mq_bits_code(zeros, 1, c + i, layer->bits) + layer->zero_offset);
         }
     }
     return MQ_OK;

@@ -10,10 +10,7 @@
  * = n_in, N = n_out, b = bits, G = ceil(K / group). Codes are unsigned, (N, K) row-major uint8, in
  * [0, 2^b - 1]. qweight I32 [ceil(K b / 32), N]    qzeros I32 [G, ceil(N b / 32)] scales  F16 [G,
  * N]                 g_idx  I32 [K] = k / group w[n][k] = scale[k / group][n] * (code - zero).
- * Along K (and N for zeros) codes are a stream of bits, lowest first, in little-endian words. */
-
-/** 32-bit words along K (or N) that hold n codes of b bits. */
-int64_t mq_gptq_words(int64_t n, int bits);
+ * Along K (and N for zeros) codes are a stream of bits (format/bits.h). */
 
 /** Rows of codes (along K) that fill whole words: 32 / b codes, 32 for 3 bits. */
 int mq_gptq_unit(int bits);
@@ -24,9 +21,8 @@ int mq_gptq_unit(int bits);
 void mq_gptq_pack_qweight(const uint8_t *codes, int64_t n_out, int64_t n_in, int bits, int64_t r0,
                           int64_t r1, uint32_t *out);
 
-/** Packs v1 qzeros [G, words(N)] for one zero point `zero` in every group (symmetric): stored - 1.
- */
-void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int zero, uint32_t *out);
+/** Packs qzeros [G, words(N)] that hold `stored` everywhere: symmetric layers. */
+void mq_gptq_pack_zeros(int64_t n_groups, int64_t n_out, int bits, int stored, uint32_t *out);
 
 /** Packs v2 qzeros [G, words(N)] of zero points (N, G), each in [0, 2^b - 1]. v1 cannot hold a 0:
  *  it would be stored as 2^b - 1, which some readers take for 2^b and others for 0. */

@@ -2,6 +2,7 @@
 #define MQ_MODEL_ARCH_H
 
 #include "base/json.h"
+#include "format/stored.h"
 #include "ops/kernels.h"
 #include "par/comm.h"
 
@@ -84,8 +85,8 @@ typedef struct mq_arch {
     bool has_bias[MQ_N_LINEARS];
 
     /* of a quantised folder (config.json has a quantization_config) */
-    bool gptq;            /* linears may be stored as qweight, qzeros, scales, g_idx */
-    int gptq_zero_offset; /* 1: zero points are stored minus one (v1); 0: as they are (v2) */
+    mq_packed_form packed; /* how linears may be stored */
+    int gptq_zero_offset;  /* 1: zero points are stored minus one (v1); 0: as they are (v2) */
 
     /* tensor names; "{i}" stands for the block; linears without ".weight" */
     char embed[MQ_ARCH_NAME], final_norm[MQ_ARCH_NAME], head[MQ_ARCH_NAME];
@@ -100,7 +101,7 @@ typedef struct mq_arch {
  *  rank 0 reads and broadcasts the texts. config.json as transformers 4 and 5 write it.
  *  Errors, same everywhere: MQ_E_IO; MQ_E_INPUT: unknown model_type (lists the known ones), a
  *  missing key, a rope type this version does not know, an unknown key that may change the
- *  mathematics, sizes that contradict each other, quantised by a method other than gptq. */
+ *  mathematics, sizes that contradict each other, quantised by a method that is not read. */
 mq_status mq_arch_load(const mq_comm *comm, const char *model, mq_arch **out);
 void mq_arch_destroy(mq_arch **arch);
 

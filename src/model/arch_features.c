@@ -195,27 +195,46 @@ mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch)
 
 /* ---- quantised folders --------------------------------------------------------------------- */
 
-mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch)
+static mq_status parse_gptq(const mq_arch_texts *texts, const cJSON *q, mq_arch *arch)
 {
-    const cJSON *q = mq_json_find(texts->config, "quantization_config");
-    if (!q) return MQ_OK;
-    const char *method = "", *format = "gptq";
-    MQ_TRY(
-        mq_json_string(texts->config, "quantization_config.quant_method", texts->where, &method));
+    const char *format = "gptq";
     MQ_TRY(mq_json_string_or(q, "checkpoint_format", texts->where, &format));
-    if (strcmp(method, "gptq") != 0) {
-        return mq_fail(MQ_E_INPUT,
-                       "%s: the folder is quantised by \"%s\"; this version reads gptq, or the "
-                       "unquantised model",
-                       texts->where, method);
-    }
     if (strcmp(format, "gptq") != 0 && strcmp(format, "gptq_v2") != 0) {
         return mq_fail(MQ_E_INPUT,
                        "%s: checkpoint_format \"%s\" is not supported; this version reads gptq "
                        "and gptq_v2",
                        texts->where, format);
     }
-    arch->gptq = true;
+    arch->packed = MQ_PACKED_GPTQ;
     arch->gptq_zero_offset = strcmp(format, "gptq") == 0;
     return MQ_OK;
+}
+
+static mq_status parse_compressed(const mq_arch_texts *texts, const cJSON *q, mq_arch *arch)
+{
+    const char *format = "";
+    MQ_TRY(mq_json_string_or(q, "format", texts->where, &format));
+    if (strcmp(format, "pack-quantized") != 0) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: compressed-tensors of format \"%s\" are not supported; this version "
+                       "reads pack-quantized",
+                       texts->where, format);
+    }
+    arch->packed = MQ_PACKED_COMPRESSED;
+    return MQ_OK;
+}
+
+mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch)
+{
+    const cJSON *q = mq_json_find(texts->config, "quantization_config");
+    if (!q) return MQ_OK;
+    const char *method = "";
+    MQ_TRY(
+        mq_json_string(texts->config, "quantization_config.quant_method", texts->where, &method));
+    if (strcmp(method, "gptq") == 0) return parse_gptq(texts, q, arch);
+    if (strcmp(method, "compressed-tensors") == 0) return parse_compressed(texts, q, arch);
+    return mq_fail(MQ_E_INPUT,
+                   "%s: the folder is quantised by \"%s\"; this version reads gptq, "
+                   "compressed-tensors, or the unquantised model",
+                   texts->where, method);
 }

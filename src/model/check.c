@@ -18,7 +18,7 @@ static mq_status check_linear(audit *a, const mq_arch *arch, mq_linear_id linear
     mq_linear_source source;
     MQ_TRY(mq_linear_find(a->folder, arch, linear, block, &source));
     mark(a, source.weight);
-    for (int p = 0; p < MQ_N_PACKED; p++) mark(a, source.packed[p]);
+    for (int p = 0; p < MQ_N_STORED; p++) mark(a, source.packed[p]);
     return MQ_OK;
 }
 

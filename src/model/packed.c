@@ -2,7 +2,6 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
-#include "format/gptq.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,19 +11,20 @@ enum { ALIGNMENT = 64, TASK_ROWS = 64 };
 /* Packed tensors side by side in one buffer of the node. */
 typedef struct staging {
     mq_share *share;
-    size_t offset[MQ_N_LINEARS][MQ_N_PACKED];
+    size_t offset[MQ_N_LINEARS][MQ_N_STORED];
     size_t bytes;
 } staging;
 
+/* 0 for one that the linear does without. */
 static size_t stored_bytes(const mq_tensor *tensor)
 {
-    return (size_t)(tensor->end - tensor->begin);
+    return tensor ? (size_t)(tensor->end - tensor->begin) : 0;
 }
 
 static mq_status lay_out(int n, const mq_packed_linear *linears, staging *s)
 {
     for (int l = 0; l < n; l++) {
-        for (int p = 0; p < MQ_N_PACKED; p++) {
+        for (int p = 0; p < MQ_N_STORED; p++) {
             size_t bytes = stored_bytes(linears[l].source.packed[p]), padded = 0;
             MQ_TRY(mq_add_size(bytes, ALIGNMENT - 1, &padded));
             s->offset[l][p] = s->bytes;
@@ -39,9 +39,10 @@ static mq_status read_part(const mq_comm *comm, mq_folder *folder, int n,
                            const mq_packed_linear *linears, const staging *s)
 {
     for (int l = 0; l < n; l++) {
-        for (int p = 0; p < MQ_N_PACKED; p++) {
+        for (int p = 0; p < MQ_N_STORED; p++) {
             const mq_tensor *tensor = linears[l].source.packed[p];
             int64_t begin = 0, end = 0;
+            if (!tensor) continue;
             mq_even_part((int64_t)stored_bytes(tensor), comm->node_rank, comm->node_size, &begin,
                          &end);
             MQ_TRY(mq_folder_read(folder, tensor, (uint64_t)begin, (size_t)(end - begin),
@@ -53,9 +54,9 @@ static mq_status read_part(const mq_comm *comm, mq_folder *folder, int n,
 
 /* Rows of one linear, cut into tasks. */
 typedef struct rows {
-    const mq_gptq_layer *layer;
+    const mq_stored_layer *layer;
     const char *name;
-    int64_t begin, end;
+    int64_t n_in, begin, end;
     mq_dtype dtype;
     char *to; /* row 0 of the linear */
 } rows;
@@ -64,30 +65,28 @@ static mq_status dequantise_task(void *context, int64_t i)
 {
     const rows *r = context;
     int64_t n0 = r->begin + i * TASK_ROWS, n1 = mq_min_i64(n0 + TASK_ROWS, r->end);
-    int64_t n_in = r->layer->n_in, count = (n1 - n0) * n_in;
-    char *to = r->to + (size_t)(n0 * n_in) * mq_dtype_size(r->dtype);
+    int64_t count = (n1 - n0) * r->n_in;
+    char *to = r->to + (size_t)(n0 * r->n_in) * mq_dtype_size(r->dtype);
     float *values = mq_scratch(0, (size_t)count * sizeof *values);
     if (!values) return mq_fail(MQ_E_MEMORY, "%s: no memory to dequantise", r->name);
-    MQ_TRY(mq_gptq_dequantise(r->layer, r->name, n0, n1, values));
+    MQ_TRY(mq_stored_dequantise(r->layer, r->name, n0, n1, values));
     return mq_from_f32(values, count, r->dtype, to);
 }
 
 static mq_status dequantise(const mq_comm *comm, const mq_arch *arch, mq_dtype dtype,
-                            const mq_packed_linear *linear, const size_t offset[MQ_N_PACKED],
+                            const mq_packed_linear *linear, const size_t offset[MQ_N_STORED],
                             const char *base)
 {
     char name[MQ_NAME_BYTES];
-    mq_gptq_layer layer = {.qweight = (const void *)(base + offset[MQ_QWEIGHT]),
-                           .qzeros = (const void *)(base + offset[MQ_QZEROS]),
-                           .scales = (const void *)(base + offset[MQ_SCALES]),
-                           .g_idx = (const void *)(base + offset[MQ_G_IDX]),
-                           .n_groups = linear->source.n_groups,
-                           .bits = linear->source.bits,
-                           .zero_offset = arch->gptq_zero_offset};
-    mq_arch_linear_shape(arch, linear->id, &layer.n_out, &layer.n_in);
-    mq_arch_linear_name(arch, linear->id, linear->block, name, sizeof name);
+    const char *at[MQ_N_STORED];
+    int64_t n_out = 0;
+    mq_stored_layer layer;
     rows r = {.layer = &layer, .name = name, .dtype = dtype, .to = linear->to};
-    mq_even_part(layer.n_out, comm->node_rank, comm->node_size, &r.begin, &r.end);
+    for (int p = 0; p < MQ_N_STORED; p++) at[p] = base + offset[p];
+    mq_arch_linear_shape(arch, linear->id, &n_out, &r.n_in);
+    mq_arch_linear_name(arch, linear->id, linear->block, name, sizeof name);
+    mq_linear_stored(&linear->source, arch->gptq_zero_offset, n_out, r.n_in, at, &layer);
+    mq_even_part(n_out, comm->node_rank, comm->node_size, &r.begin, &r.end);
     return mq_parallel_for(mq_ceil_div(r.end - r.begin, TASK_ROWS), dequantise_task, &r);
 }
 

@@ -1,5 +1,6 @@
 #include "model/tensors.h"
 
+#include "format/bits.h"
 #include "format/gptq.h"
 
 #include <inttypes.h>
@@ -93,60 +94,128 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
 
 /* ---- linears -------------------------------------------------------------------------------- */
 
-static const char *const packed_suffix[MQ_N_PACKED] = {"qweight", "qzeros", "scales", "g_idx"};
-static const mq_dtype packed_dtype[MQ_N_PACKED] = {MQ_I32, MQ_I32, MQ_F16, MQ_I32};
+static const char *const suffixes[][MQ_N_STORED] = {
+    [MQ_PACKED_GPTQ] = {"qweight", "qzeros", "scales", "g_idx"},
+    [MQ_PACKED_COMPRESSED] = {"weight_packed", "weight_zero_point", "weight_scale", "weight_shape"},
+};
 
-static mq_status expect_packed(const mq_folder *folder, const char *module, int which, int n_dims,
-                               const int64_t *dims, mq_linear_source *source)
+/* Tensor `which` of a packed linear, NULL when there is none. */
+static const mq_tensor *find_stored(const mq_folder *folder, mq_packed_form form,
+                                    const char *module, int which, char name[MQ_NAME_BYTES])
 {
-    char name[MQ_NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", module, packed_suffix[which]);
-    const mq_tensor *tensor = mq_folder_find(folder, name);
-    source->packed[which] = tensor;
-    return expect(folder, name, n_dims, dims, mq_dtype_name(packed_dtype[which]),
-                  tensor && tensor->dtype == packed_dtype[which], tensor);
+    snprintf(name, MQ_NAME_BYTES, "%s.%s", module, suffixes[form][which]);
+    return mq_folder_find(folder, name);
 }
 
-static mq_status find_packed(const mq_folder *folder, const char *module, int64_t n_out,
-                             int64_t n_in, const mq_tensor *qweight, mq_linear_source *source)
+static mq_status expect_stored(const mq_folder *folder, mq_packed_form form, const char *module,
+                               int which, mq_dtype dtype, int n_dims, const int64_t *dims,
+                               mq_linear_source *source)
 {
     char name[MQ_NAME_BYTES];
+    const mq_tensor *tensor = find_stored(folder, form, module, which, name);
+    source->packed[which] = tensor;
+    return expect(folder, name, n_dims, dims, mq_dtype_name(dtype),
+                  tensor && tensor->dtype == dtype, tensor);
+}
+
+static mq_status find_gptq(const mq_folder *folder, const char *module, int64_t n_out, int64_t n_in,
+                           const mq_tensor *qweight, mq_linear_source *source)
+{
+    char name[MQ_NAME_BYTES];
+    const mq_packed_form form = MQ_PACKED_GPTQ;
     int64_t rows = qweight->n_dims == 2 ? qweight->dim[0] : 0;
     MQ_TRY(mq_gptq_bits(rows, n_in, module, &source->bits));
-    snprintf(name, sizeof name, "%s.scales", module);
-    const mq_tensor *scales = mq_folder_find(folder, name);
+    const mq_tensor *scales = find_stored(folder, form, module, MQ_STORED_SCALES, name);
     source->n_groups = scales && scales->n_dims == 2 && scales->dim[0] > 0 ? scales->dim[0] : 1;
-    const int64_t shape[MQ_N_PACKED][2] = {
-        [MQ_QWEIGHT] = {rows, n_out},
-        [MQ_QZEROS] = {source->n_groups, mq_gptq_words(n_out, source->bits)},
-        [MQ_SCALES] = {source->n_groups, n_out},
-        [MQ_G_IDX] = {n_in, 0},
-    };
-    for (int i = 0; i < MQ_N_PACKED; i++) {
-        MQ_TRY(expect_packed(folder, module, i, i == MQ_G_IDX ? 1 : 2, shape[i], source));
-    }
-    return MQ_OK;
+    const int64_t codes[] = {rows, n_out}, scale[] = {source->n_groups, n_out};
+    const int64_t zeros[] = {source->n_groups, mq_bits_words(n_out, source->bits)};
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_I32, 2, codes, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_ZEROS, MQ_I32, 2, zeros, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_SCALES, MQ_F16, 2, scale, source));
+    return expect_stored(folder, form, module, MQ_STORED_EXTRA, MQ_I32, 1, &n_in, source);
+}
+
+static mq_status find_compressed(const mq_folder *folder, const char *module, int64_t n_out,
+                                 int64_t n_in, const mq_tensor *codes, mq_linear_source *source)
+{
+    char name[MQ_NAME_BYTES];
+    const mq_packed_form form = MQ_PACKED_COMPRESSED;
+    int64_t words = codes->n_dims == 2 ? codes->dim[1] : 0, two = 2;
+    MQ_TRY(mq_gptq_bits(words, n_in, module, &source->bits));
+    const mq_tensor *scale = find_stored(folder, form, module, MQ_STORED_SCALES, name);
+    int64_t n = scale && scale->n_dims == 2 ? scale->dim[1] : 0;
+    source->n_groups = n > 0 && n_in % n == 0 ? n : 1;
+    const int64_t rows[] = {n_out, words}, scales[] = {n_out, source->n_groups};
+    const int64_t zeros[] = {mq_bits_words(n_out, source->bits), source->n_groups};
+    mq_dtype type = scale && is_float(scale->dtype) ? scale->dtype : MQ_BF16;
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_I32, 2, rows, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_SCALES, type, 2, scales, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_EXTRA, MQ_I64, 1, &two, source));
+    if (!find_stored(folder, form, module, MQ_STORED_ZEROS, name)) return MQ_OK;
+    return expect_stored(folder, form, module, MQ_STORED_ZEROS, MQ_I32, 2, zeros, source);
+}
+
+/* The codes, in whichever form; NULL when the linear is not packed. */
+static const mq_tensor *find_codes(const mq_folder *folder, const char *module,
+                                   mq_packed_form *form)
+{
+    char name[MQ_NAME_BYTES];
+    *form = MQ_PACKED_GPTQ;
+    const mq_tensor *codes = find_stored(folder, *form, module, MQ_STORED_CODES, name);
+    if (codes) return codes;
+    *form = MQ_PACKED_COMPRESSED;
+    return find_stored(folder, *form, module, MQ_STORED_CODES, name);
 }
 
 mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
                          int64_t block, mq_linear_source *out)
 {
-    char module[MQ_NAME_BYTES - 16], name[MQ_NAME_BYTES];
+    char module[MQ_NAME_BYTES - 32], name[MQ_NAME_BYTES];
     int64_t n_out = 0, n_in = 0;
+    mq_packed_form form = MQ_PACKED_NONE;
     *out = (mq_linear_source){.weight = NULL};
     mq_arch_linear_name(arch, linear, block, module, sizeof module);
     mq_arch_linear_shape(arch, linear, &n_out, &n_in);
-    snprintf(name, sizeof name, "%s.qweight", module);
-    const mq_tensor *qweight = mq_folder_find(folder, name);
+    const mq_tensor *codes = find_codes(folder, module, &form);
     snprintf(name, sizeof name, "%s.weight", module);
-    if (!qweight) {
+    if (!codes) {
         const int64_t dims[2] = {n_out, n_in};
         return mq_tensor_expect(folder, name, 2, dims, &out->weight);
     }
-    if (!arch->gptq || mq_folder_find(folder, name)) {
-        return mq_fail(MQ_E_INPUT, "%s: has the tensor %s.qweight %s", folder->path, module,
-                       arch->gptq ? "and an unquantised weight beside it"
-                                  : "but config.json has no quantization_config");
+    if (arch->packed != form || mq_folder_find(folder, name)) {
+        return mq_fail(MQ_E_INPUT, "%s: has the tensor %s %s", folder->path, codes->name,
+                       arch->packed == form ? "and an unquantised weight beside it"
+                                            : "but config.json has no quantization_config for it");
     }
-    return find_packed(folder, module, n_out, n_in, qweight, out);
+    out->form = form;
+    if (form == MQ_PACKED_GPTQ) return find_gptq(folder, module, n_out, n_in, codes, out);
+    return find_compressed(folder, module, n_out, n_in, codes, out);
+}
+
+void mq_linear_stored(const mq_linear_source *source, int zero_offset, int64_t n_out, int64_t n_in,
+                      const char *const at[MQ_N_STORED], mq_stored_layer *out)
+{
+    out->form = source->form;
+    if (source->form == MQ_PACKED_GPTQ) {
+        out->gptq = (mq_gptq_layer){.qweight = (const void *)at[MQ_STORED_CODES],
+                                    .qzeros = (const void *)at[MQ_STORED_ZEROS],
+                                    .scales = (const void *)at[MQ_STORED_SCALES],
+                                    .g_idx = (const void *)at[MQ_STORED_EXTRA],
+                                    .n_out = n_out,
+                                    .n_in = n_in,
+                                    .n_groups = source->n_groups,
+                                    .bits = source->bits,
+                                    .zero_offset = zero_offset};
+        return;
+    }
+    bool zeros = source->packed[MQ_STORED_ZEROS] != NULL;
+    out->compressed =
+        (mq_compressed_layer){.packed = (const void *)at[MQ_STORED_CODES],
+                              .scale = at[MQ_STORED_SCALES],
+                              .scale_dtype = source->packed[MQ_STORED_SCALES]->dtype,
+                              .zero_point = zeros ? (const void *)at[MQ_STORED_ZEROS] : NULL,
+                              .n_out = n_out,
+                              .n_in = n_in,
+                              .n_groups = source->n_groups,
+                              .bits = source->bits};
 }

@@ -4,7 +4,7 @@
 #include "model/arch.h"
 #include "store/folder.h"
 
-/* Which tensors of a folder make up a block, with their shapes checked. Private to src/model. */
+/* Which tensors of a folder make up a block, with their shapes checked. */
 
 enum { MQ_NAME_BYTES = MQ_ARCH_NAME + 64 }; /* a name with its block number and a suffix */
 
@@ -34,12 +34,14 @@ typedef struct mq_vector {
 /** Those that the arch has; returns how many. */
 int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTORS]);
 
-/* How a linear is stored: as one weight, or packed. */
-enum { MQ_QWEIGHT, MQ_QZEROS, MQ_SCALES, MQ_G_IDX, MQ_N_PACKED };
+/* How a linear is stored: as one weight, or packed. MQ_STORED_EXTRA: g_idx of GPTQ, weight_shape of
+ * compressed-tensors, which leaves out MQ_STORED_ZEROS of symmetric layers. */
+enum { MQ_STORED_CODES, MQ_STORED_ZEROS, MQ_STORED_SCALES, MQ_STORED_EXTRA, MQ_N_STORED };
 
 typedef struct mq_linear_source {
     const mq_tensor *weight;              /* NULL when packed */
-    const mq_tensor *packed[MQ_N_PACKED]; /* NULL when not */
+    const mq_tensor *packed[MQ_N_STORED]; /* NULL when not */
+    mq_packed_form form;
     int bits;
     int64_t n_groups;
 } mq_linear_source;
@@ -47,6 +49,10 @@ typedef struct mq_linear_source {
 /** Finds the tensors of a linear and checks their shapes and types. Errors: MQ_E_INPUT. */
 mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
                          int64_t block, mq_linear_source *out);
+
+/** The layer that packed tensors make up, their bytes at at[]. zero_offset: of GPTQ. */
+void mq_linear_stored(const mq_linear_source *source, int zero_offset, int64_t n_out, int64_t n_in,
+                      const char *const at[MQ_N_STORED], mq_stored_layer *out);
 
 /** Part `rank` of `size` of n things: *begin, *end. */
 static inline void mq_even_part(int64_t n, int rank, int size, int64_t *begin, int64_t *end)

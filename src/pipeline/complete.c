@@ -8,6 +8,7 @@
 #include "linalg/factor.h"
 #include "ops/ops.h"
 #include "par/collectives.h"
+#include "pipeline/compressed_config.h"
 #include "pipeline/gptq_config.h"
 #include "pipeline/measure.h"
 
@@ -29,22 +30,47 @@ static mq_status read_source_text(const char *model, const char *name, char **te
     return status;
 }
 
-/* config.json and quantize_config.json of the output, made on rank 0. */
+static bool is_gptq(const mq_format *format)
+{
+    return format == &mq_format_gptq || format == &mq_format_gptq_v2;
+}
+
+static mq_status copy_text(const char *text, char **out)
+{
+    size_t bytes = strlen(text) + 1;
+    MQ_TRY(mq_alloc((int64_t)bytes, 1, "config", out));
+    memcpy(*out, text, bytes);
+    return MQ_OK;
+}
+
+/* NULL for a format that says nothing of it. */
+static mq_status quantization_config(const mq_run *run, cJSON **out)
+{
+    const mq_format *format = run->scheme->format;
+    *out = NULL;
+    if (format == &mq_format_dense) return MQ_OK;
+    if (format == &mq_format_compressed) return mq_compressed_config(run->scheme, out);
+    return mq_gptq_config(run->scheme, run->options, out);
+}
+
+/* config.json of the output, and for GPTQ quantize_config.json; made on rank 0. */
 static mq_status make_configs(const mq_run *run, char **config, char **quantize_config)
 {
     cJSON *q = NULL;
-    char *source = NULL, *printed = NULL;
+    char *source = NULL;
     mq_status status = read_source_text(run->options->model, "config.json", &source);
-    if (status == MQ_OK) status = mq_gptq_config(run->scheme, run->options, &q);
-    if (status == MQ_OK) status = mq_config_with_quantization(source, "config.json", q, config);
-    if (status == MQ_OK && !(printed = mq_json_print(q))) {
-        status = mq_fail(MQ_E_MEMORY, "no memory for quantize_config.json");
+    if (status == MQ_OK) status = quantization_config(run, &q);
+    if (status == MQ_OK && q) {
+        status = mq_config_with_quantization(source, "config.json", q, config);
+    } else if (status == MQ_OK) {
+        status = copy_text(source, config);
     }
-    if (status == MQ_OK) {
-        status = mq_alloc((int64_t)strlen(printed) + 1, 1, "config", quantize_config);
-        if (status == MQ_OK) memcpy(*quantize_config, printed, strlen(printed) + 1);
+    if (status == MQ_OK && is_gptq(run->scheme->format)) {
+        char *printed = mq_json_print(q);
+        status = printed ? copy_text(printed, quantize_config)
+                         : mq_fail(MQ_E_MEMORY, "no memory for quantize_config.json");
+        cJSON_free(printed);
     }
-    cJSON_free(printed);
     cJSON_Delete(q);
     mq_free(&source);
     return status;
@@ -57,7 +83,7 @@ static mq_status write_configs(const mq_run *run, const mq_output *output)
     if (run->comm->rank == 0) status = make_configs(run, &config, &quantize_config);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = mq_output_write(run->comm, output, "config.json", config);
-    if (status == MQ_OK) {
+    if (status == MQ_OK && is_gptq(run->scheme->format)) {
         status = mq_output_write(run->comm, output, "quantize_config.json", quantize_config);
     }
     mq_free(&config);

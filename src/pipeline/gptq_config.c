@@ -203,7 +203,7 @@ static mq_status fill_meta(cJSON *meta, const mq_quantize_options *options)
 static mq_status fill_config(cJSON *config, const mq_scheme *scheme,
                              const mq_quantize_options *options)
 {
-    const char *format = options->zero_points ? "gptq_v2" : "gptq";
+    const char *format = scheme->format->name;
     MQ_TRY(mq_json_add_int(config, "bits", scheme->bits));
     MQ_TRY(mq_json_add_int(config, "group_size", options->group));
     MQ_TRY(mq_json_add_bool(config, "desc_act", false));

@@ -2,7 +2,6 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "format/gptq.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,34 +10,10 @@
 enum { NAME_BYTES = 320 };
 
 static const size_t copy_chunk = (size_t)64 << 20;
-static const char *const suffix[MQ_N_PARTS] = {
-    [MQ_PART_QWEIGHT] = "qweight", [MQ_PART_QZEROS] = "qzeros", [MQ_PART_SCALES] = "scales",
-    [MQ_PART_G_IDX] = "g_idx",     [MQ_PART_BIAS] = "bias",
-};
 
-void mq_layout_part_name(const char *module, mq_gptq_part part, char *out, size_t bytes)
+void mq_layout_part_name(const char *module, const char *suffix, char *out, size_t bytes)
 {
-    snprintf(out, bytes, "%s.%s", module, suffix[part]);
-}
-
-static mq_out_tensor part_shape(mq_gptq_part part, int64_t n_out, int64_t n_in,
-                                const mq_quant *quant)
-{
-    int64_t groups = mq_ceil_div(n_in, quant->group);
-    switch (part) {
-    case MQ_PART_QWEIGHT:
-        return (mq_out_tensor){
-            .dtype = MQ_I32, .n_dims = 2, .dim = {mq_gptq_words(n_in, quant->bits), n_out}};
-    case MQ_PART_QZEROS:
-        return (mq_out_tensor){
-            .dtype = MQ_I32, .n_dims = 2, .dim = {groups, mq_gptq_words(n_out, quant->bits)}};
-    case MQ_PART_SCALES:
-        return (mq_out_tensor){.dtype = MQ_F16, .n_dims = 2, .dim = {groups, n_out}};
-    case MQ_PART_G_IDX:
-        return (mq_out_tensor){.dtype = MQ_I32, .n_dims = 1, .dim = {n_in}};
-    default:
-        return (mq_out_tensor){.dtype = MQ_F16, .n_dims = 1, .dim = {n_out}};
-    }
+    snprintf(out, bytes, "%s.%s", module, suffix);
 }
 
 /* The source tensor that a packed layer replaces, sorted by name for lookups. */
@@ -60,7 +35,7 @@ static void add_replaced(const mq_scheme *scheme, int64_t block, mq_linear_id li
     char module[NAME_BYTES - 16];
     if (!mq_scheme_layer(scheme, block, linear)->quantise) return;
     mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
-    for (int bias = 0; bias < 2; bias++) {
+    for (int bias = 0; bias < 1 + scheme->format->half_biases; bias++) {
         replaced *r = &list[(*n)++];
         *r = (replaced){.block = block, .linear = linear, .bias = bias != 0};
         snprintf(r->name, sizeof r->name, "%s.%s", module, bias ? "bias" : "weight");
@@ -105,14 +80,16 @@ static void append(tensor_list *list, mq_out_tensor tensor, const char *name)
 
 static void append_packed(tensor_list *list, const mq_scheme *scheme, const replaced *r)
 {
-    char module[NAME_BYTES - 16], name[NAME_BYTES];
-    int64_t n_out = 0, n_in = 0;
+    char module[NAME_BYTES - 32], name[NAME_BYTES];
+    mq_part part[MQ_MAX_PARTS];
+    mq_layer_shape shape = mq_scheme_shape(scheme, r->block, r->linear);
+    int n = scheme->format->parts(&shape, part);
     mq_arch_linear_name(scheme->arch, r->linear, r->block, module, sizeof module);
-    mq_arch_linear_shape(scheme->arch, r->linear, &n_out, &n_in);
-    const mq_quant *quant = &mq_scheme_layer(scheme, r->block, r->linear)->quant;
-    for (int p = MQ_PART_QWEIGHT; p <= MQ_PART_G_IDX; p++) {
-        mq_layout_part_name(module, (mq_gptq_part)p, name, sizeof name);
-        append(list, part_shape((mq_gptq_part)p, n_out, n_in, quant), name);
+    for (int p = 0; p < n; p++) {
+        mq_out_tensor out = {.dtype = part[p].dtype, .n_dims = part[p].n_dims};
+        memcpy(out.dim, part[p].dim, sizeof part[p].dim);
+        mq_layout_part_name(module, part[p].suffix, name, sizeof name);
+        append(list, out, name);
     }
 }
 
@@ -156,7 +133,7 @@ mq_status mq_layout_create_writer(const mq_comm *comm, const char *output, const
     tensor_list list = {0};
     int64_t packed = 0, room = 0;
     *out = NULL;
-    mq_status status = mq_mul_i64(scheme->n_quantised, MQ_PART_G_IDX + 1, &packed);
+    mq_status status = mq_mul_i64(scheme->n_quantised, MQ_MAX_PARTS, &packed);
     if (status == MQ_OK) {
         room = source->n_tensors + packed;
         status = mq_alloc(room, sizeof *list.tensor, "output layout", &list.tensor);

@@ -8,18 +8,8 @@
 /* Which tensors the output has: the packed ones of every quantised layer, and the others of the
  * source as they are. */
 
-/** The tensors of one layer's GPTQ form. */
-typedef enum mq_gptq_part {
-    MQ_PART_QWEIGHT,
-    MQ_PART_QZEROS,
-    MQ_PART_SCALES,
-    MQ_PART_G_IDX,
-    MQ_PART_BIAS,
-    MQ_N_PARTS
-} mq_gptq_part;
-
-/** "MODULE.qweight" etc. */
-void mq_layout_part_name(const char *module, mq_gptq_part part, char *out, size_t bytes);
+/** "MODULE.suffix". */
+void mq_layout_part_name(const char *module, const char *suffix, char *out, size_t bytes);
 
 /** Creates the writer for the whole output. Collective. */
 mq_status mq_layout_create_writer(const mq_comm *comm, const char *output, const mq_folder *source,

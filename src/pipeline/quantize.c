@@ -21,7 +21,7 @@
 
 static mq_status check_original(const mq_run *run)
 {
-    if (!run->arch->gptq) return MQ_OK;
+    if (run->arch->packed == MQ_PACKED_NONE) return MQ_OK;
     return mq_fail(MQ_E_INPUT,
                    "%s: is already quantised (config.json has a quantization_config): start from "
                    "the original model",
@@ -37,6 +37,7 @@ static mq_status open_inputs(mq_run *run)
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
+    mq_scheme_take_types(run->scheme, run->source);
     return mq_tokens_load(comm, run->options->calib, run->options->model, run->arch,
                           run->options->unit_tokens, run->options->samples, &run->calib);
 }
@@ -74,7 +75,12 @@ static void warn_about_damping(const mq_run *run)
             run->solver.damping.share);
 }
 
-static void warn_about_readers(const mq_run *run)
+static bool writes_gptq(const mq_run *run)
+{
+    return run->scheme->format == &mq_format_gptq || run->scheme->format == &mq_format_gptq_v2;
+}
+
+static void warn_about_gptq_readers(const mq_run *run)
 {
     if (mq_scheme_needs_rules(run->scheme)) {
         mq_warn("blocks differ in which layers are packed, or in bits or group size: GPTQModel and "
@@ -84,7 +90,12 @@ static void warn_about_readers(const mq_run *run)
         mq_warn("lm_head is packed: GPTQModel and vLLM read that, transformers does not, and makes "
                 "up a head without an error");
     }
-    if (mq_scheme_splits_fused(run->scheme)) {
+}
+
+static void warn_about_readers(const mq_run *run)
+{
+    if (writes_gptq(run)) warn_about_gptq_readers(run);
+    if (mq_scheme_splits_fused(run->scheme) && run->scheme->format != &mq_format_dense) {
         mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
                 "size: vLLM fuses them and will refuse the model");
     }
@@ -92,7 +103,7 @@ static void warn_about_readers(const mq_run *run)
 
 static void warn_about_zero_points(const mq_run *run)
 {
-    if (!run->options->zero_points) return;
+    if (!run->options->zero_points || !writes_gptq(run)) return;
     mq_warn("zero points: the output is GPTQ v2, asymmetric: GPTQModel and transformers read it, "
             "ExLlamaV2 and vLLM's fast GPTQ kernels do not");
 }

@@ -42,10 +42,7 @@ mq_status mq_settings_check(const mq_quantize_options *o)
     if (!o->model) return mq_fail(MQ_E_USAGE, "no model folder given");
     if (!o->calib) return mq_fail(MQ_E_USAGE, "--calib is missing: a file made by mpiquant-calib");
     if (!o->output) return mq_fail(MQ_E_USAGE, "--output is missing: the folder to make");
-    if (!o->format || strcmp(o->format, "gptq") != 0) {
-        return mq_fail(MQ_E_USAGE, "--format %s: this version writes gptq",
-                       o->format ? o->format : "");
-    }
+    if (!o->format) return mq_fail(MQ_E_USAGE, "no output format given");
     if (!(o->damping <= 1)) {
         return mq_fail(MQ_E_USAGE, "--damp %g: a share of the mean diagonal, at most 1",
                        o->damping);

@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "format/gptq.h"
+#include "model/tensors.h"
 #include "model/weights.h"
 #include "par/collectives.h"
 #include "pipeline/startup.h"
@@ -29,10 +29,10 @@ typedef struct verifier {
     cJSON *report;
     char where[1024]; /* of the report */
     char *chunk;
-    int zero_offset;
+    mq_arch *arch;
     int64_t layers;
     double worst;
-    int64_t worst_tensor;
+    int64_t worst_layer; /* block * MQ_N_LINEARS + linear */
 } verifier;
 
 static mq_status hash_tensor(verifier *v, const mq_tensor *t, uint64_t *out)
@@ -70,100 +70,69 @@ static mq_status check_checksum(verifier *v, const mq_tensor *t)
                    v->folder->shard[t->shard], t->name, found, expected->valuestring);
 }
 
-/* A packed layer, whole in memory. */
-typedef struct packed {
-    mq_gptq_layer layer;
-    char *data[4]; /* qweight, qzeros, scales, g_idx */
-} packed;
-
-static void packed_free(packed *p)
-{
-    for (int i = 0; i < 4; i++) mq_free(&p->data[i]);
-}
-
-static mq_status expect_shape(const verifier *v, const mq_tensor *t, mq_dtype dtype, int n_dims,
-                              int64_t d0, int64_t d1)
-{
-    char text[128];
-    bool good = t->dtype == dtype && t->n_dims == n_dims && t->dim[0] == d0 &&
-                (n_dims < 2 || t->dim[1] == d1);
-    if (good) return MQ_OK;
-    return mq_fail(MQ_E_INPUT, "%s: tensor %s is %s, expected %s [%" PRId64 "%s%.0" PRId64 "]",
-                   v->folder->path, t->name, mq_tensor_describe(t, text, sizeof text),
-                   mq_dtype_name(dtype), d0, n_dims > 1 ? ", " : "", n_dims > 1 ? d1 : 0);
-}
-
-static mq_status find_part(const verifier *v, const char *module, const char *part,
-                           const mq_tensor **out)
-{
+/* A quantised layer, whole in memory when it is packed. */
+typedef struct packed_layer {
     char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%s", module, part);
-    *out = mq_folder_find(v->folder, name);
-    if (*out) return MQ_OK;
-    return mq_fail(MQ_E_INPUT, "%s: tensor %s is missing", v->folder->path, name);
+    int64_t n_out, n_in;
+    mq_linear_source source;
+    mq_stored_layer stored;
+    char *data[MQ_N_STORED];
+} packed_layer;
+
+static void layer_free(packed_layer *l)
+{
+    for (int i = 0; i < MQ_N_STORED; i++) mq_free(&l->data[i]);
 }
 
-static mq_status read_whole(verifier *v, const mq_tensor *t, char **out)
+static mq_status load_packed(verifier *v, packed_layer *l)
 {
-    size_t bytes = (size_t)(t->end - t->begin);
-    MQ_TRY(mq_alloc((int64_t)bytes, 1, t->name, out));
-    return mq_folder_read(v->folder, t, 0, bytes, *out);
-}
-
-static mq_status load_packed(verifier *v, const char *module, packed *p)
-{
-    const mq_tensor *qweight = NULL, *qzeros = NULL, *scales = NULL, *g_idx = NULL;
-    mq_gptq_layer *l = &p->layer;
-    MQ_TRY(find_part(v, module, "qweight", &qweight));
-    MQ_TRY(find_part(v, module, "qzeros", &qzeros));
-    MQ_TRY(find_part(v, module, "scales", &scales));
-    MQ_TRY(find_part(v, module, "g_idx", &g_idx));
-    if (qweight->n_dims != 2 || scales->n_dims != 2 || g_idx->n_dims != 1) {
-        return mq_fail(MQ_E_INPUT, "%s: %s: packed tensors of the wrong rank", v->folder->path,
-                       module);
+    for (int p = 0; p < MQ_N_STORED; p++) {
+        const mq_tensor *t = l->source.packed[p];
+        if (!t) continue;
+        size_t bytes = (size_t)(t->end - t->begin);
+        MQ_TRY(mq_alloc((int64_t)bytes, 1, t->name, &l->data[p]));
+        MQ_TRY(mq_folder_read(v->folder, t, 0, bytes, l->data[p]));
     }
-    l->n_in = g_idx->dim[0];
-    l->n_out = qweight->dim[1];
-    l->n_groups = scales->dim[0];
-    l->zero_offset = v->zero_offset;
-    MQ_TRY(mq_gptq_bits(qweight->dim[0], l->n_in, module, &l->bits));
-    MQ_TRY(expect_shape(v, qweight, MQ_I32, 2, mq_gptq_words(l->n_in, l->bits), l->n_out));
-    MQ_TRY(expect_shape(v, qzeros, MQ_I32, 2, l->n_groups, mq_gptq_words(l->n_out, l->bits)));
-    MQ_TRY(expect_shape(v, scales, MQ_F16, 2, l->n_groups, l->n_out));
-    MQ_TRY(expect_shape(v, g_idx, MQ_I32, 1, l->n_in, 0));
-    MQ_TRY(read_whole(v, qweight, &p->data[0]));
-    MQ_TRY(read_whole(v, qzeros, &p->data[1]));
-    MQ_TRY(read_whole(v, scales, &p->data[2]));
-    MQ_TRY(read_whole(v, g_idx, &p->data[3]));
-    l->qweight = (const uint32_t *)(void *)p->data[0];
-    l->qzeros = (const uint32_t *)(void *)p->data[1];
-    l->scales = (const uint16_t *)(void *)p->data[2];
-    l->g_idx = (const int32_t *)(void *)p->data[3];
+    mq_linear_stored(&l->source, v->arch->gptq_zero_offset, l->n_out, l->n_in,
+                     (const char *const *)l->data, &l->stored);
+    return MQ_OK;
+}
+
+static mq_status read_rows(verifier *v, const packed_layer *l, int64_t r0, int64_t r1, float *w)
+{
+    if (!l->source.weight) return mq_stored_dequantise(&l->stored, l->name, r0, r1, w);
+    return mq_folder_read_rows(v->folder, l->source.weight, r0, r1, MQ_F32, w);
+}
+
+static mq_status find_original(const verifier *v, const packed_layer *l, const mq_tensor **out)
+{
+    char name[NAME_BYTES + 8];
+    *out = NULL;
+    if (!v->source) return MQ_OK;
+    snprintf(name, sizeof name, "%s.weight", l->name);
+    const mq_tensor *t = mq_folder_find(v->source, name);
+    if (!t) return mq_fail(MQ_E_INPUT, "%s: tensor %s is missing", v->source->path, name);
+    if (t->n_dims != 2 || t->dim[0] != l->n_out || t->dim[1] != l->n_in) {
+        return mq_fail(MQ_E_INPUT, "%s: tensor %s does not have the shape of the quantised layer",
+                       v->source->path, name);
+    }
+    *out = t;
     return MQ_OK;
 }
 
 /* |w - w_hat|^2 / |w|^2 of a layer, rows in pieces. Without a source only the dequantisation
  * itself is checked (g_idx in range, scales finite). */
-static mq_status layer_error(verifier *v, const char *module, const packed *p, double *error)
+static mq_status layer_error(verifier *v, const packed_layer *l, double *error)
 {
-    const mq_gptq_layer *l = &p->layer;
-    char name[NAME_BYTES];
+    const mq_tensor *t = NULL;
     float *w = NULL, *original = NULL;
     double error2 = 0, weight2 = 0;
-    snprintf(name, sizeof name, "%s.weight", module);
-    const mq_tensor *t = v->source ? mq_folder_find(v->source, name) : NULL;
-    if (v->source && !t) {
-        return mq_fail(MQ_E_INPUT, "%s: tensor %s is missing", v->source->path, name);
-    }
-    if (t && (t->n_dims != 2 || t->dim[0] != l->n_out || t->dim[1] != l->n_in)) {
-        return mq_fail(MQ_E_INPUT, "%s: tensor %s does not have the shape of the packed layer",
-                       v->source->path, name);
-    }
+    MQ_TRY(find_original(v, l, &t));
     mq_status status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &w);
     if (status == MQ_OK) status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &original);
     for (int64_t r = 0; r < l->n_out && status == MQ_OK; r += ERROR_ROWS) {
         int64_t end = mq_min_i64(r + ERROR_ROWS, l->n_out);
-        status = mq_gptq_dequantise(l, module, r, end, w);
+        status = read_rows(v, l, r, end, w);
         if (status != MQ_OK || !t) continue;
         status = mq_folder_read_rows(v->source, t, r, end, MQ_F32, original);
         for (int64_t i = 0; i < (end - r) * l->n_in && status == MQ_OK; i++) {
@@ -189,69 +158,87 @@ static const cJSON *report_of_layer(const verifier *v, const char *module)
     return NULL;
 }
 
-/* The report's error was summed from the solver's own residuals in f32: equal up to rounding. */
-static mq_status check_claim(verifier *v, const char *module, const packed *p, double error,
-                             int64_t tensor)
+static mq_status check_packed_claim(const verifier *v, const cJSON *claim, const packed_layer *l)
 {
-    const cJSON *claim = report_of_layer(v, module);
     int64_t bits = 0;
-    double claimed = NAN;
-    if (!claim) {
-        return mq_fail(MQ_E_INPUT, "%s: layer %s is not in the report", v->where, module);
-    }
     MQ_TRY(mq_json_int(claim, "bits", v->where, &bits));
-    MQ_TRY(mq_json_double(claim, "relative_error", v->where, &claimed));
-    if (bits != p->layer.bits) {
-        return mq_fail(MQ_E_INPUT, "%s: packed with %d bits, the report says %" PRId64, module,
-                       p->layer.bits, bits);
+    if (bits != l->source.bits) {
+        return mq_fail(MQ_E_INPUT, "%s: packed with %d bits, the report says %" PRId64, l->name,
+                       l->source.bits, bits);
     }
-    if (!cJSON_IsTrue(mq_json_find(claim, "zero_points")) && !mq_gptq_is_symmetric(&p->layer)) {
-        return mq_fail(MQ_E_INPUT, "%s: has zero points, the report says symmetric", module);
-    }
-    if (isnan(error)) return MQ_OK;
-    if (fabs(error - claimed) > 1e-4 * claimed + 1e-12) {
-        return mq_fail(MQ_E_INPUT,
-                       "%s: the weights are off by a relative %.6g, the report says %.6g: another "
-                       "source model, or a damaged file",
-                       module, error, claimed);
-    }
-    if (!(error <= v->worst)) {
-        v->worst = error;
-        v->worst_tensor = tensor;
+    if (!cJSON_IsTrue(mq_json_find(claim, "zero_points")) && !mq_stored_is_symmetric(&l->stored)) {
+        return mq_fail(MQ_E_INPUT, "%s: has zero points, the report says symmetric", l->name);
     }
     return MQ_OK;
 }
 
-static mq_status check_layer(verifier *v, const mq_tensor *qweight, int64_t index)
+/* The report's error was summed from the solver's own residuals in f32: equal up to rounding, which
+ * for dequantised weights is that to BF16. */
+static mq_status check_error(verifier *v, const cJSON *claim, const packed_layer *l, double error,
+                             int64_t index)
 {
-    char module[NAME_BYTES];
-    packed p = {0};
+    double claimed = NAN, rounding = l->source.weight ? 0x1p-16 : 1e-12;
+    MQ_TRY(mq_json_double(claim, "relative_error", v->where, &claimed));
+    if (isnan(error)) return MQ_OK;
+    if (fabs(error - claimed) > 1e-4 * claimed + rounding) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: the weights are off by a relative %.6g, the report says %.6g: another "
+                       "source model, or a damaged file",
+                       l->name, error, claimed);
+    }
+    if (!(error <= v->worst)) {
+        v->worst = error;
+        v->worst_layer = index;
+    }
+    return MQ_OK;
+}
+
+static mq_status check_loaded(verifier *v, packed_layer *l, const cJSON *claim, int64_t index)
+{
     double error = NAN;
-    snprintf(module, sizeof module, "%.*s", (int)(strlen(qweight->name) - strlen(".qweight")),
-             qweight->name);
-    mq_status status = load_packed(v, module, &p);
-    if (status == MQ_OK) status = layer_error(v, module, &p, &error);
-    if (status == MQ_OK) status = check_claim(v, module, &p, error, index);
-    packed_free(&p);
+    if (!l->source.weight) {
+        MQ_TRY(load_packed(v, l));
+        MQ_TRY(check_packed_claim(v, claim, l));
+    }
+    MQ_TRY(layer_error(v, l, &error));
+    return check_error(v, claim, l, error, index);
+}
+
+/* A layer of the report, or a packed one, which must be in it. */
+static mq_status check_layer(verifier *v, int64_t block, mq_linear_id linear, int64_t index)
+{
+    packed_layer l = {.n_out = 0};
+    if (linear == MQ_HEAD && v->arch->tied && !mq_folder_find(v->folder, v->arch->head)) {
+        return MQ_OK;
+    }
+    mq_arch_linear_name(v->arch, linear, block, l.name, sizeof l.name);
+    mq_arch_linear_shape(v->arch, linear, &l.n_out, &l.n_in);
+    MQ_TRY(mq_linear_find(v->folder, v->arch, linear, block, &l.source));
+    const cJSON *claim = report_of_layer(v, l.name);
+    if (!claim && l.source.weight) return MQ_OK;
+    if (!claim) return mq_fail(MQ_E_INPUT, "%s: layer %s is not in the report", v->where, l.name);
+    mq_status status = check_loaded(v, &l, claim, index);
+    layer_free(&l);
     v->layers++;
     return status;
 }
 
-static bool is_qweight(const char *name)
+static mq_status check_my_layers(verifier *v)
 {
-    size_t n = strlen(name), m = strlen(".qweight");
-    return n > m && strcmp(name + n - m, ".qweight") == 0;
+    int64_t n = v->arch->n_blocks * MQ_N_LINEARS;
+    for (int64_t i = v->comm->rank; i < n; i += v->comm->size) {
+        MQ_TRY(check_layer(v, i / MQ_N_LINEARS, (mq_linear_id)(i % MQ_N_LINEARS), i));
+    }
+    return n % v->comm->size == v->comm->rank ? check_layer(v, 0, MQ_HEAD, n) : MQ_OK;
 }
 
 static mq_status check_my_tensors(verifier *v)
 {
     MQ_TRY(mq_alloc((int64_t)chunk_bytes, 1, "read buffer", &v->chunk));
     for (int64_t i = v->comm->rank; i < v->folder->n_tensors; i += v->comm->size) {
-        const mq_tensor *t = &v->folder->tensor[i];
-        MQ_TRY(check_checksum(v, t));
-        if (is_qweight(t->name)) MQ_TRY(check_layer(v, t, i));
+        MQ_TRY(check_checksum(v, &v->folder->tensor[i]));
     }
-    return MQ_OK;
+    return check_my_layers(v);
 }
 
 static mq_status load_json(const mq_comm *comm, const char *folder, const char *name, char *where,
@@ -290,31 +277,15 @@ static mq_status check_finished(const char *output)
                    output);
 }
 
-static mq_status read_zero_offset(verifier *v, const cJSON *config, const char *where)
-{
-    const char *format = "gptq";
-    MQ_TRY(mq_json_string_or(config, "quantization_config.checkpoint_format", where, &format));
-    v->zero_offset = strcmp(format, "gptq_v2") == 0 ? 0 : 1;
-    return MQ_OK;
-}
-
 static mq_status open_all(verifier *v, const char *output, const char *source)
 {
     const mq_comm *comm = v->comm;
-    cJSON *config = NULL;
-    char where[1024];
-    mq_arch *arch = NULL;
     MQ_TRY(mq_agree(comm, comm->rank == 0 ? check_finished(output) : MQ_OK));
     MQ_TRY(mq_folder_open(comm, output, &v->folder));
     MQ_TRY(load_json(comm, output, "mq_report.json", v->where, sizeof v->where, &v->report));
-    MQ_TRY(load_json(comm, output, "config.json", where, sizeof where, &config));
-    mq_status status = mq_agree(comm, read_zero_offset(v, config, where));
-    cJSON_Delete(config);
-    if (status == MQ_OK) status = mq_arch_load(comm, output, &arch);
-    if (status == MQ_OK) status = mq_agree(comm, mq_model_check(v->folder, arch));
-    mq_arch_destroy(&arch);
-    if (status == MQ_OK && source) status = mq_folder_open(comm, source, &v->source);
-    return status;
+    MQ_TRY(mq_arch_load(comm, output, &v->arch));
+    MQ_TRY(mq_agree(comm, mq_model_check(v->folder, v->arch)));
+    return source ? mq_folder_open(comm, source, &v->source) : MQ_OK;
 }
 
 /* No tensor that the report lists may be gone. */
@@ -337,18 +308,19 @@ static mq_status conclude(verifier *v, mq_verification *result)
     double worst = isnan(v->worst) ? -1 : v->worst;
     MQ_TRY(mq_sum_i64(comm, &v->layers, 1));
     MQ_TRY(mq_max_f64(comm, &worst, 1));
-    int64_t tensor = !isnan(v->worst) && v->worst >= worst ? v->worst_tensor : -1;
-    MQ_TRY(mq_highest_i64(comm, &tensor, 1));
+    int64_t layer = !isnan(v->worst) && v->worst >= worst ? v->worst_layer : -1;
+    MQ_TRY(mq_highest_i64(comm, &layer, 1));
     result->layers = v->layers;
     result->tensors = v->folder->n_tensors;
     result->worst_error = worst < 0 ? NAN : worst;
     for (int64_t i = 0; i < v->folder->n_tensors; i++) {
         result->bytes += (int64_t)(v->folder->tensor[i].end - v->folder->tensor[i].begin);
     }
-    if (tensor >= 0) {
-        const char *name = v->folder->tensor[tensor].name;
-        snprintf(result->worst_layer, sizeof result->worst_layer, "%.*s",
-                 (int)(strlen(name) - strlen(".qweight")), name);
+    if (layer >= 0) {
+        int64_t head = v->arch->n_blocks * MQ_N_LINEARS;
+        mq_linear_id linear = layer == head ? MQ_HEAD : (mq_linear_id)(layer % MQ_N_LINEARS);
+        mq_arch_linear_name(v->arch, linear, layer / MQ_N_LINEARS, result->worst_layer,
+                            sizeof result->worst_layer);
     }
     return MQ_OK;
 }
@@ -370,7 +342,7 @@ mq_status mq_verify(MPI_Comm parent, const char *output, const char *source, int
     if (!output) return mq_fail(MQ_E_USAGE, "no output folder given");
     MQ_TRY(mq_comm_create(parent, &comm));
     mq_log_enable(comm->rank == 0);
-    verifier v = {.comm = comm, .worst = NAN, .worst_tensor = -1};
+    verifier v = {.comm = comm, .worst = NAN, .worst_layer = -1};
     mq_status status = mq_start_kernels(comm, threads);
     if (status == MQ_OK) status = verify(&v, output, source, result);
     if (status == MQ_E_INTERNAL) return status; /* freeing is collective: see mpiquant.h */
@@ -378,6 +350,7 @@ mq_status mq_verify(MPI_Comm parent, const char *output, const char *source, int
     mq_free(&v.chunk);
     mq_folder_close(&v.folder);
     mq_folder_close(&v.source);
+    mq_arch_destroy(&v.arch);
     mq_stop_kernels();
     mq_comm_destroy(&comm);
     return status;

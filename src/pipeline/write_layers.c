@@ -4,14 +4,13 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/parallel.h"
-#include "format/gptq.h"
 #include "store/writer.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
-enum { SCRATCH_SLOT = 0, PACK_ROWS = 48 /* a multiple of 3 words */ };
+enum { SCRATCH_SLOT = 0 };
 
 typedef struct replace_job {
     const mq_tap_result *result;
@@ -57,98 +56,65 @@ mq_status mq_run_replace_weights(mq_run *run)
     return status;
 }
 
+/* Rows [r0, r1) of a part of a layer. */
 typedef struct pack_job {
-    const mq_tap_layer *layer;
-    int64_t n_in, r0, r1; /* word rows of qweight */
-    uint32_t *words;
+    const mq_format *format;
+    const mq_layer_codes *layer;
+    int index;
+    const mq_part *part;
+    int64_t r0, r1;
+    size_t row_bytes;
+    char *data;
 } pack_job;
 
 static mq_status pack_rows(void *context, int64_t i)
 {
     const pack_job *job = context;
-    int64_t r0 = job->r0 + i * PACK_ROWS, r1 = mq_min_i64(r0 + PACK_ROWS, job->r1);
-    mq_gptq_pack_qweight(job->layer->codes, job->layer->n_out, job->n_in, job->layer->quant.bits,
-                         r0, r1, job->words + (r0 - job->r0) * job->layer->n_out);
-    return MQ_OK;
+    int64_t r0 = job->r0 + i * job->part->step, r1 = mq_min_i64(r0 + job->part->step, job->r1);
+    return job->format->pack(job->layer, job->index, r0, r1,
+                             job->data + (size_t)(r0 - job->r0) * job->row_bytes);
 }
 
-/* Rank r packs and writes the r-th part of the word rows, a contiguous range of the file. */
-static mq_status write_qweight(mq_run *run, const mq_tap_layer *layer, const char *module)
+static mq_status write_rows(mq_run *run, const char *module, pack_job *job)
 {
     char name[320];
-    int64_t rows = mq_gptq_words(run->result->n_in, layer->quant.bits);
-    int64_t steps = mq_ceil_div(rows, PACK_ROWS), count = 0;
-    pack_job job = {.layer = layer, .n_in = run->result->n_in};
-    job.r0 = mq_min_i64(steps * run->comm->rank / run->comm->size * PACK_ROWS, rows);
-    job.r1 = mq_min_i64(steps * (run->comm->rank + 1) / run->comm->size * PACK_ROWS, rows);
-    if (job.r0 == job.r1) return MQ_OK;
-    mq_layout_part_name(module, MQ_PART_QWEIGHT, name, sizeof name);
-    MQ_TRY(mq_mul_i64(job.r1 - job.r0, layer->n_out, &count));
-    MQ_TRY(mq_alloc(count, sizeof *job.words, "packed codes", &job.words));
-    mq_status status = mq_parallel_for(mq_ceil_div(job.r1 - job.r0, PACK_ROWS), pack_rows, &job);
+    int64_t rows = job->r1 - job->r0;
+    MQ_TRY(mq_alloc(rows, job->row_bytes, "packed layer", &job->data));
+    mq_status status = mq_parallel_for(mq_ceil_div(rows, job->part->step), pack_rows, job);
     mq_timing_lap(&run->timing, MQ_T_PACK);
-    uint64_t row_bytes = (uint64_t)layer->n_out * sizeof *job.words;
+    mq_layout_part_name(module, job->part->suffix, name, sizeof name);
     if (status == MQ_OK) {
-        status = mq_writer_put(run->writer, name, (uint64_t)job.r0 * row_bytes, job.words,
-                               (size_t)count * sizeof *job.words);
+        status = mq_writer_put(run->writer, name, (uint64_t)job->r0 * job->row_bytes, job->data,
+                               (size_t)rows * job->row_bytes);
     }
-    mq_free(&job.words);
+    mq_free(&job->data);
     mq_timing_lap(&run->timing, MQ_T_WRITE);
     return status;
 }
 
-static mq_status put_part(mq_run *run, const char *module, mq_gptq_part part, const void *data,
-                          size_t bytes)
+/* Rank r packs and writes the r-th part of the rows, a contiguous range of the file; what is packed
+ * at once goes to `owner`. */
+static mq_status write_part(mq_run *run, const char *module, int owner, pack_job *job)
 {
-    char name[320];
-    mq_layout_part_name(module, part, name, sizeof name);
-    return mq_writer_put(run->writer, name, 0, data, bytes);
-}
-
-static mq_status write_zeros(mq_run *run, const mq_tap_layer *layer, const char *module)
-{
-    uint32_t *words = NULL;
-    int64_t count = 0;
-    MQ_TRY(mq_mul_i64(layer->n_groups, mq_gptq_words(layer->n_out, layer->quant.bits), &count));
-    MQ_TRY(mq_alloc(count, sizeof *words, "zero points", &words));
-    if (layer->zeros) {
-        mq_gptq_pack_zero_points(layer->zeros, layer->n_out, layer->n_groups, layer->quant.bits,
-                                 words);
-    } else {
-        mq_gptq_pack_zeros(layer->n_groups, layer->n_out, layer->quant.bits,
-                           1 << (layer->quant.bits - 1), words);
+    const mq_part *part = job->part;
+    int64_t rank = run->comm->rank, size = run->comm->size, per_row = 0;
+    int64_t rows = part->dim[0], steps = mq_ceil_div(rows, part->step);
+    MQ_TRY(mq_mul_i64(part->n_dims > 1 ? part->dim[1] : 1, (int64_t)mq_dtype_size(part->dtype),
+                      &per_row));
+    job->row_bytes = (size_t)per_row;
+    job->r0 = mq_min_i64(steps * rank / size * part->step, rows);
+    job->r1 = mq_min_i64(steps * (rank + 1) / size * part->step, rows);
+    if (steps == 1) {
+        job->r0 = 0;
+        job->r1 = rank == owner ? rows : 0;
     }
-    mq_status status = put_part(run, module, MQ_PART_QZEROS, words, (size_t)count * sizeof *words);
-    mq_free(&words);
-    return status;
+    return job->r0 < job->r1 ? write_rows(run, module, job) : MQ_OK;
 }
 
-static mq_status write_scales(mq_run *run, const mq_tap_layer *layer, const char *module)
+static mq_status write_half_bias(mq_run *run, const mq_tap_layer *layer, const char *module)
 {
     uint16_t *half = NULL;
-    int64_t count = 0;
-    MQ_TRY(mq_mul_i64(layer->n_groups, layer->n_out, &count));
-    MQ_TRY(mq_alloc(count, sizeof *half, "scales", &half));
-    mq_gptq_pack_scales(layer->scales, layer->n_out, layer->n_groups, half);
-    mq_status status = put_part(run, module, MQ_PART_SCALES, half, (size_t)count * sizeof *half);
-    mq_free(&half);
-    return status;
-}
-
-static mq_status write_g_idx(mq_run *run, const mq_tap_layer *layer, const char *module)
-{
-    int32_t *g_idx = NULL;
-    int64_t n = run->result->n_in;
-    MQ_TRY(mq_alloc(n, sizeof *g_idx, "g_idx", &g_idx));
-    mq_gptq_g_idx(n, layer->quant.group, g_idx);
-    mq_status status = put_part(run, module, MQ_PART_G_IDX, g_idx, (size_t)n * sizeof *g_idx);
-    mq_free(&g_idx);
-    return status;
-}
-
-static mq_status write_bias(mq_run *run, const mq_tap_layer *layer, const char *module)
-{
-    uint16_t *half = NULL;
+    char name[320];
     if (layer->linear == MQ_HEAD || !run->arch->has_bias[layer->linear]) return MQ_OK;
     const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));
@@ -159,8 +125,9 @@ static mq_status write_bias(mq_run *run, const mq_tap_layer *layer, const char *
                              (double)bias[i]);
         }
     }
+    mq_layout_part_name(module, "bias", name, sizeof name);
     if (status == MQ_OK) {
-        status = put_part(run, module, MQ_PART_BIAS, half, (size_t)layer->n_out * sizeof *half);
+        status = mq_writer_put(run->writer, name, 0, half, (size_t)layer->n_out * sizeof *half);
     }
     mq_free(&half);
     return status;
@@ -170,13 +137,21 @@ static mq_status write_bias(mq_run *run, const mq_tap_layer *layer, const char *
 static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *layer)
 {
     char module[256];
+    mq_part part[MQ_MAX_PARTS];
+    const mq_format *format = run->scheme->format;
+    int owner = (int)((block * MQ_N_LINEARS + layer->linear) % run->comm->size);
+    mq_layer_codes codes = {.shape = mq_scheme_shape(run->scheme, block, layer->linear),
+                            .codes = layer->codes,
+                            .scales = layer->scales,
+                            .zeros = layer->zeros};
     mq_arch_linear_name(run->arch, layer->linear, block, module, sizeof module);
-    MQ_TRY(write_qweight(run, layer, module));
-    if ((block * MQ_N_LINEARS + layer->linear) % run->comm->size != run->comm->rank) return MQ_OK;
-    MQ_TRY(write_zeros(run, layer, module));
-    MQ_TRY(write_scales(run, layer, module));
-    MQ_TRY(write_g_idx(run, layer, module));
-    return write_bias(run, layer, module);
+    int n = format->parts(&codes.shape, part);
+    for (int p = 0; p < n; p++) {
+        pack_job job = {.format = format, .layer = &codes, .index = p, .part = &part[p]};
+        MQ_TRY(write_part(run, module, owner, &job));
+    }
+    if (!format->half_biases || owner != run->comm->rank) return MQ_OK;
+    return write_half_bias(run, layer, module);
 }
 
 mq_status mq_run_write_layers(mq_run *run, int64_t block)

@@ -23,6 +23,40 @@ const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_
     return linear == MQ_HEAD ? &scheme->head : &scheme->layer[block * MQ_N_LINEARS + linear];
 }
 
+mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
+{
+    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linear);
+    mq_layer_shape shape = {.group = plan->quant.group,
+                            .bits = plan->quant.bits,
+                            .zero_points = plan->quant.zero_points,
+                            .dtype = plan->dtype};
+    mq_arch_linear_shape(scheme->arch, linear, &shape.n_out, &shape.n_in);
+    return shape;
+}
+
+static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
+                      mq_linear_id linear, mq_layer_plan *plan)
+{
+    char module[NAME_BYTES], name[NAME_BYTES + 8];
+    mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
+    snprintf(name, sizeof name, "%s.weight", module);
+    const mq_tensor *weight = plan->quantise ? mq_folder_find(source, name) : NULL;
+    if (!weight) return;
+    plan->dtype = weight->dtype;
+    if (!scheme->format->scales_as_source) return;
+    plan->quant.grid = weight->dtype == MQ_F16 ? MQ_SCALE_F16 : MQ_SCALE_BF16;
+}
+
+void mq_scheme_take_types(mq_scheme *scheme, const mq_folder *source)
+{
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            take_type(scheme, source, b, (mq_linear_id)l, &scheme->layer[b * MQ_N_LINEARS + l]);
+        }
+    }
+    take_type(scheme, source, 0, MQ_HEAD, &scheme->head);
+}
+
 static mq_status check_bits(int bits, const char *what)
 {
     if (bits == 2 || bits == 3 || bits == 4 || bits == 8) return MQ_OK;
@@ -191,6 +225,44 @@ static mq_status every_pattern_matched(const rules *r)
     return MQ_OK;
 }
 
+static mq_status check_form(const mq_scheme *scheme, int64_t block, mq_linear_id linear, int bits)
+{
+    char name[NAME_BYTES], why[128];
+    mq_layer_shape shape = mq_scheme_shape(scheme, block, linear);
+    shape.bits = bits;
+    if (!scheme->format->refuses || !scheme->format->refuses(&shape, why, sizeof why)) return MQ_OK;
+    mq_arch_linear_name(scheme->arch, linear, block, name, sizeof name);
+    return mq_fail(MQ_E_USAGE, "--format %s: %s of %d bits: %s; --format gptq has a form for it",
+                   scheme->format->name, name, bits, why);
+}
+
+/* With a budget, in every width that a layer may get. */
+static mq_status check_forms(const mq_scheme *scheme)
+{
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            const mq_layer_plan *plan = mq_scheme_layer(scheme, b, (mq_linear_id)l);
+            if (!plan->quantise) continue;
+            MQ_TRY(check_form(scheme, b, (mq_linear_id)l, plan->quant.bits));
+            for (int w = 0; w < scheme->n_widths && !plan->fixed; w++) {
+                MQ_TRY(check_form(scheme, b, (mq_linear_id)l, scheme->width[w]));
+            }
+        }
+    }
+    if (!scheme->head.quantise) return MQ_OK;
+    return check_form(scheme, 0, MQ_HEAD, scheme->head.quant.bits);
+}
+
+/* Zero points of 0, which v1 cannot hold, need v2. */
+static mq_status choose_format(const mq_quantize_options *options, const mq_format **out)
+{
+    *out = mq_format_find(options->format);
+    if (*out == &mq_format_gptq && options->zero_points) *out = &mq_format_gptq_v2;
+    if (*out) return MQ_OK;
+    return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors or dense",
+                   options->format);
+}
+
 static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rules *r)
 {
     const mq_arch *arch = scheme->arch;
@@ -204,6 +276,7 @@ static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rul
         }
     }
     MQ_TRY(plan_head(scheme, options, r));
+    MQ_TRY(check_forms(scheme));
     MQ_TRY(every_pattern_matched(r));
     if (scheme->n_quantised == 0) {
         return mq_fail(MQ_E_USAGE, "nothing left to quantise: every linear layer is skipped");
@@ -231,11 +304,14 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     rules r = {0};
     int64_t n_layers = 0;
     *out = NULL;
+    const mq_format *format = NULL;
     if (options->average_bits == 0) MQ_TRY(check_bits(options->bits, "--bits"));
+    MQ_TRY(choose_format(options, &format));
     MQ_TRY(mq_mul_i64(arch->n_blocks, MQ_N_LINEARS, &n_layers));
     mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
     if (status == MQ_OK) {
         (*out)->arch = arch;
+        (*out)->format = format;
         (*out)->bits = options->bits;
         (*out)->group = options->group;
         status = mq_alloc(n_layers, sizeof(mq_layer_plan), "quantisation scheme", &(*out)->layer);

@@ -1,10 +1,12 @@
 #ifndef MQ_PLAN_SCHEME_H
 #define MQ_PLAN_SCHEME_H
 
+#include "format/format.h"
 #include "model/arch.h"
 #include "mpiquant/mpiquant.h"
 #include "plan/budget.h"
 #include "solve/solve.h"
+#include "store/folder.h"
 
 /* What becomes of every linear layer: decided and checked before any work. */
 
@@ -12,13 +14,15 @@ typedef struct mq_layer_plan {
     bool quantise;
     bool fixed;     /* the bits are those of an override: a budget does not choose them */
     mq_quant quant; /* group resolved: never -1 */
+    mq_dtype dtype; /* of the weight in the source */
 } mq_layer_plan;
 
 typedef struct mq_scheme {
     const mq_arch *arch;
-    int bits;             /* of the run (with a budget, of most weights), */
-    int64_t group;        /* and its group size, -1 for whole rows: layers may deviate */
-    mq_layer_plan *layer; /* (n_blocks, MQ_N_LINEARS) */
+    const mq_format *format; /* of the output */
+    int bits;                /* of the run (with a budget, of most weights), */
+    int64_t group;           /* and its group size, -1 for whole rows: layers may deviate */
+    mq_layer_plan *layer;    /* (n_blocks, MQ_N_LINEARS) */
     mq_layer_plan head;
     int64_t n_quantised;             /* with the head */
     int64_t first_block, last_block; /* blocks with at least one layer to quantise lie in between */
@@ -41,10 +45,18 @@ extern const mq_fused mq_fused_layers[MQ_N_FUSED];
  *  of blocks but those of overrides have the narrowest width until mq_mix_choose (plan/mix.h). Not
  *  collective. Errors: MQ_E_USAGE: bits, a budget that cannot be met, a group that does not divide
  *  n_in (names those that do), a pattern that is not a regular expression or matches nothing, an
- *  empty block range, nothing left, a head that cannot be packed. */
+ *  empty block range, nothing left, a head that cannot be packed, a layer that the format has no
+ *  form for. */
 mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *options,
                            mq_scheme **out);
 void mq_scheme_destroy(mq_scheme **scheme);
+
+/** Looks up the types of the source's weights, and what scales are stored as with them. The folder
+ *  has passed mq_model_check. Not collective. */
+void mq_scheme_take_types(mq_scheme *scheme, const mq_folder *source);
+
+/** What the format is told of a packed layer. */
+mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear_id linear);
 
 /** True for a packed layer with the run's own bits and group size. */
 bool mq_scheme_is_default(const mq_scheme *scheme, int64_t block, mq_linear_id linear);

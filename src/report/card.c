@@ -32,14 +32,33 @@ static double asked_bits(const mq_quantize_options *o)
     return o->average_bits > 0 ? o->average_bits : o->bits;
 }
 
+/* What the hub calls the ways of quantising, and the texts that differ by format. */
+typedef struct form {
+    const char *format, *tag, *name;
+} form;
+
+static const form *form_of(const mq_quantize_options *o)
+{
+    static const form forms[] = {{"gptq", "gptq", "GPTQ (v1), symmetric"},
+                                 {"gptq_v2", "gptq", "GPTQ (v2)"},
+                                 {"compressed-tensors", "compressed-tensors", "compressed-tensors"},
+                                 {"dense", NULL, "dequantised weights"}};
+    const char *name = o->zero_points && strcmp(o->format, "gptq") == 0 ? "gptq_v2" : o->format;
+    size_t i = 0;
+    while (i + 1 < sizeof forms / sizeof *forms && strcmp(forms[i].format, name) != 0) i++;
+    return &forms[i];
+}
+
 static void print_front(FILE *f, const mq_quantize_options *o)
 {
+    const char *tag = form_of(o)->tag;
     fputs("---\nbase_model: ", f);
     print_name(f, o->model);
-    fprintf(f,
-            "\nlibrary_name: transformers\nquantization: gptq\ntags:\n- gptq\n- mpiquant\n"
-            "- %g-bit\n---\n\n# ",
-            asked_bits(o));
+    fputs("\nlibrary_name: transformers\n", f);
+    if (tag) fprintf(f, "quantization: %s\n", tag);
+    fputs("tags:\n", f);
+    if (tag) fprintf(f, "- %s\n", tag);
+    fprintf(f, "- mpiquant\n- %g-bit\n---\n\n# ", asked_bits(o));
     print_name(f, o->model);
     fprintf(f, ", quantised to %g bits\n\nMade by mpiquant %s from `", asked_bits(o), mq_version());
     print_name(f, o->model);
@@ -48,8 +67,8 @@ static void print_front(FILE *f, const mq_quantize_options *o)
 
 static void print_settings(FILE *f, const mq_quantize_options *o, int64_t n_blocks)
 {
-    fprintf(f, "## Settings\n\n| | |\n|---|---|\n| format | GPTQ (%s |\n| bits | %g%s |\n",
-            o->zero_points ? "v2), with zero points" : "v1), symmetric", asked_bits(o),
+    fprintf(f, "## Settings\n\n| | |\n|---|---|\n| format | %s%s |\n| bits | %g%s |\n",
+            form_of(o)->name, o->zero_points ? ", with zero points" : "", asked_bits(o),
             o->average_bits > 0 ? " a weight at most, on average; each layer's: `mq_report.json`"
                                 : "");
     if (o->group == -1) {
@@ -108,11 +127,24 @@ static void print_figures(FILE *f, const mq_report *report, const mq_arch *arch,
         report->n_layers, mean, largest, name, mq_report_fallbacks(report));
 }
 
-static void print_use(FILE *f, bool needs_rules, bool packed_head)
+static void print_gptqmodel(FILE *f)
 {
-    fputs("\n## How to load it\n\n```python\nfrom gptqmodel import GPTQModel\n"
+    fputs("```python\nfrom gptqmodel import GPTQModel\n"
           "model = GPTQModel.load(\"PATH\")\n```\n\n",
           f);
+}
+
+static void print_transformers(FILE *f)
+{
+    fputs("```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+          "model = AutoModelForCausalLM.from_pretrained(\"PATH\")\n"
+          "tokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n",
+          f);
+}
+
+static void print_use_of_gptq(FILE *f, bool needs_rules, bool packed_head)
+{
+    print_gptqmodel(f);
     if (needs_rules) {
         fputs("Not every layer is packed alike: the rules for that are in `dynamic`, which "
               "GPTQModel and vLLM read and transformers does not.\n\n",
@@ -123,11 +155,20 @@ static void print_use(FILE *f, bool needs_rules, bool packed_head)
             "without an error.\n\n",
             f);
     } else {
-        fputs("or, with `gptqmodel` and `optimum` installed beside it,\n\n"
-              "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
-              "model = AutoModelForCausalLM.from_pretrained(\"PATH\")\n"
-              "tokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n",
-              f);
+        fputs("or, with `gptqmodel` and `optimum` installed beside it,\n\n", f);
+        print_transformers(f);
+    }
+}
+
+static void print_use(FILE *f, const mq_quantize_options *o, bool needs_rules)
+{
+    const char *tag = form_of(o)->tag;
+    fputs("\n## How to load it\n\n", f);
+    if (tag && strcmp(tag, "gptq") == 0) {
+        print_use_of_gptq(f, needs_rules, o->lm_head);
+    } else {
+        if (tag) fputs("With `compressed-tensors` installed beside transformers,\n\n", f);
+        print_transformers(f);
     }
     fputs("The licence is that of the source model.\n", f);
 }
@@ -143,7 +184,7 @@ mq_status mq_report_card(const mq_report *report, const mq_arch *arch,
     print_front(f, options);
     print_settings(f, options, arch->n_blocks);
     print_figures(f, report, arch, calib);
-    print_use(f, needs_rules, options->lm_head);
+    print_use(f, options, needs_rules);
     bool good = !ferror(f);
     if (fclose(f) != 0 || !good) {
         free(text);

@@ -1,0 +1,14 @@
+#include "format/format.h"
+
+#include <string.h>
+
+const mq_format *const mq_formats[] = {&mq_format_gptq, &mq_format_gptq_v2, &mq_format_compressed,
+                                       &mq_format_dense, NULL};
+
+const mq_format *mq_format_find(const char *name)
+{
+    for (int i = 0; mq_formats[i]; i++) {
+        if (strcmp(mq_formats[i]->name, name) == 0) return mq_formats[i];
+    }
+    return NULL;
+}

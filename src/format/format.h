@@ -1,0 +1,60 @@
+#ifndef MQ_FORMAT_FORMAT_H
+#define MQ_FORMAT_FORMAT_H
+
+#include "base/dtype.h"
+
+#include <stdbool.h>
+
+/* What a checkpoint format makes of a linear layer: which tensors, and their bytes. Packing only:
+ * no I/O, no ranks. */
+
+enum { MQ_MAX_PARTS = 4 };
+
+/** What the tensors of a packed layer depend on besides its codes. */
+typedef struct mq_layer_shape {
+    int64_t n_out, n_in;
+    int64_t group; /* columns per scale; divides n_in */
+    int bits;
+    bool zero_points;
+    mq_dtype dtype; /* of the weight in the source: F16, BF16 or F32 */
+} mq_layer_shape;
+
+/** A layer as the solver left it: w = scale * (code - zero). */
+typedef struct mq_layer_codes {
+    mq_layer_shape shape;
+    const uint8_t *codes; /* (n_out, n_in), in [0, 2^bits - 1] */
+    const float *scales;  /* (n_out, n_in / group), on the format's grid */
+    const uint8_t *zeros; /* the same shape; NULL: 2^(bits-1) throughout */
+} mq_layer_codes;
+
+/** One tensor of a packed layer. */
+typedef struct mq_part {
+    const char *suffix; /* its name is MODULE.suffix */
+    mq_dtype dtype;
+    int n_dims;
+    int64_t dim[2];
+    int64_t step; /* rows (of the first dimension) are packed in multiples of so many */
+} mq_part;
+
+typedef struct mq_format {
+    const char *name;      /* for --format */
+    bool half_biases;      /* biases of packed layers become F16; else they stay as they are */
+    bool scales_as_source; /* scales have the type of the source's weights (F32: BF16); else F16 */
+    /** The layer's tensors, the one with the codes first; returns how many. */
+    int (*parts)(const mq_layer_shape *shape, mq_part out[MQ_MAX_PARTS]);
+    /** Rows [r0, r1) of a part, as the file has them; r0 is a multiple of its step, and so is r1
+     * but at the end. Errors: MQ_E_MEMORY. */
+    mq_status (*pack)(const mq_layer_codes *layer, int part, int64_t r0, int64_t r1, void *out);
+    /** Why a layer cannot be written so, into `why`; false when it can. NULL: all can. */
+    bool (*refuses)(const mq_layer_shape *shape, char *why, size_t bytes);
+} mq_format;
+
+extern const mq_format mq_format_gptq, mq_format_gptq_v2, mq_format_compressed, mq_format_dense;
+
+/** All of them, NULL at the end. */
+extern const mq_format *const mq_formats[];
+
+/** NULL when there is none of that name. */
+const mq_format *mq_format_find(const char *name);
+
+#endif
