@@ -7,6 +7,7 @@
 
 #include "base/dtype.h"
 #include "data/gptq_golden.h"
+#include "format/bits.h"
 #include "format/gptq.h"
 
 #include <math.h>
@@ -79,14 +80,14 @@ typedef struct fixture {
 
 static fixture make_fixture(int bits, int64_t n_in, int64_t n_out, int64_t group, int zero_offset)
 {
-    int64_t groups = (n_in + group - 1) / group, zero_words = mq_gptq_words(n_out, bits);
+    int64_t groups = (n_in + group - 1) / group, zero_words = mq_bits_words(n_out, bits);
     fixture f = {.codes = make_codes(n_out, n_in, bits),
-                 .qweight = filled(mq_gptq_words(n_in, bits) * n_out * 4),
+                 .qweight = filled(mq_bits_words(n_in, bits) * n_out * 4),
                  .qzeros = filled(groups * zero_words * 4),
                  .scales = filled(groups * n_out * 2),
                  .g_idx = filled(n_in * 4),
                  .w = filled(n_out * n_in * 4)};
-    mq_gptq_pack_qweight(f.codes, n_out, n_in, bits, 0, mq_gptq_words(n_in, bits), f.qweight);
+    mq_gptq_pack_qweight(f.codes, n_out, n_in, bits, 0, mq_bits_words(n_in, bits), f.qweight);
     memset(f.qzeros, 0, (size_t)(groups * zero_words) * 4);
     for (int64_t i = 0; i < groups * n_out; i++) {
         f.scales[i] = mq_f32_to_f16(((float)pseudo(i, 8, 3) - 100.0f) / 64.0f);
@@ -117,11 +118,11 @@ static void packs_like_numpy(void **state)
     for (int i = 0; i < N_GOLDEN; i++) {
         const struct golden *g = &golden[i];
         int64_t groups = (g->n_in + g->group - 1) / g->group;
-        size_t zero_bytes = (size_t)(groups * mq_gptq_words(g->n_out, g->bits)) * 4;
+        size_t zero_bytes = (size_t)(groups * mq_bits_words(g->n_out, g->bits)) * 4;
         fixture f = make_fixture(g->bits, g->n_in, g->n_out, g->group, 0);
         uint32_t *zeros = filled((int64_t)zero_bytes);
-        mq_gptq_pack_zeros(groups, g->n_out, g->bits, 1 << (g->bits - 1), zeros);
-        size_t bytes = (size_t)(mq_gptq_words(g->n_in, g->bits) * g->n_out) * 4;
+        mq_gptq_pack_zeros(groups, g->n_out, g->bits, (1 << (g->bits - 1)) - 1, zeros);
+        size_t bytes = (size_t)(mq_bits_words(g->n_in, g->bits) * g->n_out) * 4;
         if (fnv(f.qweight, bytes) != g->qweight) fail_msg("qweight of row %d", i);
         if (fnv(zeros, zero_bytes) != g->qzeros) fail_msg("qzeros of row %d", i);
         free(zeros);
@@ -147,7 +148,7 @@ static void dequantises_like_numpy(void **state)
 static void check_shape(int bits, int64_t n_in, int64_t n_out)
 {
     uint8_t *codes = make_codes(n_out, n_in, bits);
-    int64_t words = mq_gptq_words(n_in, bits), unit = bits == 3 ? 3 : 1;
+    int64_t words = mq_bits_words(n_in, bits), unit = bits == 3 ? 3 : 1;
     uint32_t *expected = naive_qweight(codes, n_out, n_in, bits);
     uint32_t *whole = filled(words * n_out * 4), *parts = filled(words * n_out * 4);
     mq_gptq_pack_qweight(codes, n_out, n_in, bits, 0, words, whole);
@@ -219,11 +220,11 @@ static void writes_the_known_zero_words(void **state)
 {
     (void)state;
     uint32_t words[2 * 2];
-    mq_gptq_pack_zeros(2, 16, 4, 8, words);
+    mq_gptq_pack_zeros(2, 16, 4, 7, words);
     for (int i = 0; i < 4; i++) assert_int_equal(words[i], 0x77777777u);
-    mq_gptq_pack_zeros(2, 8, 8, 128, words);
+    mq_gptq_pack_zeros(2, 8, 8, 127, words);
     for (int i = 0; i < 4; i++) assert_int_equal(words[i], 0x7F7F7F7Fu);
-    mq_gptq_pack_zeros(1, 17, 2, 2, words);
+    mq_gptq_pack_zeros(1, 17, 2, 1, words);
     assert_int_equal(words[0], 0x55555555u);
     assert_int_equal(words[1], 1u); /* the padding is 0 */
 }
@@ -231,7 +232,7 @@ static void writes_the_known_zero_words(void **state)
 /* Zero points of every group and column, 0 and 2^b - 1 among them, against the bit writer. */
 static void check_zero_points(int bits, int64_t n_groups, int64_t n_out)
 {
-    int64_t n_words = mq_gptq_words(n_out, bits), n = n_groups * n_out;
+    int64_t n_words = mq_bits_words(n_out, bits), n = n_groups * n_out;
     uint8_t *zeros = filled(n);
     uint32_t *words = filled(n_groups * n_words * 4), *expected = filled(n_groups * n_words * 4);
     memset(expected, 0, (size_t)(n_groups * n_words) * 4);
@@ -266,11 +267,11 @@ static void knows_symmetric_layers(void **state)
         int bits = all_bits[b];
         fixture f = make_fixture(bits, 64, 37, 16, 0);
         assert_false(mq_gptq_is_symmetric(&f.layer));
-        mq_gptq_pack_zeros(4, 37, bits, 1 << (bits - 1), f.qzeros);
+        mq_gptq_pack_zeros(4, 37, bits, (1 << (bits - 1)) - 1, f.qzeros);
         assert_false(mq_gptq_is_symmetric(&f.layer)); /* v1 read as v2 */
         f.layer.zero_offset = 1;
         assert_true(mq_gptq_is_symmetric(&f.layer));
-        naive_put(f.qzeros + 3 * mq_gptq_words(37, bits), 1, 36, bits, 0);
+        naive_put(f.qzeros + 3 * mq_bits_words(37, bits), 1, 36, bits, 0);
         assert_false(mq_gptq_is_symmetric(&f.layer));
         free_fixture(&f);
     }
@@ -306,7 +307,7 @@ static void finds_the_bits_of_a_shape(void **state)
     int bits = 0;
     for (int b = 0; b < 4; b++) {
         for (int64_t n_in = 32; n_in < 600; n_in += 7) {
-            int64_t rows = mq_gptq_words(n_in, all_bits[b]);
+            int64_t rows = mq_bits_words(n_in, all_bits[b]);
             assert_int_equal(mq_gptq_bits(rows, n_in, "x", &bits), MQ_OK);
             assert_int_equal(bits, all_bits[b]);
         }
@@ -320,10 +321,10 @@ static void finds_the_bits_of_a_shape(void **state)
 static void counts_words_past_32_bits(void **state)
 {
     (void)state;
-    assert_true(mq_gptq_words(INT64_C(3145728000), 3) == INT64_C(294912000));
-    assert_true(mq_gptq_words(INT64_C(3145728001), 4) == INT64_C(393216001));
-    assert_true(mq_gptq_words((INT64_C(1) << 62) + 1, 8) == (INT64_C(1) << 60) + 1);
-    assert_int_equal(mq_gptq_words(0, 3), 0);
+    assert_true(mq_bits_words(INT64_C(3145728000), 3) == INT64_C(294912000));
+    assert_true(mq_bits_words(INT64_C(3145728001), 4) == INT64_C(393216001));
+    assert_true(mq_bits_words((INT64_C(1) << 62) + 1, 8) == (INT64_C(1) << 60) + 1);
+    assert_int_equal(mq_bits_words(0, 3), 0);
 }
 
 static void refuses_damaged_layers(void **state)

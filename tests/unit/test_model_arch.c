@@ -74,7 +74,7 @@ static void test_llama_defaults(void **state)
     assert_true(a.activation == MQ_SILU && !a.rope_interleaved);
     assert_true(!a.tied && !a.parallel_block && a.qk_norm == MQ_QK_NONE);
     assert_true(a.logit_scale == 1 && a.embed_scale == 1 && a.attention_scale == 0.25);
-    assert_true(a.window == 0 && !a.gptq);
+    assert_true(a.window == 0 && a.packed == MQ_PACKED_NONE);
     for (int l = 0; l < MQ_N_LINEARS; l++) assert_false(a.has_bias[l]);
 }
 
@@ -331,12 +331,12 @@ static void test_quantised(void **state)
     (void)state;
     mq_arch a;
     accepts("llama", "\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4}", &a);
-    assert_true(a.gptq && a.gptq_zero_offset == 1);
+    assert_true(a.packed == MQ_PACKED_GPTQ && a.gptq_zero_offset == 1);
     accepts("llama",
             "\"quantization_config\": {\"quant_method\": \"gptq\", "
             "\"checkpoint_format\": \"gptq_v2\"}",
             &a);
-    assert_true(a.gptq && a.gptq_zero_offset == 0);
+    assert_true(a.packed == MQ_PACKED_GPTQ && a.gptq_zero_offset == 0);
     refuses("llama", "\"quantization_config\": {\"quant_method\": \"awq\"}", "\"awq\"");
     refuses("llama", "\"quantization_config\": {\"bits\": 4}", "quant_method");
     refuses("llama",
