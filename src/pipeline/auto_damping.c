@@ -170,6 +170,17 @@ static int choose(const mq_run *run, const trial *t)
     return loss > 0 && isfinite(loss) ? c : -1;
 }
 
+/* No shrinkage only while half of the blocks measured speak for it at this tap: where single blocks
+ * do, the model lost elsewhere what they gained (SmolLM2, best: 3 of 120 taps, 5 % out of domain).
+ */
+static int with_the_others(mq_run *run, mq_tap_id tap, int c)
+{
+    run->times_measured[tap]++;
+    if (c != UNSHRUNK) return c;
+    run->times_unshrunk[tap]++;
+    return 2 * run->times_unshrunk[tap] >= run->times_measured[tap] ? UNSHRUNK : UNSHRUNK + 1;
+}
+
 bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
 {
     int64_t done = block - run->scheme->first_block;
@@ -202,6 +213,7 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
     }
     int best = status == MQ_OK ? choose(run, &t) : -1;
     if (best >= 0) {
+        best = with_the_others(run, tap, best);
         take(run, &t, best, out);
         run->damping_found[tap] = out->damping;
     }

@@ -50,6 +50,8 @@ typedef struct mq_run {
     void *work; /* workspace of one unit */
     mq_tap_result *result;
     mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
+    int64_t times_measured[MQ_N_ALL_TAPS];   /* in how many blocks, and in how many of them */
+    int64_t times_unshrunk[MQ_N_ALL_TAPS];   /* the losses spoke for no shrinkage */
     struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;

@@ -246,6 +246,21 @@ static void test_fixed_shrinkage(void)
     end(&s);
 }
 
+/* No shrinkage is left to taps that go without it in half of the blocks. */
+static void test_blocks_that_differ(void)
+{
+    setting s;
+    mq_damping_choice got;
+    if (!begin(&s, 8192, 4000, true)) return;
+    s.run.times_measured[tap] = 2;
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[1]));
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[0])); /* two of four */
+    CHECK(s.run.times_measured[tap] == 4 && s.run.times_unshrunk[tap] == 2);
+    end(&s);
+}
+
 /* A half that only the strongest damping makes positive definite: two channels that go together
  * more than they can, everything else alike. */
 static void test_indefinite_half(void)
@@ -306,6 +321,7 @@ int main(int argc, char **argv)
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     RUN(test_against_naive);
     RUN(test_fixed_shrinkage);
+    RUN(test_blocks_that_differ);
     RUN(test_indefinite_half);
     RUN(test_nothing_held_out);
     RUN(test_when);
