@@ -147,6 +147,11 @@ short_stages() {
         -DCMAKE_BUILD_TYPE=Debug -DMQ_SANITIZE=address,undefined'; then
         tests 'unit tests, ASan and UBSan' 300 build-asan --tests-regex '^unit\.'
     fi
+    if step 'build of the fuzz targets' 400 env CC=clang bash -c 'configure_and_build build-fuzz \
+        -DCMAKE_BUILD_TYPE=Debug -DMQ_FUZZ=ON -DMQ_BUILD_TESTS=OFF \
+        -DMQ_SANITIZE=fuzzer-no-link,address,undefined'; then
+        step 'fuzzing, 10 s a target' 300 bash tests/fuzz/run.sh build-fuzz 10
+    fi
     python_tests 'Python tests' 200 tests/unit
 }
 

@@ -20,7 +20,8 @@ typedef struct mq_compressed_layer {
 } mq_compressed_layer;
 
 /** Dequantises rows [n0, n1) of w (N, K) to f32: dst (n1 - n0, K). Errors: MQ_E_INPUT when a scale
- *  is not finite or of no floating-point type, MQ_E_MEMORY. */
+ *  is not finite, or so large that a weight would not be, or of no floating-point type,
+ * MQ_E_MEMORY. */
 mq_status mq_compressed_dequantise(const mq_compressed_layer *layer, const char *name, int64_t n0,
                                    int64_t n1, float *dst);
 

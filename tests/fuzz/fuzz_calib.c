@@ -1,0 +1,116 @@
+/* Token files: sound HDF5 with anything in it. */
+#include "base/memory.h"
+#include "calib/calib.h"
+#include "fuzz.h"
+
+#include <hdf5.h>
+#include <mpi.h>
+#include <sanitizer/lsan_interface.h>
+#include <string.h>
+#include <unistd.h>
+
+static mq_comm *comm;
+static char path[] = "/tmp/mpiquant-fuzz-XXXXXX";
+
+/* MPI stays up: what MPI_Finalize loses would count as leaks. */
+static void end(void)
+{
+    unlink(path);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    __lsan_disable(); /* what Open MPI keeps is not ours */
+    FUZZ_CHECK(MPI_Init(argc, argv) == MPI_SUCCESS);
+    FUZZ_CHECK(mq_comm_create(MPI_COMM_WORLD, &comm) == MQ_OK);
+    __lsan_enable();
+    int fd = mkstemp(path);
+    FUZZ_CHECK(fd >= 0);
+    close(fd);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    atexit(end);
+    return 0;
+}
+
+static void put_text(hid_t file, const char *name, const char *value, size_t size)
+{
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, size);
+    hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    H5Awrite(attribute, type, value);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void put_number(hid_t file, const char *name, int64_t value)
+{
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    H5Awrite(attribute, H5T_NATIVE_INT64, &value);
+    H5Aclose(attribute);
+    H5Sclose(space);
+}
+
+/* n numbers, each of a byte, of two or of eight from the input, in a dataset of some type and
+ * number of dimensions. */
+static void put_data(hid_t file, const char *name, fuzz_input *in, size_t bytes, bool ascending)
+{
+    const hid_t types[] = {H5T_STD_I64LE, H5T_STD_I32LE, H5T_STD_U16BE, H5T_IEEE_F32LE};
+    uint64_t shape = fuzz_take(in, 1);
+    hsize_t n = fuzz_take(in, 1) % 60, dims[2] = {n, 1};
+    int64_t value[60] = {0}, sum = 0;
+    for (hsize_t i = 0; i < n; i++) {
+        sum = ascending ? (int64_t)((uint64_t)sum + fuzz_take(in, bytes))
+                        : (int64_t)fuzz_take(in, bytes);
+        value[i] = sum;
+    }
+    if (shape % 16 == 15) return; /* no such dataset */
+    hid_t space = H5Screate_simple(shape % 16 == 14 ? 2 : 1, dims, NULL);
+    hid_t set = H5Dcreate2(file, name, types[shape / 16 % 16 < 12 ? 0 : shape / 16 % 4], space,
+                           H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    if (n > 0) H5Dwrite(set, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, value);
+    H5Dclose(set);
+    H5Sclose(space);
+}
+
+static void write_file(fuzz_input *in)
+{
+    uint64_t kind = fuzz_take(in, 1);
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    FUZZ_CHECK(file >= 0);
+    if (kind & 1) {
+        put_text(file, "format", (const char *)&in->data[0], in->size > 3 ? 3 : 1);
+    } else {
+        put_text(file, "format", "mpiquant-calib", 15);
+    }
+    put_text(file, "source", "fuzz", 5);
+    put_number(file, "version", kind & 2 ? (int64_t)fuzz_take(in, 8) : 1);
+    put_number(file, "vocab_size", kind & 4 ? (int64_t)fuzz_take(in, 8) : 200);
+    put_data(file, "offsets", in, kind & 8 ? 8 : 1, !(kind & 16));
+    put_data(file, "tokens", in, kind & 32 ? 8 : 1, false);
+    H5Fclose(file);
+}
+
+static void check(const mq_calib *c)
+{
+    int64_t tokens = 0, samples = 0;
+    for (int64_t u = 0; u < c->n_local_units; u++) {
+        tokens += c->unit[u].n_tokens;
+        samples += c->unit[u].n_samples;
+    }
+    FUZZ_CHECK(tokens == c->n_tokens && samples == c->n_samples && samples > 0);
+    for (int64_t t = 0; t < tokens; t++) FUZZ_CHECK(c->token[t] >= 0 && c->token[t] < 200);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 4) return 0;
+    fuzz_input in = {data, size};
+    mq_calib_options options = {.unit_tokens = 16, .vocab_size = 200, .tokenizer_sha256 = ""};
+    mq_calib *calib = NULL;
+    write_file(&in);
+    if (mq_calib_load(comm, path, &options, &calib) == MQ_OK) check(calib);
+    mq_calib_destroy(&calib);
+    return 0;
+}

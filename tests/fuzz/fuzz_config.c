@@ -1,0 +1,64 @@
+/* config.json under a descriptor of configs/arch, or (first byte 0x80 and above) a descriptor under
+ * a config.json of its family. */
+#include "fuzz.h"
+#include "model/arch_parse.h"
+
+#include <string.h>
+
+enum { N_FAMILIES = 5 };
+
+static const char *const families[N_FAMILIES] = {"llama", "mistral", "qwen2", "qwen3", "cohere"};
+static char *descriptors[N_FAMILIES], *common;
+
+static const char good[] =
+    "{\"model_type\": \"llama\", \"hidden_size\": 64, \"intermediate_size\": 128, "
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+    "\"vocab_size\": 96, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5, "
+    "\"layer_norm_eps\": 1e-5, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\"}";
+
+static char *read_file(const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/configs/arch/%s.json", MQ_SOURCE_DIR, name);
+    char *text = calloc(1, 1 << 16);
+    FILE *f = fopen(path, "rb");
+    FUZZ_CHECK(text && f && fread(text, 1, (1 << 16) - 1, f) > 0);
+    fclose(f);
+    return text;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    for (int i = 0; i < N_FAMILIES; i++) descriptors[i] = read_file(families[i]);
+    common = read_file("common");
+    return 0;
+}
+
+static void check_arch(const mq_arch *a)
+{
+    FUZZ_CHECK(a->hidden > 0 && a->n_blocks > 0 && a->n_heads > 0 && a->n_kv_heads > 0);
+    FUZZ_CHECK(a->n_heads % a->n_kv_heads == 0 && a->head_dim > 0 && a->vocab > 0);
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        int64_t n_out = 0, n_in = 0, count = 0;
+        mq_arch_linear_shape(a, (mq_linear_id)l, &n_out, &n_in);
+        FUZZ_CHECK(n_out > 0 && n_in > 0 && !__builtin_mul_overflow(n_out, n_in, &count));
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    fuzz_input in = {data, size};
+    uint64_t kind = fuzz_take(&in, 1);
+    char *text = fuzz_text(&in);
+    mq_arch *arch = calloc(1, sizeof *arch);
+    FUZZ_CHECK(arch);
+    mq_status status =
+        kind < 0x80 ? mq_arch_parse(text, "fuzz", descriptors[kind % N_FAMILIES], common, arch)
+                    : mq_arch_parse(good, "fuzz", text, common, arch);
+    if (status == MQ_OK) check_arch(arch);
+    free(arch);
+    free(text);
+    return 0;
+}

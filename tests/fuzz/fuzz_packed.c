@@ -1,0 +1,63 @@
+/* Packed layers whose numbers and tensors are anything, in buffers of just their size. */
+#include "format/bits.h"
+#include "format/stored.h"
+#include "fuzz.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    return 0;
+}
+
+/* The next bytes of the input, repeated: a tensor of that size. */
+static void *tensor(fuzz_input *in, int64_t bytes)
+{
+    char *out = malloc(bytes > 0 ? (size_t)bytes : 1);
+    size_t n = in->size < 64 ? in->size : 64;
+    FUZZ_CHECK(out);
+    for (int64_t i = 0; i < bytes; i++) out[i] = n > 0 ? (char)in->data[(size_t)i % n] : 0;
+    in->data += n / 2;
+    in->size -= n / 2;
+    return out;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const int widths[] = {2, 3, 4, 8};
+    fuzz_input in = {data, size};
+    int bits = widths[fuzz_take(&in, 1) % 4];
+    int64_t n_out = 1 + (int64_t)fuzz_take(&in, 1) % 80,
+            groups = 1 + (int64_t)fuzz_take(&in, 1) % 9;
+    int64_t n_in = groups * (1 + (int64_t)fuzz_take(&in, 1) % 40);
+    uint64_t form = fuzz_take(&in, 1);
+    bool gptq = form % 2 == 0;
+    int64_t along_in = mq_bits_words(n_in, bits), along_out = mq_bits_words(n_out, bits);
+    void *codes = tensor(&in, 4 * (gptq ? along_in * n_out : n_out * along_in));
+    void *zeros = tensor(&in, 4 * groups * along_out), *scales = tensor(&in, 2 * groups * n_out);
+    int32_t *g_idx = tensor(&in, 4 * n_in);
+    float *w = malloc((size_t)(n_out * n_in) * sizeof *w);
+    if (form & 2) {
+        for (int64_t k = 0; k < n_in; k++) g_idx[k] = (int32_t)((uint32_t)g_idx[k] % groups);
+    }
+    mq_stored_layer layer = {.form = MQ_PACKED_GPTQ};
+    if (gptq) {
+        layer.gptq =
+            (mq_gptq_layer){codes, zeros, scales, g_idx, n_out, n_in, groups, bits, form >> 2 & 1};
+    } else {
+        layer.form = MQ_PACKED_COMPRESSED;
+        layer.compressed = (mq_compressed_layer){
+            codes,  scales, form & 2 ? MQ_F16 : MQ_BF16, form & 4 ? zeros : NULL, n_out, n_in,
+            groups, bits};
+    }
+    mq_stored_is_symmetric(&layer);
+    if (mq_stored_dequantise(&layer, "fuzz", 0, n_out, w) == MQ_OK) {
+        for (int64_t i = 0; i < n_out * n_in; i++) FUZZ_CHECK(w[i] - w[i] == 0);
+    }
+    free(codes);
+    free(zeros);
+    free(scales);
+    free(g_idx);
+    free(w);
+    return 0;
+}
