@@ -89,6 +89,7 @@ static bool refuses(const mq_layer_shape *s, char *why, size_t bytes)
 }
 
 const mq_format mq_format_compressed = {.name = "compressed-tensors",
+                                        .form = MQ_PACKED_COMPRESSED,
                                         .scales_as_source = true,
                                         .parts = parts,
                                         .pack = pack,

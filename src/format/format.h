@@ -1,7 +1,7 @@
 #ifndef MQ_FORMAT_FORMAT_H
 #define MQ_FORMAT_FORMAT_H
 
-#include "base/dtype.h"
+#include "format/stored.h"
 
 #include <stdbool.h>
 
@@ -38,6 +38,7 @@ typedef struct mq_part {
 
 typedef struct mq_format {
     const char *name;      /* for --format */
+    mq_packed_form form;   /* how its layers are read again; NONE: they are not packed */
     bool half_biases;      /* biases of packed layers become F16; else they stay as they are */
     bool scales_as_source; /* scales have the type of the source's weights (F32: BF16); else F16 */
     /** The layer's tensors, the one with the codes first; returns how many. */
@@ -54,7 +55,8 @@ extern const mq_format mq_format_gptq, mq_format_gptq_v2, mq_format_compressed, 
 /** All of them, NULL at the end. */
 extern const mq_format *const mq_formats[];
 
-/** NULL when there is none of that name. */
-const mq_format *mq_format_find(const char *name);
+/** NULL when there is none of that name. zero_points: "gptq" is then gptq_v2, since v1 has no room
+ * for a zero point of 0. */
+const mq_format *mq_format_find(const char *name, bool zero_points);
 
 #endif

@@ -63,6 +63,9 @@ static mq_status pack_v2(const mq_layer_codes *layer, int part, int64_t r0, int6
 }
 
 const mq_format mq_format_gptq = {
-    .name = "gptq", .half_biases = true, .parts = parts, .pack = pack_v1};
-const mq_format mq_format_gptq_v2 = {
-    .name = "gptq_v2", .half_biases = true, .parts = parts, .pack = pack_v2};
+    .name = "gptq", .form = MQ_PACKED_GPTQ, .half_biases = true, .parts = parts, .pack = pack_v1};
+const mq_format mq_format_gptq_v2 = {.name = "gptq_v2",
+                                     .form = MQ_PACKED_GPTQ,
+                                     .half_biases = true,
+                                     .parts = parts,
+                                     .pack = pack_v2};

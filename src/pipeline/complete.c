@@ -30,11 +30,6 @@ static mq_status read_source_text(const char *model, const char *name, char **te
     return status;
 }
 
-static bool is_gptq(const mq_format *format)
-{
-    return format == &mq_format_gptq || format == &mq_format_gptq_v2;
-}
-
 static mq_status copy_text(const char *text, char **out)
 {
     size_t bytes = strlen(text) + 1;
@@ -46,10 +41,10 @@ static mq_status copy_text(const char *text, char **out)
 /* NULL for a format that says nothing of it. */
 static mq_status quantization_config(const mq_run *run, cJSON **out)
 {
-    const mq_format *format = run->scheme->format;
+    mq_packed_form form = run->scheme->format->form;
     *out = NULL;
-    if (format == &mq_format_dense) return MQ_OK;
-    if (format == &mq_format_compressed) return mq_compressed_config(run->scheme, out);
+    if (form == MQ_PACKED_NONE) return MQ_OK;
+    if (form == MQ_PACKED_COMPRESSED) return mq_compressed_config(run->scheme, out);
     return mq_gptq_config(run->scheme, run->options, out);
 }
 
@@ -65,7 +60,7 @@ static mq_status make_configs(const mq_run *run, char **config, char **quantize_
     } else if (status == MQ_OK) {
         status = copy_text(source, config);
     }
-    if (status == MQ_OK && is_gptq(run->scheme->format)) {
+    if (status == MQ_OK && run->scheme->format->form == MQ_PACKED_GPTQ) {
         char *printed = mq_json_print(q);
         status = printed ? copy_text(printed, quantize_config)
                          : mq_fail(MQ_E_MEMORY, "no memory for quantize_config.json");
@@ -83,7 +78,7 @@ static mq_status write_configs(const mq_run *run, const mq_output *output)
     if (run->comm->rank == 0) status = make_configs(run, &config, &quantize_config);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = mq_output_write(run->comm, output, "config.json", config);
-    if (status == MQ_OK && is_gptq(run->scheme->format)) {
+    if (status == MQ_OK && run->scheme->format->form == MQ_PACKED_GPTQ) {
         status = mq_output_write(run->comm, output, "quantize_config.json", quantize_config);
     }
     mq_free(&config);

@@ -75,11 +75,6 @@ static void warn_about_damping(const mq_run *run)
             run->solver.damping.share);
 }
 
-static bool writes_gptq(const mq_run *run)
-{
-    return run->scheme->format == &mq_format_gptq || run->scheme->format == &mq_format_gptq_v2;
-}
-
 static void warn_about_gptq_readers(const mq_run *run)
 {
     if (mq_scheme_needs_rules(run->scheme)) {
@@ -94,8 +89,8 @@ static void warn_about_gptq_readers(const mq_run *run)
 
 static void warn_about_readers(const mq_run *run)
 {
-    if (writes_gptq(run)) warn_about_gptq_readers(run);
-    if (mq_scheme_splits_fused(run->scheme) && run->scheme->format != &mq_format_dense) {
+    if (run->scheme->format->form == MQ_PACKED_GPTQ) warn_about_gptq_readers(run);
+    if (mq_scheme_splits_fused(run->scheme) && run->scheme->format->form != MQ_PACKED_NONE) {
         mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
                 "size: vLLM fuses them and will refuse the model");
     }
@@ -103,7 +98,7 @@ static void warn_about_readers(const mq_run *run)
 
 static void warn_about_zero_points(const mq_run *run)
 {
-    if (!run->options->zero_points || !writes_gptq(run)) return;
+    if (!run->options->zero_points || run->scheme->format->form != MQ_PACKED_GPTQ) return;
     mq_warn("zero points: the output is GPTQ v2, asymmetric: GPTQModel and transformers read it, "
             "ExLlamaV2 and vLLM's fast GPTQ kernels do not");
 }

@@ -42,7 +42,7 @@ static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
     snprintf(name, sizeof name, "%s.weight", module);
     const mq_tensor *weight = plan->quantise ? mq_folder_find(source, name) : NULL;
     if (!weight) return;
-    plan->dtype = weight->dtype;
+    plan->dtype = weight->dtype == MQ_F64 ? MQ_F32 : weight->dtype; /* F64 is never written */
     if (!scheme->format->scales_as_source) return;
     plan->quant.grid = weight->dtype == MQ_F16 ? MQ_SCALE_F16 : MQ_SCALE_BF16;
 }
@@ -253,11 +253,9 @@ static mq_status check_forms(const mq_scheme *scheme)
     return check_form(scheme, 0, MQ_HEAD, scheme->head.quant.bits);
 }
 
-/* Zero points of 0, which v1 cannot hold, need v2. */
 static mq_status choose_format(const mq_quantize_options *options, const mq_format **out)
 {
-    *out = mq_format_find(options->format);
-    if (*out == &mq_format_gptq && options->zero_points) *out = &mq_format_gptq_v2;
+    *out = mq_format_find(options->format, options->zero_points);
     if (*out) return MQ_OK;
     return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors or dense",
                    options->format);

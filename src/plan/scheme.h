@@ -14,7 +14,7 @@ typedef struct mq_layer_plan {
     bool quantise;
     bool fixed;     /* the bits are those of an override: a budget does not choose them */
     mq_quant quant; /* group resolved: never -1 */
-    mq_dtype dtype; /* of the weight in the source */
+    mq_dtype dtype; /* of the weight in the source; F32 for F64 */
 } mq_layer_plan;
 
 typedef struct mq_scheme {

@@ -1,6 +1,7 @@
 #include "report/report.h"
 
 #include "base/memory.h"
+#include "format/format.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -43,7 +44,7 @@ static const form *form_of(const mq_quantize_options *o)
                                  {"gptq_v2", "gptq", "GPTQ (v2)"},
                                  {"compressed-tensors", "compressed-tensors", "compressed-tensors"},
                                  {"dense", NULL, "dequantised weights"}};
-    const char *name = o->zero_points && strcmp(o->format, "gptq") == 0 ? "gptq_v2" : o->format;
+    const char *name = mq_format_find(o->format, o->zero_points)->name;
     size_t i = 0;
     while (i + 1 < sizeof forms / sizeof *forms && strcmp(forms[i].format, name) != 0) i++;
     return &forms[i];

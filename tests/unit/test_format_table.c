@@ -270,10 +270,11 @@ static void shapes_beyond_2_31(void **state)
 static void formats_are_found_by_name(void **state)
 {
     (void)state;
-    assert_ptr_equal(mq_format_find("gptq"), &mq_format_gptq);
-    assert_ptr_equal(mq_format_find("compressed-tensors"), &mq_format_compressed);
-    assert_null(mq_format_find("GPTQ"));
-    assert_null(mq_format_find(""));
+    assert_ptr_equal(mq_format_find("gptq", false), &mq_format_gptq);
+    assert_ptr_equal(mq_format_find("gptq", true), &mq_format_gptq_v2);
+    assert_ptr_equal(mq_format_find("compressed-tensors", true), &mq_format_compressed);
+    assert_null(mq_format_find("GPTQ", false));
+    assert_null(mq_format_find("", false));
 }
 
 static void scales_that_are_not_finite_are_refused(void **state)
