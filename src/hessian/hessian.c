@@ -115,10 +115,65 @@ mq_status mq_hessian_merge(mq_hessian *h, const mq_hessian *part)
     return MQ_OK;
 }
 
-double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j)
+typedef struct entries_job {
+    const mq_hessian *h;
+    const int64_t *rows, *columns;
+    int64_t n_rows, n_columns;
+    double *out;
+} entries_job;
+
+/* Entry (i, j) is at_row(h, i)[j] for j >= i. For j < i that is another entry of the triangle. */
+static const double *at_row(const mq_hessian *h, int64_t i)
 {
-    int64_t low = mq_min_i64(i, j), high = mq_max_i64(i, j);
-    return h->packed[row_start(h->n, low) + (high - low)];
+    return h->packed + row_start(h->n, i) - i;
+}
+
+/* Row k of the output right of the diagonal; left of it anything. */
+static mq_status right_task(void *context, int64_t k)
+{
+    const entries_job *p = context;
+    const double *row = at_row(p->h, p->rows[k]);
+    double *to = p->out + k * p->n_columns;
+    for (int64_t c = 0; c < p->n_columns; c++) to[c] = row[p->columns[c]];
+    return MQ_OK;
+}
+
+enum { TILE = 8 }; /* columns of the output: a cache line */
+
+/* Columns [c0, c0 + some) left of the diagonal: from the rows of H that are those columns. */
+static inline void fill_left(const entries_job *p, int64_t c0, int some)
+{
+    int64_t column[TILE];
+    const double *row[TILE];
+    for (int c = 0; c < some; c++) {
+        column[c] = p->columns[c0 + c];
+        row[c] = at_row(p->h, column[c]);
+    }
+    for (int64_t k = 0; k < p->n_rows; k++) {
+        int64_t i = p->rows[k];
+        double *to = p->out + k * p->n_columns + c0;
+        for (int c = 0; c < some; c++) to[c] = i > column[c] ? row[c][i] : to[c];
+    }
+}
+
+static mq_status left_task(void *context, int64_t t)
+{
+    const entries_job *p = context;
+    int64_t c0 = t * TILE, rest = p->n_columns - c0;
+    if (rest >= TILE) {
+        fill_left(p, c0, TILE);
+    } else {
+        fill_left(p, c0, (int)rest);
+    }
+    return MQ_OK;
+}
+
+mq_status mq_hessian_entries(const mq_hessian *h, const int64_t *rows, int64_t n_rows,
+                             const int64_t *columns, int64_t n_columns, double *out)
+{
+    entries_job job = {h, rows, columns, n_rows, n_columns, out};
+    MQ_TRY(mq_parallel_for(n_rows, right_task, &job));
+    return mq_parallel_for(mq_ceil_div(n_columns, TILE), left_task, &job);
 }
 
 void mq_hessian_diagonal(const mq_hessian *h, double *out)

@@ -46,8 +46,11 @@ mq_status mq_hessian_reduce(mq_hessian *h, const mq_comm *comm);
  *  h less part is the old h again. Not collective. Errors: MQ_E_INTERNAL when the grids differ. */
 mq_status mq_hessian_merge(mq_hessian *h, const mq_hessian *part);
 
-/** Entry (i, j) in any order of indices. */
-double mq_hessian_at(const mq_hessian *h, int64_t i, int64_t j);
+/** out (n_rows, n_columns) row-major: entries (rows[i], columns[j]), in any order of indices. Reads
+ *  H by rows, so that it is fast for a hundred rows at once, whatever their order. Not collective.
+ *  Threads over rows and columns. */
+mq_status mq_hessian_entries(const mq_hessian *h, const int64_t *rows, int64_t n_rows,
+                             const int64_t *columns, int64_t n_columns, double *out);
 
 /** out (n): the diagonal. */
 void mq_hessian_diagonal(const mq_hessian *h, double *out);

@@ -62,55 +62,55 @@ static mq_status allocate(mq_factor *f)
     return mq_alloc(f->n * NB, sizeof(float), "panel of a factor", &f->received);
 }
 
-/* One row of H from the source, columns [i, n). pdpotrf compares pivots with zero only, so a NaN or
- * inf would go through it unseen. */
-static mq_status take_row(const mq_factor *f, mq_row_source source, void *context, int64_t i,
-                          double *row)
+/* The blocks of NB rows that this process holds: rows [i0, i1) of H are local rows from l0 on. */
+typedef struct row_block {
+    int64_t l0, i0, i1;
+    double *rows; /* (i1 - i0, n - i0) */
+} row_block;
+
+/* pdpotrf compares pivots with zero only, so a NaN or inf would go through it unseen. */
+static mq_status check_finite(const mq_factor *f, const row_block *b)
 {
-    source(context, i, i, f->n, row + i);
-    for (int64_t j = i; j < f->n; j++) {
-        if (isfinite(row[j])) continue;
+    int64_t width = f->n - b->i0;
+    for (int64_t e = 0; e < (b->i1 - b->i0) * width; e++) {
+        if (isfinite(b->rows[e])) continue;
         return mq_fail(MQ_E_NUMERIC,
                        "the matrix to factor holds %g in row %" PRId64 ", column %" PRId64
                        " (processing order): look for NaN or inf in the activations",
-                       row[j], i, j);
+                       b->rows[e], b->i0 + e / width, b->i0 + e % width);
     }
     return MQ_OK;
 }
 
-enum { TILE = 8 }; /* rows that cross the column-major storage together */
-
-/* Local rows [l0, l0 + TILE) of A, lower triangle, from rows of H: rows[t] is row n - 1 - a0 - t,
- * indexed by column. Past n, the ones of the padding. */
-static void store_tile(mq_factor *f, int64_t l0, const double *rows)
+/* Rows of H from right to left are rows of A, reversed: the block's part of the lower triangle, and
+ * the ones of the padding past n. */
+static void store_rows(mq_factor *f, const row_block *b)
 {
-    int64_t a0 = global_row(f, l0), some = mq_min_i64(TILE, f->n - a0);
-    for (int64_t b = 0; b < mq_min_i64(a0 + TILE, f->n); b++) {
-        double *column = f->local + b * f->local_rows + l0;
-        for (int64_t t = mq_max_i64(0, b - a0); t < some; t++) {
-            column[t] = rows[t * f->n + (f->n - 1 - b)];
+    int64_t some = b->i1 - b->i0, width = f->n - b->i0, a0 = f->n - b->i1;
+    for (int64_t a = 0; a < width; a++) {
+        double *column = f->local + a * f->local_rows + b->l0;
+        const double *from = b->rows + (width - 1 - a);
+        for (int64_t t = mq_max_i64(0, a - a0); t < some; t++) {
+            column[t] = from[(some - 1 - t) * width];
         }
     }
-    for (int64_t t = mq_max_i64(0, some); t < TILE; t++) {
-        f->local[(a0 + t) * f->local_rows + l0 + t] = 1;
-    }
+    for (int64_t t = some; t < NB; t++) f->local[(a0 + t) * f->local_rows + b->l0 + t] = 1;
 }
 
-/* Fills the lower triangle of this process's rows of A. The source gives rows of H from the
- * diagonal to the right, which are rows of A from the diagonal to the left. */
-static mq_status fill(mq_factor *f, mq_row_source source, void *context)
+/* Fills the lower triangle of this process's rows of A. */
+static mq_status fill(mq_factor *f, mq_entry_source source, void *context)
 {
-    double *rows = NULL;
-    MQ_TRY(mq_alloc(TILE * f->n, sizeof *rows, "rows of a Hessian", &rows));
+    row_block b = {0};
+    MQ_TRY(mq_alloc(NB * f->n, sizeof *b.rows, "rows of a Hessian", &b.rows));
     mq_status status = MQ_OK;
-    for (int64_t l0 = 0; l0 < f->local_rows && status == MQ_OK; l0 += TILE) {
-        int64_t a0 = global_row(f, l0);
-        for (int64_t t = 0; t < TILE && a0 + t < f->n && status == MQ_OK; t++) {
-            status = take_row(f, source, context, f->n - 1 - (a0 + t), rows + t * f->n);
-        }
-        if (status == MQ_OK) store_tile(f, l0, rows);
+    for (; b.l0 < f->local_rows && status == MQ_OK; b.l0 += NB) {
+        b.i1 = f->n - global_row(f, b.l0);
+        b.i0 = mq_max_i64(0, b.i1 - NB);
+        status = source(context, b.i0, b.i1, b.i0, f->n, b.rows);
+        if (status == MQ_OK) status = check_finite(f, &b);
+        if (status == MQ_OK) store_rows(f, &b);
     }
-    mq_free(&rows);
+    mq_free(&b.rows);
     return status;
 }
 
@@ -168,7 +168,8 @@ static mq_status share_diagonal(mq_factor *f)
 }
 
 /* Collective. Fills and factors; on failure every rank has the same status. */
-static mq_status fill_and_factor(mq_factor *f, mq_row_source source, void *context, int64_t *order)
+static mq_status fill_and_factor(mq_factor *f, mq_entry_source source, void *context,
+                                 int64_t *order)
 {
     mq_status status = allocate(f);
     if (status == MQ_OK && f->process >= 0) status = fill(f, source, context);
@@ -184,7 +185,7 @@ static mq_status fill_and_factor(mq_factor *f, mq_row_source source, void *conte
 }
 
 mq_status mq_factor_create(const mq_comm *comm, int64_t n, bool distributed, int root,
-                           mq_row_source source, void *context, mq_factor **out, int64_t *order)
+                           mq_entry_source source, void *context, mq_factor **out, int64_t *order)
 {
     *out = NULL;
     *order = 0;

@@ -1,6 +1,7 @@
 #ifndef MQ_LINALG_FACTOR_H
 #define MQ_LINALG_FACTOR_H
 
+#include "linalg/entries.h"
 #include "par/comm.h"
 
 #include <stdbool.h>
@@ -12,23 +13,19 @@
 
 enum { MQ_FACTOR_PANEL = 128 };
 
-/** Fills out[0 .. j1 - j0) with row i, columns [j0, j1) of the symmetric matrix to factor (already
- *  ordered and damped). Called with j0 = i and j1 = n, the upper half of a row, once for every row
- *  this rank holds, from the calling thread. Local; every rank must be able to give every row. */
-typedef void (*mq_row_source)(void *context, int64_t i, int64_t j0, int64_t j1, double *out);
-
 typedef struct mq_factor mq_factor;
 
-/** Factors the n x n matrix. Collective on comm. distributed: rows block-cyclic over all ranks;
- *  else pdpotrf on a 1 x 1 grid of rank `root` alone, the others wait at the agreement.
- *  Whether to distribute must depend on n and settings only.
+/** Factors the n x n matrix that the source gives (already ordered and damped), asked for 128 rows
+ *  at a time from their first column on, once for those that this rank holds. Collective on comm.
+ * distributed: rows block-cyclic over all ranks; else pdpotrf on a 1 x 1 grid of rank `root` alone,
+ * the others wait at the agreement. Whether to distribute must depend on n and settings only.
  *  Errors, the same on every rank: MQ_E_NOT_PD with *order = the leading minor (1-based, in the
  *  reversed matrix) that failed, order <= n; MQ_E_NUMERIC naming the first NaN or inf a rank saw;
  *  MQ_E_MEMORY; MQ_E_INTERNAL for a negative info. comm must outlive the factor. OpenBLAS runs with
  *  one thread meanwhile, because the bits depend on it.
  *  Cost: n^3 / 3 flops, n^2 * 8 / P bytes. Same result for any rank count: bitwise. */
 mq_status mq_factor_create(const mq_comm *comm, int64_t n, bool distributed, int root,
-                           mq_row_source source, void *context, mq_factor **out, int64_t *order);
+                           mq_entry_source source, void *context, mq_factor **out, int64_t *order);
 
 /** diag(R), (n) f64, in processing order, on every rank (held by the factor). */
 const double *mq_factor_diagonal(const mq_factor *factor);

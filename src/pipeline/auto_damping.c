@@ -7,6 +7,7 @@
 #include "pipeline/sampled_rows.h"
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "par/collectives.h"
 #include "solve/quadratic.h"
 
@@ -29,7 +30,7 @@ static mq_damping candidate(const mq_run *run, int c)
                         .shrinkage = c == UNSHRUNK ? 0 : run->solver.damping.shrinkage};
 }
 
-/* Those that are tried. */
+/* The weakest that may be tried. */
 static int first_candidate(const mq_run *run)
 {
     return run->solver.measure_shrinkage ? UNSHRUNK : UNSHRUNK + 1;
@@ -43,105 +44,161 @@ typedef struct trial {
     const mq_hessian *h, *half;
     mq_tap_system system; /* of the half */
     mq_sampled_rows rows;
+    float *errors; /* (N_CANDIDATES, blocks of rows, MQ_ROW_BLOCK, n) */
     double held_out_energy[MQ_N_LINEARS];
+    bool weighed;                                     /* the energies are there */
     double loss[N_CANDIDATES][N_PARTS][MQ_N_LINEARS]; /* relative, of the layers */
+    bool tried[N_CANDIDATES];
 } trial;
 
+static float *errors_of(const trial *t, int c, int b)
+{
+    return t->errors + ((int64_t)c * t->rows.n_blocks + b) * MQ_ROW_BLOCK * t->system.n;
+}
+
 /* The other half, in the order in which the first is processed. */
-static void held_out_row(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+static mq_status held_out_entries(void *context, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
+                                  double *out)
 {
     const trial *t = context;
     const int64_t *order = t->system.order;
-    for (int64_t j = j0; j < j1; j++) {
-        out[j - j0] =
-            mq_hessian_at(t->h, order[i], order[j]) - mq_hessian_at(t->half, order[i], order[j]);
-    }
-}
-
-/* sum[l] += x H x^T under the other half over the rows x (errors, or weights) of layer l. */
-static mq_status add_held_out(trial *t, int b, const float *x, double *sum)
-{
-    double loss[MQ_ROW_BLOCK];
-    MQ_TRY(mq_quadratic_rows(x, t->system.n, t->system.mean, held_out_row, t, loss));
-    for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
-        if (!(loss[r] < 0)) sum[t->rows.layer[b][r]] += loss[r];
-    }
+    double *half = t->system.rows;
+    MQ_TRY(mq_hessian_entries(t->h, order + i0, i1 - i0, order + j0, j1 - j0, out));
+    MQ_TRY(mq_hessian_entries(t->half, order + i0, i1 - i0, order + j0, j1 - j0, half));
+    for (int64_t e = 0; e < (i1 - i0) * (j1 - j0); e++) out[e] -= half[e];
     return MQ_OK;
 }
 
-static mq_status judge(trial *t, int c)
+/* Rows that are judged by the other half, all in one walk over it: errors, or the weights. */
+typedef struct held_out_rows {
+    const float *x[(N_CANDIDATES + 1) * MQ_N_LINEARS]; /* (MQ_ROW_BLOCK, n) each */
+    double *sum[(N_CANDIDATES + 1) * MQ_N_LINEARS];    /* by layer: x H x^T is added */
+    int block[(N_CANDIDATES + 1) * MQ_N_LINEARS];
+    int count;
+} held_out_rows;
+
+static void add_rows(held_out_rows *list, int b, const float *x, double *sum)
 {
-    double half_loss[MQ_N_LINEARS] = {0}, half_energy[MQ_N_LINEARS] = {0};
-    double held_out[MQ_N_LINEARS] = {0};
+    list->block[list->count] = b;
+    list->x[list->count] = x;
+    list->sum[list->count++] = sum;
+}
+
+static mq_status judge(trial *t, const held_out_rows *list)
+{
+    double *loss = NULL;
+    MQ_TRY(mq_alloc(list->count, MQ_ROW_BLOCK * sizeof *loss, "losses of rows", &loss));
+    mq_status status = mq_quadratic_rows(list->x, list->count, t->system.n, t->system.mean,
+                                         held_out_entries, t, loss);
+    for (int i = 0; i < list->count && status == MQ_OK; i++) {
+        int b = list->block[i];
+        for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
+            double x = loss[i * MQ_ROW_BLOCK + r];
+            if (!(x < 0)) list->sum[i][t->rows.layer[b][r]] += x;
+        }
+    }
+    mq_free(&loss);
+    return status;
+}
+
+/* Of all layers with candidate c, under the half that they were solved on. */
+static void measure_half(trial *t, int c)
+{
+    double loss[MQ_N_LINEARS] = {0}, energy[MQ_N_LINEARS] = {0};
     for (int b = 0; b < t->rows.n_blocks; b++) {
         const mq_row_block *block = &t->rows.block[b];
         mq_row_take_out_damping(&t->system, block);
         for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
-            half_loss[t->rows.layer[b][r]] += block->loss[r];
-            half_energy[t->rows.layer[b][r]] += block->energy[r];
+            loss[t->rows.layer[b][r]] += block->loss[r];
+            energy[t->rows.layer[b][r]] += block->energy[r];
         }
-        MQ_TRY(add_held_out(t, b, block->e, held_out));
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        double energy = t->held_out_energy[l];
-        t->loss[c][HALF][l] = half_energy[l] > 0 ? half_loss[l] / half_energy[l] : 0;
-        t->loss[c][HELD_OUT][l] = energy > 0 ? held_out[l] / energy : 0;
+        t->loss[c][HALF][l] = energy[l] > 0 ? loss[l] / energy[l] : 0;
     }
-    return MQ_OK;
 }
 
-/* Infinite losses where the matrix cannot be factored. */
-static mq_status try_candidate(const mq_run *run, const mq_comm *comm, trial *t, int c)
+/* Errors and loss on the half. *solved: false where the matrix cannot be factored. */
+static mq_status solve(const mq_run *run, const mq_comm *comm, trial *t, int c, bool *solved)
 {
     mq_tap_system *s = &t->system;
     int64_t minor = 0;
     mq_status status = mq_tap_system_try(run, comm, candidate(run, c), 0, s, &minor);
-    if (status == MQ_E_NOT_PD) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) t->loss[c][HELD_OUT][l] = INFINITY;
-        return MQ_OK;
-    }
+    *solved = status != MQ_E_NOT_PD;
+    if (status == MQ_E_NOT_PD) return MQ_OK;
+    for (int b = 0; b < t->rows.n_blocks; b++) t->rows.block[b].e = errors_of(t, c, b);
     if (status == MQ_OK) {
         status = mq_ldlq(t->rows.block, t->rows.n_blocks, s->n, s->order,
                          mq_factor_diagonal(s->factor), mq_tap_system_panel, s);
     }
-    if (status == MQ_OK) status = judge(t, c);
+    if (status == MQ_OK) measure_half(t, c);
     mq_factor_destroy(&s->factor);
     return status;
+}
+
+/* Candidates begin, begin + step ... below end. Infinite losses where the matrix cannot be
+ * factored. */
+static mq_status try_some(const mq_run *run, const mq_comm *comm, trial *t, int begin, int end,
+                          int step)
+{
+    held_out_rows list = {.count = 0};
+    for (int b = 0; b < t->rows.n_blocks && !t->weighed; b++) {
+        add_rows(&list, b, t->rows.block[b].w, t->held_out_energy);
+    }
+    t->weighed = true;
+    for (int c = begin; c < end; c += step) {
+        bool solved = false;
+        MQ_TRY(mq_agree(comm, solve(run, comm, t, c, &solved)));
+        for (int l = 0; l < MQ_N_LINEARS; l++) t->loss[c][HELD_OUT][l] = solved ? 0 : INFINITY;
+        for (int b = 0; b < t->rows.n_blocks && solved; b++) {
+            add_rows(&list, b, errors_of(t, c, b), t->loss[c][HELD_OUT]);
+        }
+    }
+    MQ_TRY(judge(t, &list));
+    for (int c = begin; c < end; c += step) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            double energy = t->held_out_energy[l], *loss = &t->loss[c][HELD_OUT][l];
+            if (isfinite(*loss)) *loss = energy > 0 ? *loss / energy : 0;
+        }
+    }
+    return MQ_OK;
 }
 
 static mq_status prepare(const mq_run *run, int64_t block, trial *t)
 {
     MQ_TRY(mq_tap_system_create(run, t->half, &t->system));
     MQ_TRY(mq_sampled_rows_create(run, block, &t->system, &t->rows));
-    for (int b = 0; b < t->rows.n_blocks; b++) {
-        MQ_TRY(add_held_out(t, b, t->rows.block[b].w, t->held_out_energy));
-    }
-    return MQ_OK;
+    return mq_alloc((int64_t)N_CANDIDATES * t->rows.n_blocks * MQ_ROW_BLOCK,
+                    (size_t)t->system.n * sizeof *t->errors, "errors of sampled rows", &t->errors);
 }
 
 /* Wide matrices are factored by all ranks together, one candidate after the other; of the narrow
  * ones every rank factors its own. */
-static mq_status try_together(const mq_run *run, trial *t)
+static mq_status try_together(const mq_run *run, trial *t, int begin, int end)
 {
-    for (int c = first_candidate(run); c < N_CANDIDATES; c++) {
-        MQ_TRY(mq_agree(run->comm, try_candidate(run, run->comm, t, c)));
-    }
-    return MQ_OK;
+    return mq_agree(run->comm, try_some(run, run->comm, t, begin, end, 1));
 }
 
-static mq_status try_own(const mq_run *run, trial *t)
+static mq_status try_own(const mq_run *run, trial *t, int begin, int end)
 {
     mq_comm *self = NULL;
     mq_status status = mq_comm_create(MPI_COMM_SELF, &self);
-    int c = first_candidate(run) + run->comm->rank;
-    for (; c < N_CANDIDATES && status == MQ_OK; c += run->comm->size) {
-        status = try_candidate(run, self, t, c);
+    if (status == MQ_OK) {
+        status = try_some(run, self, t, begin + run->comm->rank, end, run->comm->size);
     }
     mq_comm_destroy(&self);
     status = mq_agree(run->comm, status);
     if (status != MQ_OK) return status;
     /* The others hold 0. */
-    return mq_sum_f64(run->comm, &t->loss[0][0][0], N_CANDIDATES * N_PARTS * MQ_N_LINEARS);
+    return mq_sum_f64(run->comm, t->loss[begin][0], (end - begin) * N_PARTS * MQ_N_LINEARS);
+}
+
+/* Candidates [begin, end). */
+static mq_status try_candidates(const mq_run *run, trial *t, int begin, int end)
+{
+    bool wide = t->h->n > run->options->distribute_above;
+    for (int c = begin; c < end; c++) t->tried[c] = true;
+    return wide ? try_together(run, t, begin, end) : try_own(run, t, begin, end);
 }
 
 /* The mean over the layers. */
@@ -159,15 +216,29 @@ static bool better(const mq_run *run, const trial *t, int c, int than)
            held_out(run, t, c) < (1 - worth_it[c]) * held_out(run, t, than);
 }
 
-/* The usual damping, or where steps that are worth it lead from there. -1: nothing was held out, or
- * nothing could be factored. */
-static int choose(const mq_run *run, const trial *t)
+/* From candidate *c on to weaker (-1) or stronger (1) ones while that is worth it. */
+static mq_status walk(const mq_run *run, trial *t, int step, int *c)
 {
-    int c = USUAL;
-    while (c + 1 < N_CANDIDATES && better(run, t, c + 1, c)) c++;
-    while (c > first_candidate(run) && better(run, t, c - 1, c)) c--;
-    double loss = held_out(run, t, c);
-    return loss > 0 && isfinite(loss) ? c : -1;
+    for (int next = *c + step; next >= first_candidate(run) && next < N_CANDIDATES; next += step) {
+        if (!t->tried[next]) MQ_TRY(try_candidates(run, t, next, next + 1));
+        if (!better(run, t, next, *c)) break;
+        *c = next;
+    }
+    return MQ_OK;
+}
+
+/* The usual damping, or where steps that are worth it lead from there; what lies beyond its
+ * neighbours is tried only where it can matter. -1: nothing was held out, or nothing could be
+ * factored. */
+static mq_status choose(const mq_run *run, trial *t, int *c)
+{
+    *c = USUAL;
+    MQ_TRY(try_candidates(run, t, USUAL - 1, USUAL + 2));
+    MQ_TRY(walk(run, t, 1, c));
+    MQ_TRY(walk(run, t, -1, c));
+    double loss = held_out(run, t, *c);
+    if (!(loss > 0 && isfinite(loss))) *c = -1;
+    return MQ_OK;
 }
 
 /* No shrinkage only where two blocks measured, and half of all, speak for it at this tap: where
@@ -209,17 +280,15 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
     for (int l = 0; l < MQ_N_LINEARS; l++) out->half_loss[l] = out->held_out_loss[l] = NAN;
     if (!half) return MQ_OK;
     mq_status status = mq_agree(run->comm, prepare(run, block, &t));
-    if (status == MQ_OK) {
-        bool wide = h->n > run->options->distribute_above;
-        status = wide ? try_together(run, &t) : try_own(run, &t);
-    }
-    int best = status == MQ_OK ? choose(run, &t) : -1;
-    if (best >= 0) {
+    int best = -1;
+    if (status == MQ_OK) status = choose(run, &t, &best);
+    if (status == MQ_OK && best >= 0) {
         best = with_the_others(run, tap, best);
         take(run, &t, best, out);
         run->damping_found[tap] = out->damping;
     }
     mq_sampled_rows_free(&t.rows);
+    mq_free(&t.errors);
     mq_tap_system_destroy(&t.system);
     mq_timing_lap(&run->timing, MQ_T_DAMPING);
     if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);

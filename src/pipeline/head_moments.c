@@ -12,7 +12,7 @@ enum { PANEL = MQ_SOLVE_PANEL, SLOT_ROWS = 0, SLOT_PRODUCTS = 1 };
 /* Heads are numbered through, those of q first; they are dealt to the ranks in turn. */
 typedef struct moment_job {
     const mq_run *run;
-    const mq_tap_system *system;
+    mq_tap_system *system;
     double *moment; /* (heads of q and k, head_dim, head_dim) */
     float *panel;   /* (PANEL, n): rows [k0, k0 + nk) of H, divided by its mean diagonal for f32 */
     int64_t k0, nk;
@@ -55,17 +55,6 @@ static mq_status head_rows(const moment_job *job, int64_t head, float **rows)
     *rows = mq_scratch(SLOT_ROWS, (size_t)count * sizeof **rows);
     if (!*rows) return mq_fail(MQ_E_MEMORY, "no memory for the rows of a head");
     return mq_to_f32(from, weights->dtype, count, *rows);
-}
-
-static mq_status fill_task(void *context, int64_t k)
-{
-    const moment_job *job = context;
-    const mq_hessian *h = job->system->h;
-    float *to = job->panel + k * h->n;
-    for (int64_t j = 0; j < h->n; j++) {
-        to[j] = (float)(mq_hessian_at(h, job->k0 + k, j) / job->system->mean);
-    }
-    return MQ_OK;
 }
 
 /* The panel's part of W H W^T. */
@@ -158,7 +147,8 @@ static mq_status fill_moments(moment_job *job)
     int64_t n = n_tasks(job) > 0 ? job->system->n : 0;
     for (job->k0 = 0; job->k0 < n; job->k0 += PANEL) {
         job->nk = mq_min_i64(PANEL, n - job->k0);
-        MQ_TRY(mq_parallel_for(job->nk, fill_task, job));
+        mq_tap_system *s = job->system;
+        MQ_TRY(mq_tap_system_rows(s, s->original, job->k0, job->k0 + job->nk, job->panel));
         MQ_TRY(mq_parallel_for(n_tasks(job), multiply_task, job));
     }
     return mq_parallel_for(n_tasks(job), finish_task, job);
@@ -231,8 +221,7 @@ static mq_status allocate(const mq_run *run, moment_job *job, double **mean, mq_
     return MQ_OK;
 }
 
-mq_status mq_head_moments_create(mq_run *run, int64_t block, const mq_tap_system *s,
-                                 mq_head_moments *out)
+mq_status mq_head_moments_create(mq_run *run, int64_t block, mq_tap_system *s, mq_head_moments *out)
 {
     moment_job job = {.run = run, .system = s};
     double *mean = NULL;

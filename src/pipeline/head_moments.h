@@ -17,7 +17,7 @@ typedef struct mq_head_moments {
  * token by token. Also makes run->rope_mean for the block's window. Collective; the same result for
  * any number of ranks: bitwise. Free it after a failure too. Errors: MQ_E_MEMORY, those of mq_gemm.
  * Cost: 2 n^2 flops a row of q and k, shared out by heads. */
-mq_status mq_head_moments_create(mq_run *run, int64_t block, const mq_tap_system *s,
+mq_status mq_head_moments_create(mq_run *run, int64_t block, mq_tap_system *s,
                                  mq_head_moments *out);
 void mq_head_moments_free(mq_head_moments *moments);
 

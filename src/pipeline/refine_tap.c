@@ -2,48 +2,29 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "base/parallel.h"
 #include "solve/refine.h"
 
-#include <string.h>
-
-/* Rows of the damped Hessian for the sweeps, divided by the mean of the diagonal, so that nothing
- * leaves f32. Dead columns are all 0: no scale is to be fitted to weights that nothing reads. Every
- * rank holds all of H. */
 typedef struct rows_of_h {
-    const mq_tap_system *system;
-    double factor;
+    mq_tap_system *system;
     float *panel; /* (128, n) */
-    const int64_t *order;
-    int64_t k0;
 } rows_of_h;
 
-static mq_status row_task(void *context, int64_t k)
-{
-    const rows_of_h *p = context;
-    const mq_tap_system *s = p->system;
-    int64_t i = p->order ? p->order[p->k0 + k] : p->k0 + k;
-    float *to = p->panel + k * s->n;
-    if (s->diagonal[i] == 0) {
-        memset(to, 0, (size_t)s->n * sizeof *to);
-        return MQ_OK;
-    }
-    for (int64_t j = 0; j < s->n; j++) {
-        int64_t column = p->order ? p->order[j] : j;
-        double h = column == i ? s->diagonal[i] + s->added[i] : mq_hessian_at(s->h, i, column);
-        to[j] = (float)(h * p->factor);
-    }
-    return MQ_OK;
-}
-
+/* Rows of the damped Hessian for the sweeps. Dead columns are all 0: no scale is to be fitted to
+ * weights that nothing reads. Every rank holds all of H. */
 static mq_status rows_source(void *context, const int64_t *order, int64_t k0, int64_t k1,
                              const float **h)
 {
-    rows_of_h *p = context;
-    p->order = order;
-    p->k0 = k0;
+    const rows_of_h *p = context;
+    mq_tap_system *s = p->system;
     *h = p->panel;
-    return mq_parallel_for(k1 - k0, row_task, p);
+    if (!order) order = s->original;
+    MQ_TRY(mq_tap_system_rows(s, order, k0, k1, p->panel));
+    for (int64_t k = k0; k < k1; k++) {
+        int64_t i = order[k];
+        if (s->diagonal[i] == 0) continue;
+        p->panel[(k - k0) * s->n + k] = (float)((s->diagonal[i] + s->added[i]) / s->mean);
+    }
+    return MQ_OK;
 }
 
 typedef struct storage {
@@ -82,34 +63,44 @@ static mq_status storage_create(const mq_row_work *w, storage *s)
     return MQ_OK;
 }
 
-/* The loss as LDLQ gives it: at its scale, and with the dead columns, which come last. */
-static void restore_loss(const mq_tap_system *s, const mq_row_block *b, int64_t r,
-                         const rows_of_h *source)
+/* What LDLQ counts for the dead columns, which come last, and the sweeps do not. */
+static double dead_loss(const mq_tap_system *s, const float *e)
 {
-    b->loss[r] /= source->factor;
+    double sum = 0;
     for (int64_t k = s->n - s->n_dead; k < s->n; k++) {
-        double e = b->e[r * s->n + k];
-        b->loss[r] += s->added[s->order[k]] * e * e;
+        sum += s->added[s->order[k]] * (double)e[k] * (double)e[k];
+    }
+    return sum;
+}
+
+/* Losses as LDLQ gives them are those of the sweeps times the mean of the diagonal. */
+static void scale_losses(const mq_row_work *w, bool to_ldlq)
+{
+    const mq_tap_system *s = w->system;
+    for (int64_t i = 0; i < w->n_blocks; i++) {
+        const mq_row_block *b = &w->block[i];
+        for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) {
+            double dead = dead_loss(s, b->e + r * s->n);
+            b->loss[r] = to_ldlq ? b->loss[r] * s->mean + dead : (b->loss[r] - dead) / s->mean;
+        }
     }
 }
 
 static mq_status take_turns(const mq_row_work *w, int rounds, storage *s, rows_of_h *source)
 {
     const mq_tap_system *system = w->system;
+    scale_losses(w, false);
     MQ_TRY(mq_refine(s->block, w->n_blocks, system->n, system->order, rounds, rows_source, source));
-    for (int64_t i = 0; i < w->n_blocks; i++) {
-        for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) restore_loss(system, &w->block[i], r, source);
-    }
+    scale_losses(w, true);
     return MQ_OK;
 }
 
 mq_status mq_refine_tap(const mq_run *run, int rounds, mq_row_work *w)
 {
-    const mq_tap_system *system = w->system;
+    mq_tap_system *system = w->system;
     rows_of_h source = {.system = system};
     storage s = {0};
     if (rounds == 0) return MQ_OK;
-    source.factor = 1 / system->mean;
     mq_status status = storage_create(w, &s);
     if (status == MQ_OK) {
         status = mq_alloc(MQ_SOLVE_PANEL * system->n, sizeof *source.panel, "rows of a Hessian",

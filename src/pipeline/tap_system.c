@@ -1,7 +1,9 @@
 #include "pipeline/tap_system.h"
 
+#include "base/checked.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/parallel.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,9 +22,11 @@ void mq_tap_system_destroy(mq_tap_system *s)
 {
     mq_factor_destroy(&s->factor);
     mq_free(&s->order);
+    mq_free(&s->original);
     mq_free(&s->diagonal);
     mq_free(&s->added);
     mq_free(&s->panel);
+    mq_free(&s->rows);
 }
 
 mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *s)
@@ -31,9 +35,12 @@ mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_sy
     s->n = h->n;
     s->damping = (mq_damping){.share = NAN, .shrinkage = NAN};
     MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->original, "column order", &s->original));
     MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
     MQ_TRY(mq_alloc(s->n, sizeof *s->added, "diagonal", &s->added));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
+    MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->rows, "rows of a Hessian", &s->rows));
+    for (int64_t j = 0; j < s->n; j++) s->original[j] = j;
     mq_hessian_diagonal(h, s->diagonal);
     MQ_TRY(mq_order_columns_by(run->solver.order, s->diagonal, s->n,
                                run->result->layer[0].quant.group, s->order));
@@ -53,15 +60,39 @@ static void set_damping(mq_tap_system *s, mq_damping damping)
     }
 }
 
-/* Rows of the ordered, damped matrix, as the factorisation asks for them. */
-static void ordered_row(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+/* Of the ordered, damped matrix, as the factorisation asks for them. */
+static mq_status damped_entries(void *context, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
+                                double *out)
 {
     const mq_tap_system *s = context;
-    int64_t row = s->order[i];
-    for (int64_t j = j0; j < j1; j++) {
-        out[j - j0] =
-            j == i ? s->diagonal[row] + s->added[row] : mq_hessian_at(s->h, row, s->order[j]);
+    const int64_t *order = s->order;
+    MQ_TRY(mq_hessian_entries(s->h, order + i0, i1 - i0, order + j0, j1 - j0, out));
+    for (int64_t i = mq_max_i64(i0, j0); i < mq_min_i64(i1, j1); i++) {
+        out[(i - i0) * (j1 - j0) + (i - j0)] += s->added[order[i]];
     }
+    return MQ_OK;
+}
+
+typedef struct rows_job {
+    const mq_tap_system *system;
+    float *out;
+} rows_job;
+
+static mq_status narrow_task(void *context, int64_t k)
+{
+    const rows_job *job = context;
+    const mq_tap_system *s = job->system;
+    double factor = 1 / s->mean;
+    for (int64_t j = k * s->n; j < (k + 1) * s->n; j++) job->out[j] = (float)(s->rows[j] * factor);
+    return MQ_OK;
+}
+
+mq_status mq_tap_system_rows(mq_tap_system *s, const int64_t *order, int64_t k0, int64_t k1,
+                             float *out)
+{
+    rows_job job = {.system = s, .out = out};
+    MQ_TRY(mq_hessian_entries(s->h, order + k0, k1 - k0, order, s->n, s->rows));
+    return mq_parallel_for(k1 - k0, narrow_task, &job);
 }
 
 /* Live columns outnumber the tokens. */
@@ -104,7 +135,7 @@ mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, mq_damping d
 {
     bool distributed = s->n > run->options->distribute_above;
     set_damping(s, damping);
-    MQ_TRY(mq_factor_create(comm, s->n, distributed, root, ordered_row, s, &s->factor, minor));
+    MQ_TRY(mq_factor_create(comm, s->n, distributed, root, damped_entries, s, &s->factor, minor));
     s->damping = damping;
     return MQ_OK;
 }

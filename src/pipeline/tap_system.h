@@ -20,7 +20,7 @@ const char *mq_trouble_name(mq_trouble trouble);
 typedef struct mq_tap_system {
     const mq_hessian *h;
     int64_t n;
-    int64_t *order;
+    int64_t *order, *original; /* (n) processing order, and 0, 1, 2 ... */
     double *diagonal; /* of H, original order: 0 for dead columns; weights of the scale search */
     double *added;    /* what shrinkage, damping and, for dead columns, the mean of the others add
                          to it before it is factored; original order */
@@ -31,12 +31,19 @@ typedef struct mq_tap_system {
     mq_trouble trouble;
     mq_factor *factor; /* NULL when no damping made the matrix positive definite */
     float *panel;      /* (n, MQ_FACTOR_PANEL) */
+    double *rows;      /* (MQ_FACTOR_PANEL, n) */
 } mq_tap_system;
 
 /** Order, as the run's settings say, and diagonal; the groups are those of the first layer in
  *  run->result. h must outlive the system. Not collective. Errors: MQ_E_MEMORY. */
 mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *system);
 void mq_tap_system_destroy(mq_tap_system *system);
+
+/** out (k1 - k0, n) f32: rows and columns of H in the given order (the system's order or original),
+ *  rows [k0, k1) of at most MQ_FACTOR_PANEL, divided by the mean of the diagonal, so that nothing
+ *  leaves f32. Without damping. Not collective. Threads. */
+mq_status mq_tap_system_rows(mq_tap_system *system, const int64_t *order, int64_t k0, int64_t k1,
+                             float *out);
 
 /** One attempt: factors with this damping. Collective on comm; root and distributed as in
  * mq_factor_create. Errors: those of mq_factor_create. */

@@ -4,74 +4,82 @@
 #include "base/memory.h"
 #include "base/parallel.h"
 #include "ops/gemm.h"
+#include "ops/ops.h"
 
-#include <string.h>
+/* x H x^T = sum over k of x_k (H_kk x_k + 2 sum over j < k of H_kj x_j): the lower triangle with
+ * its off-diagonal entries doubled, a panel of 128 rows at a time. */
 
-/* x H x^T = sum over k of x_k (H_kk x_k + 2 sum over j < k of x_j H_jk): the upper triangle with
- * its off-diagonal entries doubled, a panel of 128 columns at a time. */
+enum { PANEL = MQ_SOLVE_PANEL, ROWS = MQ_ROW_BLOCK, SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
 
-enum { PANEL = MQ_SOLVE_PANEL, ROWS = MQ_ROW_BLOCK };
-
-typedef struct fill_job {
-    mq_entry_source source;
-    void *context;
+typedef struct walk {
+    const float *const *x;
+    int64_t n;
     double unit;
     int64_t k0, k1;
-    float *panel; /* (k1, k1 - k0) */
-} fill_job;
+    double *rows; /* (k1 - k0, k1) of H */
+    float *panel; /* the same in units, doubled left of the diagonal and 0 right of it */
+    double *loss;
+} walk;
 
-/* Rows [128 i, 128 (i + 1)) of the panel. */
 static mq_status fill_task(void *context, int64_t i)
 {
-    const fill_job *job = context;
-    int64_t nk = job->k1 - job->k0, end = mq_min_i64((i + 1) * ROWS, job->k1);
-    for (int64_t r = i * ROWS; r < end; r++) {
-        double entry[PANEL];
-        float *to = job->panel + r * nk;
-        int64_t first = mq_max_i64(job->k0, r);
-        memset(to, 0, (size_t)nk * sizeof *to);
-        job->source(job->context, r, first, job->k1, entry);
-        for (int64_t k = first; k < job->k1; k++) {
-            to[k - job->k0] = (float)((k == r ? 1 : 2) * entry[k - first] / job->unit);
-        }
-    }
+    const walk *p = context;
+    int64_t k = p->k0 + i;
+    const double *from = p->rows + i * p->k1, half = 0.5 * p->unit;
+    float *to = p->panel + i * p->k1;
+    for (int64_t j = 0; j < k; j++) to[j] = (float)(from[j] / half);
+    to[k] = (float)(from[k] / p->unit);
+    for (int64_t j = k + 1; j < p->k1; j++) to[j] = 0;
     return MQ_OK;
 }
 
-static mq_status add_panel(const float *x, int64_t n, fill_job *job, float *y, double *loss)
+/* The panel's part of the losses of block b. */
+static mq_status add_task(void *context, int64_t b)
 {
-    int64_t nk = job->k1 - job->k0;
+    const walk *p = context;
+    int64_t nk = p->k1 - p->k0;
     const mq_gemm_shape shape = {.m = ROWS,
                                  .n = nk,
-                                 .k = job->k1,
-                                 .lda = n,
-                                 .ldb = nk,
+                                 .k = p->k1,
+                                 .lda = p->n,
+                                 .ldb = p->k1,
                                  .ldc = nk,
                                  .in = MQ_F32,
-                                 .out = MQ_F32};
-    MQ_TRY(mq_parallel_for(mq_ceil_div(job->k1, ROWS), fill_task, job));
-    MQ_TRY(mq_gemm(&shape, x, job->panel, y));
+                                 .out = MQ_F32,
+                                 .b_trans = true};
+    float *y = mq_scratch(SCRATCH_SLOT, ROWS * PANEL * sizeof *y);
+    if (!y) return mq_fail(MQ_E_MEMORY, "no memory for a panel of losses");
+    MQ_TRY(mq_gemm(&shape, p->x[b], p->panel, y));
     for (int64_t r = 0; r < ROWS; r++) {
+        const float *x = p->x[b] + r * p->n + p->k0;
+        double *loss = &p->loss[b * ROWS + r];
         for (int64_t k = 0; k < nk; k++) {
-            loss[r] += (double)y[r * nk + k] * (double)x[r * n + job->k0 + k] * job->unit;
+            *loss += (double)y[r * nk + k] * (double)x[k] * p->unit;
         }
     }
     return MQ_OK;
 }
 
-mq_status mq_quadratic_rows(const float *x, int64_t n, double unit, mq_entry_source source,
-                            void *context, double *loss)
+static mq_status walk_panels(walk *p, int64_t n_blocks, mq_entry_source source, void *context)
 {
-    fill_job job = {.source = source, .context = context, .unit = unit};
-    float *y = NULL;
-    memset(loss, 0, ROWS * sizeof *loss);
-    mq_status status = mq_alloc(n, PANEL * sizeof *job.panel, "panel of a Hessian", &job.panel);
-    if (status == MQ_OK) status = mq_alloc(ROWS, PANEL * sizeof *y, "panel of losses", &y);
-    for (job.k0 = 0; job.k0 < n && status == MQ_OK; job.k0 = job.k1) {
-        job.k1 = mq_min_i64(job.k0 + PANEL, n);
-        status = add_panel(x, n, &job, y, loss);
+    MQ_TRY(mq_alloc(p->n, PANEL * sizeof *p->rows, "rows of a Hessian", &p->rows));
+    MQ_TRY(mq_alloc(p->n, PANEL * sizeof *p->panel, "rows of a Hessian", &p->panel));
+    for (; p->k0 < p->n; p->k0 = p->k1) {
+        p->k1 = mq_min_i64(p->k0 + PANEL, p->n);
+        MQ_TRY(source(context, p->k0, p->k1, 0, p->k1, p->rows));
+        MQ_TRY(mq_parallel_for(p->k1 - p->k0, fill_task, p));
+        MQ_TRY(mq_parallel_for(n_blocks, add_task, p));
     }
-    mq_free(&y);
-    mq_free(&job.panel);
+    return MQ_OK;
+}
+
+mq_status mq_quadratic_rows(const float *const *x, int64_t n_blocks, int64_t n, double unit,
+                            mq_entry_source source, void *context, double *loss)
+{
+    walk p = {.x = x, .n = n, .unit = unit, .loss = loss};
+    for (int64_t r = 0; r < n_blocks * ROWS; r++) loss[r] = 0;
+    mq_status status = walk_panels(&p, n_blocks, source, context);
+    mq_free(&p.rows);
+    mq_free(&p.panel);
     return status;
 }

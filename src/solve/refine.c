@@ -5,18 +5,24 @@
 
 enum { SCRATCH_SLOT = MQ_OPS_FIRST_SCRATCH - 1 };
 
-/* The current panel's part of e H e^T. */
+enum { AREA = MQ_ROW_BLOCK * MQ_SOLVE_PANEL };
+
+/* The current panel's part of e H e^T: pairs with earlier columns count twice. */
 static mq_status measure_task(void *context, int64_t i)
 {
     const mq_sweep *s = context;
     mq_row_block *b = s->blocks[i].block;
-    float *g = mq_scratch(SCRATCH_SLOT, MQ_ROW_BLOCK * MQ_SOLVE_PANEL * sizeof *g);
+    float *g = mq_scratch(SCRATCH_SLOT, 2 * AREA * sizeof *g), *own = g + AREA;
     if (!g) return mq_fail(MQ_E_MEMORY, "no memory for a panel of gradients");
-    MQ_TRY(mq_sweep_gradient(s, b->e, g));
+    MQ_TRY(mq_sweep_product(s, b->e, 0, s->k0, g));
+    MQ_TRY(mq_sweep_product(s, b->e, s->k0, s->k0 + s->size, own));
     for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) {
         const float *e = b->e + r * s->n + s->k0;
         double sum = s->k0 > 0 ? b->loss[r] : 0;
-        for (int64_t k = 0; k < s->size; k++) sum += (double)e[k] * (double)g[r * s->size + k];
+        for (int64_t k = 0; k < s->size; k++) {
+            int64_t at = r * s->size + k;
+            sum += (double)e[k] * (2 * (double)g[at] + (double)own[at]);
+        }
         b->loss[r] = sum;
     }
     return MQ_OK;
@@ -109,7 +115,6 @@ mq_status mq_refine(mq_refine_block *blocks, int64_t n_blocks, int64_t n, const 
               .rows = rows,
               .context = context};
     if (rounds == 0) return MQ_OK;
-    sweep(&p, mq_measure_loss);
     took(&p, mq_refine_save(p.blocks, p.n_blocks, n));
     for (int i = 0; i < rounds; i++) {
         sweep(&p, mq_refit_scales);

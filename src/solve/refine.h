@@ -10,7 +10,7 @@
  * and then a sequential part inside the panel. So a sweep costs n_rows * n^2 * 2 flops and no
  * storage for G; nothing drifts, since G is never carried from panel to panel.
  *
- * mq_refine is the loop over them: measure, save, sweeps, measure, keep what is better. Another
+ * mq_refine is the loop over them: save, sweeps, measure, keep what is better. Another
  * LDLQ pass under the refitted scales was tried in it and gained nothing (docs/accuracy.md). */
 
 /** Gives rows [k0, k1) of the symmetric matrix in the given order, (k1 - k0, n) f32: entry (i, j)
@@ -32,7 +32,7 @@ typedef struct mq_refine_block {
     double slope[MQ_ROW_BLOCK], curve[MQ_ROW_BLOCK]; /* of the group that the refit is in */
 } mq_refine_block;
 
-/** Sets loss to e H e^T of the source's matrix, products in f32, their sum in f64. One sweep.
+/** Sets loss to e H e^T of the source's matrix, products in f32, their sum in f64. Half a sweep.
  *  order (n): processing order of the blocks. Errors as mq_ldlq: after a failure of this rank's own
  *  work it goes on asking for panels; a failure of the source is returned at once.
  *  Same result for any rank and thread count: bitwise. */
@@ -65,8 +65,9 @@ mq_status mq_refine_keep_better(mq_refine_block *blocks, int64_t n_blocks, int64
 
 /** Scales and codes in turn: `rounds` pairs of a refit and a descent, of which the rows that they
  * made better are kept: no row's loss under the source's matrix rises. Rows with a metric are kept
- * as the descents leave them, which lower tr(A E H E^T) step by step. Cost: 2 rounds + 2 sweeps;
- * none without rounds. Errors and bits as above. */
+ * as the descents leave them, which lower tr(A E H E^T) step by step. Losses are those under the
+ * source's matrix on entry too. Cost: 2 rounds + 1/2 sweeps; none without rounds. Errors and bits
+ * as above. */
 mq_status mq_refine(mq_refine_block *blocks, int64_t n_blocks, int64_t n, const int64_t *order,
                     int rounds, mq_rows_source rows, void *context);
 

@@ -27,18 +27,23 @@ mq_status mq_sweep_panels(mq_sweep *sweep, mq_status status, const int64_t *pane
     return status;
 }
 
-mq_status mq_sweep_gradient(const mq_sweep *sweep, const float *e, float *g)
+mq_status mq_sweep_product(const mq_sweep *sweep, const float *e, int64_t j0, int64_t j1, float *g)
 {
     const mq_gemm_shape shape = {.m = MQ_ROW_BLOCK,
                                  .n = sweep->size,
-                                 .k = sweep->n,
+                                 .k = j1 - j0,
                                  .lda = sweep->n,
                                  .ldb = sweep->n,
                                  .ldc = sweep->size,
                                  .in = MQ_F32,
                                  .out = MQ_F32,
                                  .b_trans = true};
-    return mq_gemm(&shape, e, sweep->h, g);
+    return mq_gemm(&shape, e + j0, sweep->h + j0, g);
+}
+
+mq_status mq_sweep_gradient(const mq_sweep *sweep, const float *e, float *g)
+{
+    return mq_sweep_product(sweep, e, 0, sweep->n, g);
 }
 
 void mq_sweep_rebuild_row(const mq_sweep *sweep, mq_refine_block *block, int64_t r)

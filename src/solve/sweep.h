@@ -25,7 +25,10 @@ mq_status mq_sweep_panels(mq_sweep *sweep, mq_status status, const int64_t *pane
 /** MQ_OK when every block's quant fits the columns. */
 mq_status mq_sweep_check(const mq_sweep *sweep);
 
-/** g (128, size) = e (128, n) . H[:, panel], e in the order of the sweep. */
+/** g (128, size) = e[:, j0:j1] . H[j0:j1, panel] for e (128, n) in the order of the sweep. */
+mq_status mq_sweep_product(const mq_sweep *sweep, const float *e, int64_t j0, int64_t j1, float *g);
+
+/** The same over all columns. */
 mq_status mq_sweep_gradient(const mq_sweep *sweep, const float *e, float *g);
 
 /** The current panel's coordinate descent for a block with a metric. */

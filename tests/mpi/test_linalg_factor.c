@@ -34,14 +34,17 @@ static double *make_matrix(int64_t n)
 typedef struct matrix {
     int64_t n;
     const double *h;
-    long bad_calls; /* not for the upper half of a row */
+    long bad_calls; /* not for rows from their first column on */
 } matrix;
 
-static void row_of(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+static mq_status entries(void *context, int64_t i0, int64_t i1, int64_t j0, int64_t j1, double *out)
 {
     matrix *p = context;
-    p->bad_calls += j0 != i || j1 != p->n;
-    for (int64_t j = j0; j < j1; j++) out[j - j0] = p->h[i * p->n + j];
+    p->bad_calls += j0 != i0 || j1 != p->n || i0 < 0 || i1 <= i0 || i1 > p->n;
+    for (int64_t i = i0; i < i1; i++) {
+        for (int64_t j = j0; j < j1; j++) *out++ = p->h[i * p->n + j];
+    }
+    return MQ_OK;
 }
 
 /* All of M (n, n) f32, by panels. */
@@ -74,7 +77,7 @@ static result factor_of(const mq_comm *comm, int64_t n, const double *h, bool di
     matrix source = {.n = n, .h = h};
     mq_factor *f = NULL;
     int64_t order = -1;
-    mq_status status = mq_factor_create(comm, n, distributed, root, row_of, &source, &f, &order);
+    mq_status status = mq_factor_create(comm, n, distributed, root, entries, &source, &f, &order);
     CHECK_MSG(status == MQ_OK && order == 0, "n = %ld: %s", (long)n, mq_message());
     if (status != MQ_OK) return r; /* the same on every rank */
     CHECK(source.bad_calls == 0);
@@ -133,7 +136,7 @@ static void check_residual(const mq_comm *self, const double *h, int64_t n)
     matrix source = {.n = n, .h = h};
     mq_factor *f = NULL;
     int64_t order = 0;
-    if (!CHECK(mq_factor_create(self, n, false, 0, row_of, &source, &f, &order) == MQ_OK)) return;
+    if (!CHECK(mq_factor_create(self, n, false, 0, entries, &source, &f, &order) == MQ_OK)) return;
     for (int64_t a = 0; a < n; a++) {
         for (int64_t b = 0; b <= a; b++) {
             int64_t i = n - 1 - a, j = n - 1 - b;
@@ -260,7 +263,7 @@ static void expect_failure(const mq_comm *comm, const double *h, int64_t n, mq_s
         mq_factor *f = NULL;
         int64_t order = -1;
         mq_status status =
-            mq_factor_create(comm, n, distributed, comm->size - 1, row_of, &source, &f, &order);
+            mq_factor_create(comm, n, distributed, comm->size - 1, entries, &source, &f, &order);
         CHECK_MSG(status == expected, "n = %ld: status %d", (long)n, (int)status);
         CHECK_MSG(order == minor, "n = %ld: order %ld, expected %ld", (long)n, (long)order,
                   (long)minor);

@@ -16,23 +16,28 @@ typedef struct matrix {
     int64_t n;
 } matrix;
 
-/* Entries left of the diagonal are not to be asked for. */
-static void upper_row(void *context, int64_t i, int64_t j0, int64_t j1, double *out)
+static mq_status entries(void *context, int64_t i0, int64_t i1, int64_t j0, int64_t j1, double *out)
 {
     const matrix *m = context;
-    for (int64_t j = j0; j < j1; j++) out[j - j0] = j < i ? NAN : m->h[i * m->n + j];
+    for (int64_t i = i0; i < i1; i++) {
+        for (int64_t j = j0; j < j1; j++) *out++ = m->h[i * m->n + j];
+    }
+    return MQ_OK;
 }
 
+/* Two blocks at once; the last row of the second is 0. */
 static void check(int64_t n, double size)
 {
+    enum { BLOCKS = 2, ALL = BLOCKS * ROWS };
     uint64_t seed = 7;
-    double *h = make_hessian(n, 2 * n, 5), *x64 = zeroed(n, sizeof *x64), loss[ROWS], again[ROWS];
-    float *x = zeroed(ROWS * n, sizeof *x);
+    double *h = make_hessian(n, 2 * n, 5), *x64 = zeroed(n, sizeof *x64), loss[ALL], again[ALL];
+    float *x = zeroed(ALL * n, sizeof *x);
+    const float *block[BLOCKS] = {x, x + ROWS * n};
     for (int64_t i = 0; i < n * n; i++) h[i] *= size;
-    for (int64_t i = 0; i < (ROWS - 1) * n; i++) x[i] = (float)next_heavy(&seed); /* the last: 0 */
+    for (int64_t i = 0; i < (ALL - 1) * n; i++) x[i] = (float)next_heavy(&seed);
     matrix m = {h, n};
-    assert_int_equal(mq_quadratic_rows(x, n, h[0], upper_row, &m, loss), MQ_OK);
-    for (int64_t r = 0; r < ROWS; r++) {
+    assert_int_equal(mq_quadratic_rows(block, BLOCKS, n, h[0], entries, &m, loss), MQ_OK);
+    for (int64_t r = 0; r < ALL; r++) {
         for (int64_t j = 0; j < n; j++) x64[j] = (double)x[r * n + j];
         double expected = quadratic(x64, h, n);
         if (fabs(loss[r] - expected) > 1e-4 * expected) {
@@ -40,7 +45,7 @@ static void check(int64_t n, double size)
         }
     }
     assert_int_equal(mq_threads_start(3, NULL), MQ_OK);
-    assert_int_equal(mq_quadratic_rows(x, n, h[0], upper_row, &m, again), MQ_OK);
+    assert_int_equal(mq_quadratic_rows(block, BLOCKS, n, h[0], entries, &m, again), MQ_OK);
     mq_threads_stop();
     assert_memory_equal(loss, again, sizeof loss);
     free(x);
