@@ -37,11 +37,9 @@ typedef struct bench {
     mq_refine_block refine[BLOCKS];
 } bench;
 
-static mq_status rows_of_h(void *context, const int64_t *order, int64_t k0, int64_t k1,
-                           const float **h)
+static mq_status rows_of_h(void *context, int64_t k0, int64_t k1, const float **h)
 {
     bench *b = context;
-    (void)order; /* it is the identity */
     (void)k1;
     *h = b->h + k0 * b->n;
     return MQ_OK;
@@ -96,7 +94,6 @@ static void bind(bench *b)
                                      .weight2 = sums + 3 * MQ_ROW_BLOCK};
         b->refine[i] = (mq_refine_block){.block = &b->block[i],
                                          .scales = b->scales + i * area,
-                                         .e = b->extra + i * area,
                                          .best_codes = b->best_codes + i * area,
                                          .best_scales = b->best_scales + i * area};
     }
@@ -187,17 +184,12 @@ static mq_status ldlq(bench *b)
 
 static mq_status measure_loss(bench *b)
 {
-    return mq_measure_loss(b->refine, BLOCKS, b->n, b->order, rows_of_h, b);
+    return mq_measure_loss(b->refine, BLOCKS, b->n, rows_of_h, b);
 }
 
-static mq_status refit(bench *b)
+static mq_status refine(bench *b)
 {
-    return mq_refit_scales(b->refine, BLOCKS, b->n, b->order, rows_of_h, b);
-}
-
-static mq_status descend(bench *b)
-{
-    return mq_descend_codes(b->refine, BLOCKS, b->n, b->order, rows_of_h, b);
+    return mq_refine_sweep(b->refine, BLOCKS, b->n, rows_of_h, b);
 }
 
 static mq_status measure(const char *name, kernel run, bench *b)
@@ -227,8 +219,7 @@ static mq_status measure_group(int64_t group, bench *b)
     }
     MQ_TRY(measure("LDLQ", ldlq, b));
     MQ_TRY(measure("loss", measure_loss, b));
-    MQ_TRY(measure("refit", refit, b));
-    return measure("descent", descend, b);
+    return measure("refinement", refine, b);
 }
 
 int main(int argc, char **argv)

@@ -148,7 +148,7 @@ static mq_status fill_moments(moment_job *job)
     for (job->k0 = 0; job->k0 < n; job->k0 += PANEL) {
         job->nk = mq_min_i64(PANEL, n - job->k0);
         mq_tap_system *s = job->system;
-        MQ_TRY(mq_tap_system_rows(s, s->original, job->k0, job->k0 + job->nk, job->panel));
+        MQ_TRY(mq_tap_system_rows(s, job->k0, job->k0 + job->nk, job->panel));
         MQ_TRY(mq_parallel_for(n_tasks(job), multiply_task, job));
     }
     return mq_parallel_for(n_tasks(job), finish_task, job);

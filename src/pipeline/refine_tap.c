@@ -11,32 +11,28 @@ typedef struct rows_of_h {
 
 /* Rows of the damped Hessian for the sweeps. Dead columns are all 0: no scale is to be fitted to
  * weights that nothing reads. Every rank holds all of H. */
-static mq_status rows_source(void *context, const int64_t *order, int64_t k0, int64_t k1,
-                             const float **h)
+static mq_status rows_source(void *context, int64_t k0, int64_t k1, const float **h)
 {
     const rows_of_h *p = context;
     mq_tap_system *s = p->system;
     *h = p->panel;
-    if (!order) order = s->original;
-    MQ_TRY(mq_tap_system_rows(s, order, k0, k1, p->panel));
+    MQ_TRY(mq_tap_system_rows(s, k0, k1, p->panel));
     for (int64_t k = k0; k < k1; k++) {
-        int64_t i = order[k];
-        if (s->diagonal[i] == 0) continue;
-        p->panel[(k - k0) * s->n + k] = (float)((s->diagonal[i] + s->added[i]) / s->mean);
+        if (s->diagonal[k] == 0) continue;
+        p->panel[(k - k0) * s->n + k] = (float)((s->diagonal[k] + s->added[k]) / s->mean);
     }
     return MQ_OK;
 }
 
 typedef struct storage {
     mq_refine_block *block;
-    float *e, *scales;
+    float *scales;
     uint8_t *codes;
 } storage;
 
 static void storage_free(storage *s)
 {
     mq_free(&s->block);
-    mq_free(&s->e);
     mq_free(&s->scales);
     mq_free(&s->codes);
 }
@@ -47,7 +43,6 @@ static mq_status storage_create(const mq_row_work *w, storage *s)
     MQ_TRY(mq_mul_i64(w->n_blocks, area, &count));
     for (int64_t i = 0; i < w->n_blocks; i++) scales += MQ_ROW_BLOCK * w->layer[i]->n_groups;
     MQ_TRY(mq_alloc(w->n_blocks, sizeof *s->block, "refinement", &s->block));
-    MQ_TRY(mq_alloc(count, sizeof *s->e, "refinement", &s->e));
     MQ_TRY(mq_alloc(count, 1, "refinement", &s->codes));
     MQ_TRY(mq_alloc(scales, sizeof *s->scales, "refinement", &s->scales));
     float *at = s->scales;
@@ -55,7 +50,6 @@ static mq_status storage_create(const mq_row_work *w, storage *s)
         const mq_tap_layer *layer = w->layer[i];
         s->block[i] = (mq_refine_block){.block = &w->block[i],
                                         .scales = layer->scales + w->first_row[i] * layer->n_groups,
-                                        .e = s->e + i * area,
                                         .best_codes = s->codes + i * area,
                                         .best_scales = at};
         at += MQ_ROW_BLOCK * layer->n_groups;

@@ -87,11 +87,11 @@ static mq_status narrow_task(void *context, int64_t k)
     return MQ_OK;
 }
 
-mq_status mq_tap_system_rows(mq_tap_system *s, const int64_t *order, int64_t k0, int64_t k1,
-                             float *out)
+mq_status mq_tap_system_rows(mq_tap_system *s, int64_t k0, int64_t k1, float *out)
 {
     rows_job job = {.system = s, .out = out};
-    MQ_TRY(mq_hessian_entries(s->h, order + k0, k1 - k0, order, s->n, s->rows));
+    const int64_t *columns = s->original;
+    MQ_TRY(mq_hessian_entries(s->h, columns + k0, k1 - k0, columns, s->n, s->rows));
     return mq_parallel_for(k1 - k0, narrow_task, &job);
 }
 

@@ -39,11 +39,10 @@ typedef struct mq_tap_system {
 mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_system *system);
 void mq_tap_system_destroy(mq_tap_system *system);
 
-/** out (k1 - k0, n) f32: rows and columns of H in the given order (the system's order or original),
- *  rows [k0, k1) of at most MQ_FACTOR_PANEL, divided by the mean of the diagonal, so that nothing
- *  leaves f32. Without damping. Not collective. Threads. */
-mq_status mq_tap_system_rows(mq_tap_system *system, const int64_t *order, int64_t k0, int64_t k1,
-                             float *out);
+/** out (k1 - k0, n) f32: rows [k0, k1) of H in original order, MQ_FACTOR_PANEL at most, divided by
+ *  the mean of the diagonal, so that nothing leaves f32. Without damping. Not collective.
+ *  Threads. */
+mq_status mq_tap_system_rows(mq_tap_system *system, int64_t k0, int64_t k1, float *out);
 
 /** One attempt: factors with this damping. Collective on comm; root and distributed as in
  * mq_factor_create. Errors: those of mq_factor_create. */

@@ -53,11 +53,11 @@ static void at_least(size_t bytes, size_t *most)
     if (bytes > *most) *most = bytes;
 }
 
-/* The errors in original order, the best codes so far, and rows of H. */
+/* The best codes so far, and rows of H. */
 static mq_status refine_bytes(int64_t rows, int64_t n, size_t *out)
 {
     size_t bytes = 0;
-    MQ_TRY(area(rows, n, sizeof(float) + 1, out));
+    MQ_TRY(area(rows, n, 1, out));
     MQ_TRY(area(MQ_SOLVE_PANEL, n, sizeof(float), &bytes));
     return mq_add_size(*out, bytes, out);
 }

@@ -11,21 +11,20 @@
 typedef struct mq_sweep {
     mq_refine_block *blocks;
     int64_t n_blocks, n;
-    const int64_t *order; /* (n) processing order of the blocks */
-    const float *h;       /* (size, n) rows of H in the order of the sweep */
-    int64_t k0, size;     /* the panel's columns */
+    const float *h;   /* (size, n) rows of H */
+    int64_t k0, size; /* the panel's columns */
 } mq_sweep;
 
-/** Asks for the panels one after another, in `panel_order` (NULL: original), and runs
- *  task(sweep, block) for all blocks in each. `status` is that of the work before the sweep: when
- *  it is a failure the panels are asked for all the same, and it comes back at the end. */
-mq_status mq_sweep_panels(mq_sweep *sweep, mq_status status, const int64_t *panel_order,
-                          mq_rows_source rows, void *context, mq_task task);
+/** Asks for the panels one after another and runs task(sweep, block) for all blocks in each.
+ *  `status` is that of the work before the sweep: when it is a failure the panels are asked for all
+ *  the same, and it comes back at the end. */
+mq_status mq_sweep_panels(mq_sweep *sweep, mq_status status, mq_rows_source rows, void *context,
+                          mq_task task);
 
 /** MQ_OK when every block's quant fits the columns. */
 mq_status mq_sweep_check(const mq_sweep *sweep);
 
-/** g (128, size) = e[:, j0:j1] . H[j0:j1, panel] for e (128, n) in the order of the sweep. */
+/** g (128, size) = e[:, j0:j1] . H[j0:j1, panel] for e (128, n). */
 mq_status mq_sweep_product(const mq_sweep *sweep, const float *e, int64_t j0, int64_t j1, float *g);
 
 /** The same over all columns. */
@@ -33,11 +32,5 @@ mq_status mq_sweep_gradient(const mq_sweep *sweep, const float *e, float *g);
 
 /** The current panel's coordinate descent for a block with a metric. */
 mq_status mq_descend_coupled(const mq_sweep *sweep, mq_refine_block *block);
-
-/** e = w - w_hat and error2 of row r, from codes and scales. */
-void mq_sweep_rebuild_row(const mq_sweep *sweep, mq_refine_block *block, int64_t r);
-
-/** The same for all rows. */
-mq_status mq_sweep_rebuild(mq_sweep *sweep);
 
 #endif

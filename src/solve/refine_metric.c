@@ -29,7 +29,7 @@ static void load(work *s, const mq_sweep *p, const mq_refine_block *block)
         int64_t r = b->metric->row[i];
         const float *w = b->w + r * p->n + p->k0, *e = b->e + r * p->n + p->k0;
         for (int64_t k = 0; k < p->size; k++) {
-            int64_t j = p->order[p->k0 + k];
+            int64_t j = p->k0 + k;
             float scale = block->scales[r * n_groups + j / group];
             s->g[k][i] = s->product[r * p->size + k];
             s->w[k][i] = w[k];
@@ -90,7 +90,7 @@ static void store(const work *s, const mq_sweep *p, mq_row_block *b)
         for (int64_t k = 0; k < p->size; k++) {
             float code = s->code[k][i] + s->zero[k][i];
             b->e[r * p->n + p->k0 + k] = s->e[k][i];
-            b->codes[r * p->n + p->order[p->k0 + k]] = (uint8_t)(int)code;
+            b->codes[r * p->n + p->k0 + k] = (uint8_t)(int)code;
         }
         b->loss[r] = s->loss[i];
     }
