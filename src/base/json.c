@@ -218,3 +218,54 @@ char *mq_json_print(const cJSON *value)
     cJSON_free(text);
     return out;
 }
+
+/* The end of the string that begins at *at, past its quote. */
+static char *string_end(char *at)
+{
+    for (at++; *at != '"'; at++) {
+        if (*at == '\\') at++;
+    }
+    return at + 1;
+}
+
+/* The member's key in an object's text, and the byte before which it can be cut off; NULL without
+ * such a member. */
+static char *find_member(char *text, const char *key, char **comma)
+{
+    size_t length = strlen(key);
+    int depth = 0;
+    bool is_key = true; /* the next string of the outermost object */
+    *comma = NULL;
+    for (char *at = text; *at; at++) {
+        if (*at == '"') {
+            char *end = string_end(at);
+            bool same = (size_t)(end - at) == length + 2 && memcmp(at + 1, key, length) == 0;
+            if (depth == 1 && is_key && same) return at;
+            if (depth == 1) is_key = false;
+            at = end - 1;
+        } else if (*at == ',' && depth == 1) {
+            is_key = true;
+            *comma = at;
+        }
+        depth += *at == '{' || *at == '[';
+        depth -= *at == '}' || *at == ']';
+    }
+    return NULL;
+}
+
+void mq_json_cut(char *text, const char *key)
+{
+    char *comma = NULL, *begin = find_member(text, key, &comma);
+    const char *end = NULL;
+    if (!begin) return;
+    cJSON *value = cJSON_ParseWithOpts(strchr(string_end(begin), ':') + 1, &end, 0);
+    cJSON_Delete(value);
+    size_t rest = strspn(end, " \t\r\n");
+    if (comma) {
+        begin = comma;
+    } else if (end[rest] == ',') {
+        end += rest + 1;
+        end += strspn(end, " \t\r\n");
+    }
+    memmove(begin, end, strlen(end) + 1);
+}

@@ -1,16 +1,38 @@
 #include "format/stored.h"
 
+const char *mq_packed_form_name(mq_packed_form form)
+{
+    static const char *const names[] = {[MQ_PACKED_NONE] = "not packed",
+                                        [MQ_PACKED_GPTQ] = "GPTQ",
+                                        [MQ_PACKED_COMPRESSED] = "compressed-tensors",
+                                        [MQ_PACKED_MXFP4] = "MXFP4",
+                                        [MQ_PACKED_FP8] = "FP8"};
+    return names[form];
+}
+
 mq_status mq_stored_dequantise(const mq_stored_layer *layer, const char *name, int64_t n0,
                                int64_t n1, float *dst)
 {
-    if (layer->form == MQ_PACKED_GPTQ) {
+    switch (layer->form) {
+    case MQ_PACKED_GPTQ:
         return mq_gptq_dequantise(&layer->gptq, name, n0, n1, dst);
+    case MQ_PACKED_COMPRESSED:
+        return mq_compressed_dequantise(&layer->compressed, name, n0, n1, dst);
+    case MQ_PACKED_MXFP4:
+        return mq_mxfp4_dequantise(&layer->mxfp4, name, n0, n1, dst);
+    default:
+        return mq_fp8_dequantise(&layer->fp8, name, n0, n1, dst);
     }
-    return mq_compressed_dequantise(&layer->compressed, name, n0, n1, dst);
 }
 
 bool mq_stored_is_symmetric(const mq_stored_layer *layer)
 {
-    if (layer->form == MQ_PACKED_GPTQ) return mq_gptq_is_symmetric(&layer->gptq);
-    return layer->compressed.zero_point == NULL;
+    switch (layer->form) {
+    case MQ_PACKED_GPTQ:
+        return mq_gptq_is_symmetric(&layer->gptq);
+    case MQ_PACKED_COMPRESSED:
+        return layer->compressed.zero_point == NULL;
+    default:
+        return true;
+    }
 }

@@ -87,6 +87,7 @@ typedef struct mq_arch {
     /* of a quantised folder (config.json has a quantization_config) */
     mq_packed_form packed; /* how linears may be stored */
     int gptq_zero_offset;  /* 1: zero points are stored minus one (v1); 0: as they are (v2) */
+    int64_t fp8_block[2];  /* weights that share a scale, rows and columns; 0: a row, or all */
 
     /* tensor names; "{i}" stands for the block; linears without ".weight" */
     char embed[MQ_ARCH_NAME], final_norm[MQ_ARCH_NAME], head[MQ_ARCH_NAME];

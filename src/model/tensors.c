@@ -1,5 +1,6 @@
 #include "model/tensors.h"
 
+#include "base/checked.h"
 #include "format/bits.h"
 #include "format/gptq.h"
 
@@ -97,7 +98,11 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
 static const char *const suffixes[][MQ_N_STORED] = {
     [MQ_PACKED_GPTQ] = {"qweight", "qzeros", "scales", "g_idx"},
     [MQ_PACKED_COMPRESSED] = {"weight_packed", "weight_zero_point", "weight_scale", "weight_shape"},
+    [MQ_PACKED_MXFP4] = {"weight_packed", "", "weight_scale", "input_scale"},
+    [MQ_PACKED_FP8] = {"weight", "", "weight_scale_inv", "input_scale"},
 };
+
+static const char fp8_scale[] = "weight_scale"; /* its other name */
 
 /* Tensor `which` of a packed linear, NULL when there is none. */
 static const mq_tensor *find_stored(const mq_folder *folder, mq_packed_form form,
@@ -155,6 +160,61 @@ static mq_status find_compressed(const mq_folder *folder, const char *module, in
     return expect_stored(folder, form, module, MQ_STORED_ZEROS, MQ_I32, 2, zeros, source);
 }
 
+static mq_status find_mxfp4(const mq_folder *folder, const char *module, int64_t n_out,
+                            int64_t n_in, mq_linear_source *source)
+{
+    char name[MQ_NAME_BYTES];
+    const mq_packed_form form = MQ_PACKED_MXFP4;
+    const int64_t codes[] = {n_out, n_in / 2}, scales[] = {n_out, n_in / MQ_MXFP4_BLOCK};
+    if (n_in % MQ_MXFP4_BLOCK != 0) {
+        return mq_fail(MQ_E_INPUT, "%s: %s has %" PRId64 " columns, MXFP4 takes multiples of %d",
+                       folder->path, module, n_in, MQ_MXFP4_BLOCK);
+    }
+    source->bits = 4;
+    source->n_groups = n_in / MQ_MXFP4_BLOCK;
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_U8, 2, codes, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_SCALES, MQ_U8, 2, scales, source));
+    source->packed[MQ_STORED_EXTRA] = find_stored(folder, form, module, MQ_STORED_EXTRA, name);
+    return MQ_OK;
+}
+
+/* The scales' shape follows from what shares one: a block, a row, or all. */
+static void fp8_shape(const int64_t config[2], const mq_tensor *scale, int64_t n_out, int64_t n_in,
+                      int64_t block[2], int64_t dims[2])
+{
+    bool blocks = config[0] > 0,
+         one = scale && scale->end - scale->begin == mq_dtype_size(scale->dtype);
+    block[0] = blocks ? config[0] : one ? n_out : 1;
+    block[1] = blocks ? config[1] : n_in;
+    dims[0] = mq_ceil_div(n_out, block[0]);
+    dims[1] = mq_ceil_div(n_in, block[1]);
+}
+
+static mq_status find_fp8(const mq_folder *folder, const mq_arch *arch, const char *module,
+                          int64_t n_out, int64_t n_in, mq_linear_source *source)
+{
+    char name[MQ_NAME_BYTES];
+    const mq_packed_form form = MQ_PACKED_FP8;
+    const int64_t weight[] = {n_out, n_in};
+    int64_t dims[2];
+    const mq_tensor *scale = find_stored(folder, form, module, MQ_STORED_SCALES, name);
+    if (!scale) {
+        snprintf(name, sizeof name, "%s.%s", module, fp8_scale);
+        scale = mq_folder_find(folder, name);
+    }
+    source->bits = 8;
+    source->n_groups = 1;
+    source->packed[MQ_STORED_SCALES] = scale;
+    fp8_shape(arch->fp8_block, scale, n_out, n_in, source->fp8_block, dims);
+    /* One scale may be a number by itself, or [1]; those of rows may be [rows]. */
+    int n_dims = scale && dims[1] == 1 && (dims[0] == 1 || scale->n_dims == 1) ? scale->n_dims : 2;
+    MQ_TRY(expect(folder, name, n_dims, dims, "F32, BF16 or F16", scale && is_float(scale->dtype),
+                  scale));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_F8_E4M3, 2, weight, source));
+    source->packed[MQ_STORED_EXTRA] = find_stored(folder, form, module, MQ_STORED_EXTRA, name);
+    return MQ_OK;
+}
+
 /* The codes, in whichever form; NULL when the linear is not packed. */
 static const mq_tensor *find_codes(const mq_folder *folder, const char *module,
                                    mq_packed_form *form)
@@ -163,8 +223,13 @@ static const mq_tensor *find_codes(const mq_folder *folder, const char *module,
     *form = MQ_PACKED_GPTQ;
     const mq_tensor *codes = find_stored(folder, *form, module, MQ_STORED_CODES, name);
     if (codes) return codes;
-    *form = MQ_PACKED_COMPRESSED;
-    return find_stored(folder, *form, module, MQ_STORED_CODES, name);
+    codes = find_stored(folder, MQ_PACKED_COMPRESSED, module, MQ_STORED_CODES, name);
+    *form = codes && codes->dtype == MQ_U8 ? MQ_PACKED_MXFP4 : MQ_PACKED_COMPRESSED;
+    if (codes) return codes;
+    *form = MQ_PACKED_FP8;
+    codes = find_stored(folder, *form, module, MQ_STORED_CODES, name);
+    bool fp8 = codes && (codes->dtype == MQ_F8_E4M3 || codes->dtype == MQ_F8_E5M2);
+    return fp8 ? codes : NULL;
 }
 
 mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
@@ -182,13 +247,16 @@ mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear
         const int64_t dims[2] = {n_out, n_in};
         return mq_tensor_expect(folder, name, 2, dims, &out->weight);
     }
-    if (arch->packed != form || mq_folder_find(folder, name)) {
+    const mq_tensor *weight = mq_folder_find(folder, name);
+    if (arch->packed != form || (weight && weight != codes)) {
         return mq_fail(MQ_E_INPUT, "%s: has the tensor %s %s", folder->path, codes->name,
                        arch->packed == form ? "and an unquantised weight beside it"
                                             : "but config.json has no quantization_config for it");
     }
     out->form = form;
     if (form == MQ_PACKED_GPTQ) return find_gptq(folder, module, n_out, n_in, codes, out);
+    if (form == MQ_PACKED_MXFP4) return find_mxfp4(folder, module, n_out, n_in, out);
+    if (form == MQ_PACKED_FP8) return find_fp8(folder, arch, module, n_out, n_in, out);
     return find_compressed(folder, module, n_out, n_in, codes, out);
 }
 
@@ -206,6 +274,23 @@ void mq_linear_stored(const mq_linear_source *source, int zero_offset, int64_t n
                                     .n_groups = source->n_groups,
                                     .bits = source->bits,
                                     .zero_offset = zero_offset};
+        return;
+    }
+    if (source->form == MQ_PACKED_MXFP4) {
+        out->mxfp4 = (mq_mxfp4_layer){.codes = (const void *)at[MQ_STORED_CODES],
+                                      .scale = (const void *)at[MQ_STORED_SCALES],
+                                      .n_out = n_out,
+                                      .n_in = n_in};
+        return;
+    }
+    if (source->form == MQ_PACKED_FP8) {
+        out->fp8 = (mq_fp8_layer){.codes = (const void *)at[MQ_STORED_CODES],
+                                  .scale = at[MQ_STORED_SCALES],
+                                  .scale_dtype = source->packed[MQ_STORED_SCALES]->dtype,
+                                  .n_out = n_out,
+                                  .n_in = n_in,
+                                  .rows = source->fp8_block[0],
+                                  .columns = source->fp8_block[1]};
         return;
     }
     bool zeros = source->packed[MQ_STORED_ZEROS] != NULL;

@@ -35,7 +35,8 @@ typedef struct mq_vector {
 int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTORS]);
 
 /* How a linear is stored: as one weight, or packed. MQ_STORED_EXTRA: g_idx of GPTQ, weight_shape of
- * compressed-tensors, which leaves out MQ_STORED_ZEROS of symmetric layers. */
+ * compressed-tensors, which leaves out MQ_STORED_ZEROS of symmetric layers; of FP8 and MXFP4 the
+ * scale of its inputs, which is not used, if there is one, and no MQ_STORED_ZEROS. */
 enum { MQ_STORED_CODES, MQ_STORED_ZEROS, MQ_STORED_SCALES, MQ_STORED_EXTRA, MQ_N_STORED };
 
 typedef struct mq_linear_source {
@@ -44,6 +45,7 @@ typedef struct mq_linear_source {
     mq_packed_form form;
     int bits;
     int64_t n_groups;
+    int64_t fp8_block[2]; /* rows and columns that share a scale */
 } mq_linear_source;
 
 /** Finds the tensors of a linear and checks their shapes and types. Errors: MQ_E_INPUT. */

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "model/tensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,53 +17,92 @@ void mq_layout_part_name(const char *module, const char *suffix, char *out, size
     snprintf(out, bytes, "%s.%s", module, suffix);
 }
 
-/* The source tensor that a packed layer replaces, sorted by name for lookups. */
+/* What becomes of a tensor of the source that is not copied. */
+typedef enum replacement {
+    PACKED,      /* the weight of a layer that is quantised */
+    DEQUANTISED, /* the codes of one that is packed in the source and kept */
+    HALF_BIAS,
+    DROPPED /* scales and the like of a packed one */
+} replacement;
+
+/* Sorted by name for lookups. */
 typedef struct replaced {
     char name[NAME_BYTES];
     int64_t block;
     mq_linear_id linear;
-    bool bias;
+    replacement by;
 } replaced;
+
+typedef struct replaced_list {
+    replaced *item;
+    int64_t n;
+} replaced_list;
 
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const replaced *)a)->name, ((const replaced *)b)->name);
 }
 
-static void add_replaced(const mq_scheme *scheme, int64_t block, mq_linear_id linear,
-                         replaced *list, int64_t *n)
+static void replace(replaced_list *list, int64_t block, mq_linear_id linear, const char *name,
+                    replacement by)
 {
-    char module[NAME_BYTES - 16];
-    if (!mq_scheme_layer(scheme, block, linear)->quantise) return;
-    mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
-    for (int bias = 0; bias < 1 + scheme->format->half_biases; bias++) {
-        replaced *r = &list[(*n)++];
-        *r = (replaced){.block = block, .linear = linear, .bias = bias != 0};
-        snprintf(r->name, sizeof r->name, "%s.%s", module, bias ? "bias" : "weight");
-    }
+    replaced *r = &list->item[list->n++];
+    *r = (replaced){.block = block, .linear = linear, .by = by};
+    snprintf(r->name, sizeof r->name, "%s", name);
 }
 
-static mq_status list_replaced(const mq_scheme *scheme, replaced **out, int64_t *n)
+static mq_status replace_linear(const mq_folder *source, const mq_scheme *scheme, int64_t block,
+                                mq_linear_id linear, replaced_list *list)
 {
-    int64_t room = 0;
-    MQ_TRY(mq_mul_i64(scheme->n_quantised, 2, &room));
-    MQ_TRY(mq_alloc(room, sizeof **out, "output layout", out));
-    *n = 0;
-    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            add_replaced(scheme, b, (mq_linear_id)l, *out, n);
-        }
+    char module[NAME_BYTES - 16], name[NAME_BYTES];
+    mq_linear_source found;
+    bool quantise = mq_scheme_layer(scheme, block, linear)->quantise;
+    MQ_TRY(mq_linear_find(source, scheme->arch, linear, block, &found));
+    mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
+    if (found.weight && quantise) replace(list, block, linear, found.weight->name, PACKED);
+    for (int p = 0; p < MQ_N_STORED; p++) {
+        replacement of_codes = quantise ? PACKED : DEQUANTISED;
+        if (!found.packed[p]) continue;
+        replace(list, block, linear, found.packed[p]->name,
+                p == MQ_STORED_CODES ? of_codes : DROPPED);
     }
-    add_replaced(scheme, 0, MQ_HEAD, *out, n);
-    qsort(*out, (size_t)*n, sizeof **out, by_name);
+    if (!quantise || !scheme->format->half_biases) return MQ_OK;
+    snprintf(name, sizeof name, "%s.bias", module);
+    replace(list, block, linear, name, HALF_BIAS);
     return MQ_OK;
 }
 
-static const replaced *find_replaced(const replaced *list, int64_t n, const char *name)
+static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
+                               replaced_list *list)
+{
+    const mq_arch *arch = scheme->arch;
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            MQ_TRY(replace_linear(source, scheme, b, (mq_linear_id)l, list));
+        }
+    }
+    if (arch->tied && !mq_folder_find(source, arch->head)) return MQ_OK;
+    return replace_linear(source, scheme, 0, MQ_HEAD, list);
+}
+
+static mq_status list_replaced(const mq_folder *source, const mq_scheme *scheme,
+                               replaced_list *list)
+{
+    int64_t n_linears = 0, room = 0;
+    *list = (replaced_list){.n = 0};
+    MQ_TRY(mq_mul_i64(scheme->arch->n_blocks, MQ_N_LINEARS, &n_linears));
+    MQ_TRY(mq_mul_i64(n_linears + 1, MQ_N_STORED + 1, &room));
+    MQ_TRY(mq_alloc(room, sizeof *list->item, "output layout", &list->item));
+    MQ_TRY(fill_replaced(source, scheme, list));
+    qsort(list->item, (size_t)list->n, sizeof *list->item, by_name);
+    return MQ_OK;
+}
+
+static const replaced *find_replaced(const replaced_list *list, const char *name)
 {
     replaced key = {.block = 0};
     snprintf(key.name, sizeof key.name, "%s", name);
-    return bsearch(&key, list, (size_t)n, sizeof *list, by_name);
+    return bsearch(&key, list->item, (size_t)list->n, sizeof *list->item, by_name);
 }
 
 typedef struct tensor_list {
@@ -93,6 +133,17 @@ static void append_packed(tensor_list *list, const mq_scheme *scheme, const repl
     }
 }
 
+/* A layer that is packed in the source, as BF16. */
+static void append_dequantised(tensor_list *list, const mq_arch *arch, const replaced *r)
+{
+    char module[NAME_BYTES - 32], name[NAME_BYTES];
+    mq_out_tensor out = {.dtype = MQ_BF16, .n_dims = 2};
+    mq_arch_linear_shape(arch, r->linear, &out.dim[0], &out.dim[1]);
+    mq_arch_linear_name(arch, r->linear, r->block, module, sizeof module);
+    mq_layout_part_name(module, "weight", name, sizeof name);
+    append(list, out, name);
+}
+
 static mq_status append_source(tensor_list *list, const mq_tensor *t)
 {
     if (strlen(t->name) >= NAME_BYTES) {
@@ -105,24 +156,39 @@ static mq_status append_source(tensor_list *list, const mq_tensor *t)
     return MQ_OK;
 }
 
+static void append_replaced(tensor_list *list, const mq_scheme *scheme, const replaced *r,
+                            const mq_tensor *t)
+{
+    mq_out_tensor half = {.dtype = MQ_F16, .n_dims = 1, .dim = {t->dim[0]}};
+    switch (r->by) {
+    case PACKED:
+        append_packed(list, scheme, r);
+        return;
+    case DEQUANTISED:
+        append_dequantised(list, scheme->arch, r);
+        return;
+    case HALF_BIAS:
+        append(list, half, t->name);
+        return;
+    case DROPPED:
+        return;
+    }
+}
+
 static mq_status fill_list(const mq_folder *source, const mq_scheme *scheme, tensor_list *list)
 {
-    replaced *gone = NULL;
-    int64_t n_gone = 0;
-    mq_status status = list_replaced(scheme, &gone, &n_gone);
+    replaced_list gone;
+    mq_status status = list_replaced(source, scheme, &gone);
     for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
         const mq_tensor *t = &source->tensor[i];
-        const replaced *r = find_replaced(gone, n_gone, t->name);
-        if (!r) {
-            status = append_source(list, t);
-        } else if (r->bias) {
-            append(list, (mq_out_tensor){.dtype = MQ_F16, .n_dims = 1, .dim = {t->dim[0]}},
-                   t->name);
+        const replaced *r = find_replaced(&gone, t->name);
+        if (r) {
+            append_replaced(list, scheme, r, t);
         } else {
-            append_packed(list, scheme, r);
+            status = append_source(list, t);
         }
     }
-    mq_free(&gone);
+    mq_free(&gone.item);
     return status;
 }
 
@@ -171,17 +237,17 @@ static mq_status copy_tensor(const mq_comm *comm, mq_folder *source, const mq_te
 static mq_status copy_my_share(const mq_comm *comm, mq_folder *source, const mq_scheme *scheme,
                                mq_writer *writer)
 {
-    replaced *gone = NULL;
+    replaced_list gone;
     char *buffer = NULL;
-    int64_t n_gone = 0, chunk = 0;
-    mq_status status = list_replaced(scheme, &gone, &n_gone);
+    int64_t chunk = 0;
+    mq_status status = list_replaced(source, scheme, &gone);
     if (status == MQ_OK) status = mq_alloc((int64_t)copy_chunk, 1, "copy buffer", &buffer);
     for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
-        if (find_replaced(gone, n_gone, source->tensor[i].name)) continue;
+        if (find_replaced(&gone, source->tensor[i].name)) continue;
         status = copy_tensor(comm, source, &source->tensor[i], writer, buffer, &chunk);
     }
     mq_free(&buffer);
-    mq_free(&gone);
+    mq_free(&gone.item);
     return status;
 }
 

@@ -4,7 +4,9 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "model/tensors.h"
 #include "pipeline/complete.h"
+#include "pipeline/kept.h"
 #include "pipeline/measure.h"
 #include "pipeline/output.h"
 #include "pipeline/row_work.h"
@@ -19,12 +21,15 @@
 #include <math.h>
 #include <stdio.h>
 
-static mq_status check_original(const mq_run *run)
+static mq_status check_head(const mq_run *run)
 {
-    if (run->arch->packed == MQ_PACKED_NONE) return MQ_OK;
+    mq_linear_source head;
+    if (!run->scheme->head.quantise) return MQ_OK;
+    MQ_TRY(mq_linear_find(run->source, run->arch, MQ_HEAD, 0, &head));
+    if (head.weight) return MQ_OK;
     return mq_fail(MQ_E_INPUT,
-                   "%s: is already quantised (config.json has a quantization_config): start from "
-                   "the original model",
+                   "%s: its lm_head is packed already, and cannot be packed again: leave out "
+                   "--lm-head",
                    run->options->model);
 }
 
@@ -33,10 +38,10 @@ static mq_status open_inputs(mq_run *run)
 {
     const mq_comm *comm = run->comm;
     MQ_TRY(mq_arch_load(comm, run->options->model, &run->arch));
-    MQ_TRY(mq_agree(comm, check_original(run)));
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
+    MQ_TRY(mq_agree(comm, check_head(run)));
     mq_scheme_take_types(run->scheme, run->source);
     return mq_tokens_load(comm, run->options->calib, run->options->model, run->arch,
                           run->options->unit_tokens, run->options->samples, &run->calib);
@@ -85,6 +90,14 @@ static void warn_about_gptq_readers(const mq_run *run)
         mq_warn("lm_head is packed: GPTQModel and vLLM read that, transformers does not, and makes "
                 "up a head without an error");
     }
+}
+
+static void warn_about_source(const mq_run *run)
+{
+    if (run->arch->packed == MQ_PACKED_NONE) return;
+    mq_warn("%s is quantised already (%s): its weights are dequantised to BF16, and what they lost "
+            "stays lost",
+            run->options->model, mq_packed_form_name(run->arch->packed));
 }
 
 static void warn_about_readers(const mq_run *run)
@@ -274,6 +287,7 @@ static mq_status prepare(mq_run *run, const mq_output *output)
     warn_about_calibration(run);
     warn_about_damping(run);
     warn_about_zero_points(run);
+    warn_about_source(run);
     MQ_TRY(plan_and_allocate(run));
     mq_timing_lap(&run->timing, MQ_T_SETUP);
     MQ_TRY(spend_budget(run));
@@ -282,9 +296,9 @@ static mq_status prepare(mq_run *run, const mq_output *output)
                                    run->options->max_shard_bytes, &run->writer));
     mq_timing_lap(&run->timing, MQ_T_SETUP);
     MQ_TRY(mq_run_write_configs(run, output));
-    mq_status status = mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer);
+    MQ_TRY(mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer));
     mq_timing_lap(&run->timing, MQ_T_WRITE);
-    return status;
+    return mq_run_write_kept(run);
 }
 
 static mq_status run_all(mq_run *run)

@@ -29,7 +29,7 @@ typedef struct verifier {
     cJSON *report;
     char where[1024]; /* of the report */
     char *chunk;
-    mq_arch *arch;
+    mq_arch *arch, *source_arch;
     int64_t layers;
     double worst;
     int64_t worst_layer; /* block * MQ_N_LINEARS + linear */
@@ -70,8 +70,10 @@ static mq_status check_checksum(verifier *v, const mq_tensor *t)
                    v->folder->shard[t->shard], t->name, found, expected->valuestring);
 }
 
-/* A quantised layer, whole in memory when it is packed. */
+/* A layer of either folder, whole in memory when it is packed. */
 typedef struct packed_layer {
+    mq_folder *folder;
+    const mq_arch *arch;
     char name[NAME_BYTES];
     int64_t n_out, n_in;
     mq_linear_source source;
@@ -84,57 +86,59 @@ static void layer_free(packed_layer *l)
     for (int i = 0; i < MQ_N_STORED; i++) mq_free(&l->data[i]);
 }
 
-static mq_status load_packed(verifier *v, packed_layer *l)
+static mq_status load_packed(packed_layer *l)
 {
     for (int p = 0; p < MQ_N_STORED; p++) {
         const mq_tensor *t = l->source.packed[p];
         if (!t) continue;
         size_t bytes = (size_t)(t->end - t->begin);
         MQ_TRY(mq_alloc((int64_t)bytes, 1, t->name, &l->data[p]));
-        MQ_TRY(mq_folder_read(v->folder, t, 0, bytes, l->data[p]));
+        MQ_TRY(mq_folder_read(l->folder, t, 0, bytes, l->data[p]));
     }
-    mq_linear_stored(&l->source, v->arch->gptq_zero_offset, l->n_out, l->n_in,
+    mq_linear_stored(&l->source, l->arch->gptq_zero_offset, l->n_out, l->n_in,
                      (const char *const *)l->data, &l->stored);
     return MQ_OK;
 }
 
-static mq_status read_rows(verifier *v, const packed_layer *l, int64_t r0, int64_t r1, float *w)
+static mq_status read_rows(const packed_layer *l, int64_t r0, int64_t r1, float *w)
 {
     if (!l->source.weight) return mq_stored_dequantise(&l->stored, l->name, r0, r1, w);
-    return mq_folder_read_rows(v->folder, l->source.weight, r0, r1, MQ_F32, w);
+    return mq_folder_read_rows(l->folder, l->source.weight, r0, r1, MQ_F32, w);
 }
 
-static mq_status find_original(const verifier *v, const packed_layer *l, const mq_tensor **out)
+static mq_status load_layer(mq_folder *folder, const mq_arch *arch, int64_t block,
+                            mq_linear_id linear, packed_layer *l)
 {
-    char name[NAME_BYTES + 8];
-    *out = NULL;
-    if (!v->source) return MQ_OK;
-    snprintf(name, sizeof name, "%s.weight", l->name);
-    const mq_tensor *t = mq_folder_find(v->source, name);
-    if (!t) return mq_fail(MQ_E_INPUT, "%s: tensor %s is missing", v->source->path, name);
-    if (t->n_dims != 2 || t->dim[0] != l->n_out || t->dim[1] != l->n_in) {
-        return mq_fail(MQ_E_INPUT, "%s: tensor %s does not have the shape of the quantised layer",
-                       v->source->path, name);
+    l->folder = folder;
+    l->arch = arch;
+    mq_arch_linear_name(arch, linear, block, l->name, sizeof l->name);
+    mq_arch_linear_shape(arch, linear, &l->n_out, &l->n_in);
+    return mq_linear_find(folder, arch, linear, block, &l->source);
+}
+
+/* The source's rows as the run had them: what is packed there it read as BF16. */
+static mq_status read_original(const packed_layer *l, int64_t r0, int64_t r1, float *w)
+{
+    MQ_TRY(read_rows(l, r0, r1, w));
+    for (int64_t i = 0; i < (r1 - r0) * l->n_in && !l->source.weight; i++) {
+        w[i] = mq_bf16_to_f32(mq_f32_to_bf16(w[i]));
     }
-    *out = t;
     return MQ_OK;
 }
 
-/* |w - w_hat|^2 / |w|^2 of a layer, rows in pieces. Without a source only the dequantisation
- * itself is checked (g_idx in range, scales finite). */
-static mq_status layer_error(verifier *v, const packed_layer *l, double *error)
+/* |w - w_hat|^2 / |w|^2 of a layer, rows in pieces. Without the original (NULL) only the
+ * dequantisation itself is checked (g_idx in range, scales finite). */
+static mq_status layer_error(const packed_layer *l, const packed_layer *of, double *error)
 {
-    const mq_tensor *t = NULL;
     float *w = NULL, *original = NULL;
     double error2 = 0, weight2 = 0;
-    MQ_TRY(find_original(v, l, &t));
     mq_status status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &w);
     if (status == MQ_OK) status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &original);
     for (int64_t r = 0; r < l->n_out && status == MQ_OK; r += ERROR_ROWS) {
         int64_t end = mq_min_i64(r + ERROR_ROWS, l->n_out);
-        status = read_rows(v, l, r, end, w);
-        if (status != MQ_OK || !t) continue;
-        status = mq_folder_read_rows(v->source, t, r, end, MQ_F32, original);
+        status = read_rows(l, r, end, w);
+        if (status != MQ_OK || !of) continue;
+        status = read_original(of, r, end, original);
         for (int64_t i = 0; i < (end - r) * l->n_in && status == MQ_OK; i++) {
             double e = (double)w[i] - (double)original[i];
             error2 += e * e;
@@ -143,7 +147,23 @@ static mq_status layer_error(verifier *v, const packed_layer *l, double *error)
     }
     mq_free(&w);
     mq_free(&original);
-    *error = t && weight2 > 0 ? error2 / weight2 : NAN;
+    *error = of && weight2 > 0 ? error2 / weight2 : NAN;
+    return status;
+}
+
+static mq_status error_of_layer(const verifier *v, const packed_layer *l, int64_t block,
+                                mq_linear_id linear, double *error)
+{
+    packed_layer of = {.n_out = 0};
+    if (!v->source) return layer_error(l, NULL, error);
+    mq_status status = load_layer(v->source, v->source_arch, block, linear, &of);
+    if (status == MQ_OK && (of.n_out != l->n_out || of.n_in != l->n_in)) {
+        status = mq_fail(MQ_E_INPUT, "%s: %s does not have the shape of the quantised layer",
+                         v->source->path, l->name);
+    }
+    if (status == MQ_OK && !of.source.weight) status = load_packed(&of);
+    if (status == MQ_OK) status = layer_error(l, &of, error);
+    layer_free(&of);
     return status;
 }
 
@@ -193,14 +213,15 @@ static mq_status check_error(verifier *v, const cJSON *claim, const packed_layer
     return MQ_OK;
 }
 
-static mq_status check_loaded(verifier *v, packed_layer *l, const cJSON *claim, int64_t index)
+static mq_status check_loaded(verifier *v, packed_layer *l, const cJSON *claim, int64_t block,
+                              mq_linear_id linear, int64_t index)
 {
     double error = NAN;
     if (!l->source.weight) {
-        MQ_TRY(load_packed(v, l));
+        MQ_TRY(load_packed(l));
         MQ_TRY(check_packed_claim(v, claim, l));
     }
-    MQ_TRY(layer_error(v, l, &error));
+    MQ_TRY(error_of_layer(v, l, block, linear, &error));
     return check_error(v, claim, l, error, index);
 }
 
@@ -211,13 +232,11 @@ static mq_status check_layer(verifier *v, int64_t block, mq_linear_id linear, in
     if (linear == MQ_HEAD && v->arch->tied && !mq_folder_find(v->folder, v->arch->head)) {
         return MQ_OK;
     }
-    mq_arch_linear_name(v->arch, linear, block, l.name, sizeof l.name);
-    mq_arch_linear_shape(v->arch, linear, &l.n_out, &l.n_in);
-    MQ_TRY(mq_linear_find(v->folder, v->arch, linear, block, &l.source));
+    MQ_TRY(load_layer(v->folder, v->arch, block, linear, &l));
     const cJSON *claim = report_of_layer(v, l.name);
     if (!claim && l.source.weight) return MQ_OK;
     if (!claim) return mq_fail(MQ_E_INPUT, "%s: layer %s is not in the report", v->where, l.name);
-    mq_status status = check_loaded(v, &l, claim, index);
+    mq_status status = check_loaded(v, &l, claim, block, linear, index);
     layer_free(&l);
     v->layers++;
     return status;
@@ -285,7 +304,9 @@ static mq_status open_all(verifier *v, const char *output, const char *source)
     MQ_TRY(load_json(comm, output, "mq_report.json", v->where, sizeof v->where, &v->report));
     MQ_TRY(mq_arch_load(comm, output, &v->arch));
     MQ_TRY(mq_agree(comm, mq_model_check(v->folder, v->arch)));
-    return source ? mq_folder_open(comm, source, &v->source) : MQ_OK;
+    if (!source) return MQ_OK;
+    MQ_TRY(mq_folder_open(comm, source, &v->source));
+    return mq_arch_load(comm, source, &v->source_arch);
 }
 
 /* No tensor that the report lists may be gone. */
@@ -351,6 +372,7 @@ mq_status mq_verify(MPI_Comm parent, const char *output, const char *source, int
     mq_folder_close(&v.folder);
     mq_folder_close(&v.source);
     mq_arch_destroy(&v.arch);
+    mq_arch_destroy(&v.source_arch);
     mq_stop_kernels();
     mq_comm_destroy(&comm);
     return status;

@@ -40,11 +40,14 @@ static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
     char module[NAME_BYTES], name[NAME_BYTES + 8];
     mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
     snprintf(name, sizeof name, "%s.weight", module);
-    const mq_tensor *weight = plan->quantise ? mq_folder_find(source, name) : NULL;
-    if (!weight) return;
-    plan->dtype = weight->dtype == MQ_F64 ? MQ_F32 : weight->dtype; /* F64 is never written */
+    const mq_tensor *weight = mq_folder_find(source, name);
+    mq_dtype dtype = weight ? weight->dtype : MQ_BF16;
+    if (!plan->quantise) return;
+    if (dtype == MQ_F64) dtype = MQ_F32; /* F64 is never written */
+    /* What is packed in the source is read as BF16. */
+    plan->dtype = dtype == MQ_F32 || dtype == MQ_F16 ? dtype : MQ_BF16;
     if (!scheme->format->scales_as_source) return;
-    plan->quant.grid = weight->dtype == MQ_F16 ? MQ_SCALE_F16 : MQ_SCALE_BF16;
+    plan->quant.grid = dtype == MQ_F16 ? MQ_SCALE_F16 : MQ_SCALE_BF16;
 }
 
 void mq_scheme_take_types(mq_scheme *scheme, const mq_folder *source)

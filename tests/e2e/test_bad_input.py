@@ -288,12 +288,6 @@ class BadInput(unittest.TestCase):
         self.assertEqual([p.name for p in out.iterdir() if '.part' in p.name or p.name.startswith('.')], [])
         self.assertFalse((out / 'chat_template.jinja').exists())
 
-    def test_already_quantised_source(self):
-        out = self.root / 'source'
-        done = harness.run(1, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out)
-        self.assertEqual(done.returncode, OK, done.stderr)
-        self.refuse(BAD_INPUT, ['already quantised'], model=out)
-
 
 class Verify(unittest.TestCase):
     @classmethod

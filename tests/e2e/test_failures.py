@@ -287,6 +287,9 @@ class Failures(unittest.TestCase):
         q = self.check_layers(out)['layers'][0]
         for key, value in expected.items():
             self.assertEqual(q[key], value, q)
+        # What could not be factored is called indefinite and damped more, and nothing else is.
+        self.assertEqual((q['trouble'], q['damping'] > damp, q['attempts'] > 1),
+                         ('none', False, False) if q['trouble'] == 'none' else ('indefinite', True, True))
 
     def test_dead_channels(self):
         def dead(w):

@@ -142,12 +142,6 @@ class Formats(unittest.TestCase):
         said = self.quantise('--format', 'awq', code=USAGE)
         self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors or dense')
 
-    def test_a_packed_folder_is_no_source(self):
-        done = harness.run(1, 'quantize', self.quantise('--format', 'compressed-tensors'), '--calib', self.calib,
-                           '--output', self.root / 'twice')
-        self.assertEqual(done.returncode, INPUT)
-        self.assertIn('already quantised', done.stderr)
-
     def test_damage_is_found(self):
         for form, part in (('compressed-tensors', 'weight_scale'), ('dense', 'weight')):
             out = harness.copy_model(self.quantise('--format', form), self.root / f'damaged-{form}')

@@ -22,10 +22,40 @@ static void *tensor(fuzz_input *in, int64_t bytes)
     return out;
 }
 
+static void check(const mq_stored_layer *layer, int64_t n_out, int64_t n_in)
+{
+    float *w = malloc((size_t)(n_out * n_in) * sizeof *w);
+    FUZZ_CHECK(w);
+    mq_stored_is_symmetric(layer);
+    if (mq_stored_dequantise(layer, "fuzz", 0, n_out, w) == MQ_OK) {
+        for (int64_t i = 0; i < n_out * n_in; i++) FUZZ_CHECK(w[i] - w[i] == 0);
+    }
+    free(w);
+}
+
+static void fuzz_fp8(fuzz_input *in)
+{
+    int64_t n_out = 1 + (int64_t)fuzz_take(in, 1) % 80, n_in = 1 + (int64_t)fuzz_take(in, 1);
+    int64_t rows = 1 + (int64_t)fuzz_take(in, 1), columns = 1 + (int64_t)fuzz_take(in, 1);
+    mq_dtype dtype = fuzz_take(in, 1) % 2 ? MQ_F32 : MQ_BF16;
+    int64_t n_scales = ((n_out + rows - 1) / rows) * ((n_in + columns - 1) / columns);
+    uint8_t *codes = tensor(in, n_out * n_in);
+    void *scales = tensor(in, n_scales * (int64_t)mq_dtype_size(dtype));
+    mq_stored_layer layer = {.form = MQ_PACKED_FP8,
+                             .fp8 = {codes, scales, dtype, n_out, n_in, rows, columns}};
+    check(&layer, n_out, n_in);
+    free(codes);
+    free(scales);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const int widths[] = {2, 3, 4, 8};
     fuzz_input in = {data, size};
+    if (fuzz_take(&in, 1) % 3 == 0) {
+        fuzz_fp8(&in);
+        return 0;
+    }
     int bits = widths[fuzz_take(&in, 1) % 4];
     int64_t n_out = 1 + (int64_t)fuzz_take(&in, 1) % 80,
             groups = 1 + (int64_t)fuzz_take(&in, 1) % 9;
@@ -36,7 +66,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     void *codes = tensor(&in, 4 * (gptq ? along_in * n_out : n_out * along_in));
     void *zeros = tensor(&in, 4 * groups * along_out), *scales = tensor(&in, 2 * groups * n_out);
     int32_t *g_idx = tensor(&in, 4 * n_in);
-    float *w = malloc((size_t)(n_out * n_in) * sizeof *w);
     if (form & 2) {
         for (int64_t k = 0; k < n_in; k++) g_idx[k] = (int32_t)((uint32_t)g_idx[k] % groups);
     }
@@ -50,14 +79,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             codes,  scales, form & 2 ? MQ_F16 : MQ_BF16, form & 4 ? zeros : NULL, n_out, n_in,
             groups, bits};
     }
-    mq_stored_is_symmetric(&layer);
-    if (mq_stored_dequantise(&layer, "fuzz", 0, n_out, w) == MQ_OK) {
-        for (int64_t i = 0; i < n_out * n_in; i++) FUZZ_CHECK(w[i] - w[i] == 0);
-    }
+    check(&layer, n_out, n_in);
     free(codes);
     free(zeros);
     free(scales);
     free(g_idx);
-    free(w);
     return 0;
 }

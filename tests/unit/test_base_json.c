@@ -18,6 +18,29 @@ static cJSON *parse(const char *text)
     return json;
 }
 
+static void check_cut(const char *text, const char *key, const char *expected)
+{
+    char copy[256];
+    snprintf(copy, sizeof copy, "%s", text);
+    mq_json_cut(copy, key);
+    assert_string_equal(copy, expected);
+    cJSON_Delete(parse(copy));
+}
+
+/* The first, the last, the only member; nested ones, values and strings that look like it stay. */
+static void test_cut(void **state)
+{
+    (void)state;
+    check_cut("{\"q\": {\"q\": [1, {\"b\": \"}\"}]}, \"a\": 1e6}", "q", "{\"a\": 1e6}");
+    check_cut("{ \"a\": 1e6 ,\n  \"q\" : 2\n}", "q", "{ \"a\": 1e6 \n}");
+    check_cut("{\"q\": null}\n", "q", "{}\n");
+    check_cut("{\"a\": 1, \"q\": \"\\\"x,\", \"b\": 2}", "q", "{\"a\": 1, \"b\": 2}");
+    check_cut("{\"a\": {\"q\": 1}, \"b\": \"q\", \"c\": [\"q\", 1]}", "q",
+              "{\"a\": {\"q\": 1}, \"b\": \"q\", \"c\": [\"q\", 1]}");
+    check_cut("{}", "q", "{}");
+    check_cut("[\"q\", 1]", "x", "[\"q\", 1]");
+}
+
 static void test_syntax_errors(void **state)
 {
     (void)state;
@@ -227,13 +250,10 @@ static void test_arrays(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_syntax_errors),
-        cmocka_unit_test(test_deep_nesting),
-        cmocka_unit_test(test_find),
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_strings_and_bools),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_print),
+        cmocka_unit_test(test_cut),          cmocka_unit_test(test_syntax_errors),
+        cmocka_unit_test(test_deep_nesting), cmocka_unit_test(test_find),
+        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_strings_and_bools),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_print),
         cmocka_unit_test(test_arrays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

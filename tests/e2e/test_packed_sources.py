@@ -1,0 +1,217 @@
+"""Sources whose weights are packed: FP8 of every kind, GPTQ, compressed-tensors. Each is quantised beside its
+twin, whose weights NumPy has dequantised: the same bytes must come out."""
+import json
+import pathlib
+import sys
+import unittest
+
+import harness
+import numpy as np
+
+sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
+import compressed_reference  # noqa: E402
+import gptq_reference  # noqa: E402
+
+OK, INPUT = 0, 3
+OPTIONS = ('--bits', 3, '--group-size', 64, '--preset', 'fast', '--layers', '0:2')
+
+
+def e4m3_values():
+    """What the 256 codes of F8_E4M3 stand for, from its definition."""
+    code = np.arange(256)
+    exponent, rest = code >> 3 & 15, code & 7
+    size = np.where(exponent == 0, rest / 8 * 2.0 ** -6, (1 + rest / 8) * 2.0 ** (exponent - 7.0))
+    size[(code & 127) == 127] = np.nan
+    return np.where(code < 128, size, -size).astype(np.float32)
+
+
+E4M3 = e4m3_values()
+
+
+def to_e4m3(x):
+    """The nearest codes."""
+    positive = E4M3[:127]
+    above = np.clip(np.searchsorted(positive, np.abs(x)), 1, 126)
+    nearer = np.abs(x) - positive[above - 1] < positive[above] - np.abs(x)
+    return ((above - nearer) | np.where(x < 0, 128, 0)).astype(np.uint8)
+
+
+def to_bf16(x):
+    """To the nearest BF16, ties to even: its 16 bits."""
+    u = np.ascontiguousarray(x, '<f4').view('<u4').astype(np.uint64)
+    return ((u + 0x7FFF + (u >> 16 & 1)) >> 16).astype('<u2')
+
+
+def write_folder(source, folder, tensors, quantization):
+    """A copy of a model folder with other tensors, {name: (dtype, array as the file has it)}."""
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.suffix == '.json' and 'index' not in path.name:
+            (folder / path.name).write_bytes(path.read_bytes())
+    header, data, at = {}, [], 0
+    for name, (dtype, value) in sorted(tensors.items()):
+        raw = np.ascontiguousarray(value).tobytes()
+        header[name] = {'dtype': dtype, 'shape': list(value.shape), 'data_offsets': [at, at + len(raw)]}
+        data.append(raw)
+        at += len(raw)
+    text = json.dumps(header).encode()
+    (folder / 'model.safetensors').write_bytes(len(text).to_bytes(8, 'little') + text + b''.join(data))
+    config = json.loads((source / 'config.json').read_text(encoding='utf-8'))
+    config.pop('quantization_config', None)
+    if quantization:
+        config['quantization_config'] = quantization
+    (folder / 'config.json').write_text(json.dumps(config, indent=2), encoding='utf-8')
+    return folder
+
+
+class PackedSources(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = harness.scratch()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.root = pathlib.Path(cls.folder.name)
+        sha = harness.tokenizer_sha256(harness.DEMO)
+        cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(4, 64), 4096, sha)
+        cls.tokens = harness.write_calib(cls.root / 'tokens.h5', harness.demo_samples(2, 64, 'heldout.jsonl'), 4096, sha)
+        cls.demo = gptq_reference.read_tensors(harness.DEMO)
+
+    def dense(self, values):
+        """Tensors of a folder in BF16."""
+        return {name: ('BF16', to_bf16(value)) for name, value in values.items()}
+
+    def fp8(self, name, block, scale_name, dtype='F32', scale_shape=None, quantization=None):
+        """The demo model in FP8 with a scale for each block of rows x columns, and its twin."""
+        tensors, values = {}, dict(self.demo)
+        for key, w in self.demo.items():
+            if 'proj' not in key:
+                tensors[key] = ('BF16', to_bf16(w))
+                continue
+            rows, columns = min(block[0], w.shape[0]), min(block[1], w.shape[1])
+            shape = -(-w.shape[0] // rows), -(-w.shape[1] // columns)
+            scale = np.empty(shape, np.float32)
+            for i, j in np.ndindex(shape):
+                part = w[i * rows:(i + 1) * rows, j * columns:(j + 1) * columns]
+                scale[i, j] = np.abs(part).max() / 448
+            if dtype == 'BF16':
+                scale = (to_bf16(scale).astype('<u4') << 16).view('<f4')
+            whole = scale.repeat(rows, 0).repeat(columns, 1)[:w.shape[0], :w.shape[1]]
+            codes = to_e4m3(w / whole)
+            values[key] = E4M3[codes] * whole
+            stored = scale if scale_shape is None else scale.reshape([s if s else w.shape[0] for s in scale_shape])
+            tensors[key] = ('F8_E4M3', codes)
+            tensors[key.replace('weight', scale_name)] = (dtype, to_bf16(stored) if dtype == 'BF16' else stored)
+            tensors[key.replace('weight', 'input_scale')] = ('F32', np.ones([], '<f4'))
+        return (write_folder(harness.DEMO, self.root / name, tensors, quantization),
+                write_folder(harness.DEMO, self.root / (name + '-dense'), self.dense(values), None))
+
+    def quantise(self, model, *options, ranks=1, code=OK):
+        out = self.root / f'{model.name}-{len(list(self.root.iterdir()))}'
+        done = harness.run(ranks, 'quantize', model, '--calib', self.calib, '--output', out, *OPTIONS, *options)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return out if code == OK else done.stderr
+
+    def check_same(self, packed, dense, *options):
+        """Same bytes out of both, at two ranks and one, in an output that verify accepts."""
+        ours, twins = self.quantise(packed, *options, ranks=2), self.quantise(dense, *options)
+        self.assertEqual((ours / 'model.safetensors').read_bytes(), (twins / 'model.safetensors').read_bytes())
+        self.assertEqual(*(json.loads((out / 'config.json').read_text(encoding='utf-8')) for out in (ours, twins)))
+        for source in (packed, dense):
+            done = harness.run(2, 'verify', ours, '--source', source)
+            self.assertEqual(done.returncode, OK, done.stderr)
+
+    def check_eval(self, packed, dense):
+        """The program reads the same numbers from both."""
+        done = harness.run(1, 'eval', packed, '--reference', dense, '--tokens', self.tokens, '--json')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertEqual(json.loads(done.stdout)['kl'], 0)
+
+    def test_fp8_of_blocks(self):
+        packed, dense = self.fp8('fp8', (128, 128), 'weight_scale_inv',
+                                 quantization={'quant_method': 'fp8', 'fmt': 'e4m3', 'weight_block_size': [128, 128]})
+        self.check_same(packed, dense)
+        self.check_same(packed, dense, '--skip', 'down_proj', '--format', 'dense')
+        self.check_eval(packed, dense)
+
+    def test_fp8_of_odd_blocks(self):
+        self.check_same(*self.fp8('odd', (100, 48), 'weight_scale_inv', quantization={
+            'quant_method': 'fp8', 'weight_block_size': [100, 48]}))
+
+    def test_fp8_of_channels(self):
+        config = {'quant_method': 'compressed-tensors', 'format': 'float-quantized',
+                  'config_groups': {'group_0': {'weights': {'num_bits': 8, 'type': 'float', 'strategy': 'channel'}}}}
+        self.check_same(*self.fp8('channels', (1, 1 << 30), 'weight_scale', 'BF16', quantization=config))
+        self.check_same(*self.fp8('flat', (1, 1 << 30), 'weight_scale', 'BF16', [0], quantization=config))
+
+    def test_fp8_of_tensors(self):
+        config = {'quant_method': 'fp8', 'activation_scheme': 'static'}
+        for name, shape in (('scalar', []), ('one', [1])):
+            self.check_same(*self.fp8(name, (1 << 30, 1 << 30), 'weight_scale', 'F32', shape, config))
+
+    def test_mxfp4(self):
+        value = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+        tensors, values = self.dense(self.demo), dict(self.demo)
+        for key, w in self.demo.items():
+            if 'proj' not in key:
+                continue
+            part = w.reshape(len(w), -1, 32)
+            scale = np.ceil(np.log2(np.abs(part).max(2) / 6 + 1e-30)).astype(int)
+            codes = np.abs(part[..., None] / 2.0 ** scale[..., None, None] - value).argmin(3)
+            values[key] = (value[codes] * np.float32(2) ** scale[..., None]).reshape(w.shape).astype(np.float32)
+            codes = codes.reshape(len(w), -1, 2)
+            del tensors[key]
+            tensors[key + '_packed'] = ('U8', (codes[..., 0] | codes[..., 1] << 4).astype(np.uint8))
+            tensors[key + '_scale'] = ('U8', (scale + 127).astype(np.uint8))
+        packed = write_folder(harness.DEMO, self.root / 'mxfp4', tensors,
+                              {'quant_method': 'compressed-tensors', 'format': 'mxfp4-pack-quantized'})
+        dense = write_folder(harness.DEMO, self.root / 'mxfp4-dense', self.dense(values), None)
+        self.check_same(packed, dense)
+        self.check_eval(packed, dense)
+
+    def test_gptq(self):
+        packed = self.quantise(harness.DEMO, '--bits', 4, '--format', 'gptq')
+        values = gptq_reference.read_folder(packed)
+        dense = write_folder(packed, self.root / 'gptq-dense', self.dense(values), None)
+        self.check_same(packed, dense)
+        self.check_same(packed, dense, '--skip', 'layers.0.mlp')
+        self.check_eval(packed, dense)
+
+    def test_compressed_tensors(self):
+        packed = self.quantise(harness.DEMO, '--bits', 4, '--format', 'compressed-tensors', '--zero-points')
+        values = compressed_reference.read_folder(packed)
+        dense = write_folder(packed, self.root / 'compressed-dense', self.dense(values), None)
+        self.check_same(packed, dense)
+        self.check_same(packed, dense, '--layers', '1:2', '--format', 'compressed-tensors', '--bits', 2)
+        self.check_eval(packed, dense)
+
+    def test_a_warning_says_so(self):
+        packed = self.quantise(harness.DEMO)
+        done = harness.run(1, 'quantize', packed, '--calib', self.calib, '--output', self.root / 'warned', *OPTIONS)
+        self.assertIn('is quantised already (GPTQ)', done.stderr)
+
+    def test_bad_fp8(self):
+        config = {'quant_method': 'fp8', 'weight_block_size': [128, 128]}
+        good, _ = self.fp8('good', (128, 128), 'weight_scale_inv', quantization=config)
+        name = 'model.layers.1.mlp.up_proj.weight'
+        for i, (tensor, byte, said) in enumerate(((name, b'\x7f', 'up_proj: row 0, column 0 is NaN'),
+                                                  (name + '_scale_inv', b'\0\0\x80\x7f', 'scale of output channel 0'))):
+            model = harness.copy_model(good, self.root / f'bad{i}')
+            header, data, start = harness.bf16_raw(model / 'model.safetensors')
+            at = start + header[tensor]['data_offsets'][0]
+            data[at:at + len(byte)] = byte
+            (model / 'model.safetensors').write_bytes(data)
+            self.assertIn(said, self.quantise(model, code=INPUT))
+        for i, (change, said) in enumerate((
+                ({'quantization_config': None}, 'no quantization_config'),
+                ({'quantization_config': {**config, 'fmt': 'e5m2'}}, 'e5m2'),
+                ({'quantization_config': {**config, 'weight_block_size': [128]}}, 'two whole numbers'),
+                ({'quantization_config': {**config, 'weight_block_size': [64, 64]}}, 'weight_scale_inv is F32'),
+                ({'quantization_config': {'quant_method': 'fp8'}}, 'weight_scale_inv is F32'))):
+            model = harness.copy_model(good, self.root / f'config{i}')
+            settings = json.loads((model / 'config.json').read_text(encoding='utf-8'))
+            settings.update(change)
+            (model / 'config.json').write_text(json.dumps(settings), encoding='utf-8')
+            self.assertIn(said, self.quantise(model, code=INPUT))
+
+
+if __name__ == '__main__':
+    unittest.main()
