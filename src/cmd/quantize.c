@@ -257,7 +257,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--alpha", "X",
          "asymmetric calibration: share of the earlier layers' errors that a layer makes up for",
          "0; best: 0.75", .number = &f.alpha},
-        {"--refine", "N", "rounds of refinement of scales and codes", "2; fast: 0, best: 4",
+        {"--refine", "N", "rounds of refinement of scales and codes", "2; fast: 0, best: 8",
          .integer = &f.refine},
         {"--couple-rows", "N", "1: round the rows of an attention head together, 0: apart", "1",
          .integer = &f.couple},

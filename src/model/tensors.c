@@ -207,7 +207,8 @@ static mq_status find_fp8(const mq_folder *folder, const mq_arch *arch, const ch
     source->packed[MQ_STORED_SCALES] = scale;
     fp8_shape(arch->fp8_block, scale, n_out, n_in, source->fp8_block, dims);
     /* One scale may be a number by itself, or [1]; those of rows may be [rows]. */
-    int n_dims = scale && dims[1] == 1 && (dims[0] == 1 || scale->n_dims == 1) ? scale->n_dims : 2;
+    bool flat = scale && scale->n_dims < 2 && dims[1] == 1 && (dims[0] == 1 || scale->n_dims == 1);
+    int n_dims = flat ? scale->n_dims : 2;
     MQ_TRY(expect(folder, name, n_dims, dims, "F32, BF16 or F16", scale && is_float(scale->dtype),
                   scale));
     MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_F8_E4M3, 2, weight, source));

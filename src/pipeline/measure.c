@@ -45,8 +45,9 @@ static mq_status every_width(mq_run *run, int64_t block, const mq_tap_judge *jud
         for (int l = 0; l < run->result->n_layers; l++) {
             const mq_tap_layer *layer = &run->result->layer[l];
             if (!mq_mix_is_free(m->scheme, block, layer->linear)) continue;
-            m->loss[mq_measured_layer(block, layer->linear) * MQ_MAX_WIDTHS + j] =
-                relative_loss(s, layer);
+            double loss = relative_loss(s, layer);
+            MQ_TRY(mq_run_check_loss(run, block, layer->linear, loss));
+            m->loss[mq_measured_layer(block, layer->linear) * MQ_MAX_WIDTHS + j] = loss;
         }
         mq_timing_lap(&run->timing, MQ_T_LDLQ);
     }

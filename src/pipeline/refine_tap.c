@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "solve/refine.h"
 
+#include <math.h>
+
 typedef struct rows_of_h {
     mq_tap_system *system;
     float *panel; /* (128, n) */
@@ -80,11 +82,37 @@ static void scale_losses(const mq_row_work *w, bool to_ldlq)
     }
 }
 
+/* Dead columns of row r, which come last, to nearest. */
+static void round_dead(const mq_tap_system *s, const mq_row_block *b, int64_t r)
+{
+    int64_t n_groups = s->n / b->quant.group;
+    float top = (float)((1 << b->quant.bits) - 1);
+    for (int64_t k = s->n - s->n_dead; k < s->n; k++) {
+        int64_t j = s->order[k], at = r * n_groups + j / b->quant.group;
+        float scale = b->scales[at], w = b->w[r * s->n + k], *e = &b->e[r * s->n + k];
+        float zero = b->zeros ? b->zeros[at] : (float)(1 << (b->quant.bits - 1));
+        if (scale == 0) continue; /* padding rows */
+        float code = fminf(fmaxf(rintf(w / scale) + zero, 0), top);
+        b->codes[r * s->n + j] = (uint8_t)code;
+        b->error2[r] -= (double)*e * (double)*e;
+        *e = w - (code - zero) * scale;
+        b->error2[r] += (double)*e * (double)*e;
+    }
+}
+
+static void round_all_dead(const mq_row_work *w)
+{
+    for (int64_t i = 0; i < w->n_blocks; i++) {
+        for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) round_dead(w->system, &w->block[i], r);
+    }
+}
+
 static mq_status take_turns(const mq_row_work *w, int rounds, storage *s, rows_of_h *source)
 {
     const mq_tap_system *system = w->system;
     scale_losses(w, false);
     MQ_TRY(mq_refine(s->block, w->n_blocks, system->n, system->order, rounds, rows_source, source));
+    round_all_dead(w);
     scale_losses(w, true);
     return MQ_OK;
 }

@@ -111,6 +111,10 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
 mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *h,
                        const mq_damping_choice *damping, const mq_cross *cross);
 
+/** Fails where a layer's loss is not finite: weights so large that their errors leave f32. Not
+ *  collective. Errors: MQ_E_NUMERIC naming the layer. */
+mq_status mq_run_check_loss(const mq_run *run, int64_t block, mq_linear_id linear, double loss);
+
 /** Puts the dequantised weights of the bound layers in the place of the originals. Collective. */
 mq_status mq_run_replace_weights(mq_run *run);
 

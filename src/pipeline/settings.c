@@ -103,7 +103,7 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
         {"fast", {.couple = true}},
         {"default", {.refine = 2, .couple = true, .judge = true, .measure_damping = true}},
         {"best",
-         {.alpha = 0.75, .refine = 4, .couple = true, .judge = true, .measure_damping = true}}};
+         {.alpha = 0.75, .refine = 8, .couple = true, .judge = true, .measure_damping = true}}};
     enum { N_PRESETS = sizeof presets / sizeof *presets };
     int p = 0;
     while (p < N_PRESETS && (!o->preset || strcmp(o->preset, presets[p].name) != 0)) p++;

@@ -21,12 +21,11 @@ static void warn_lost(const mq_run *run, const mq_layer_result *r)
             name, r->relative_error);
 }
 
-/* Weights so large that their errors leave f32. */
-static mq_status check_loss(const mq_run *run, const mq_layer_result *r, double energy)
+mq_status mq_run_check_loss(const mq_run *run, int64_t block, mq_linear_id linear, double loss)
 {
     char name[256];
-    if (isfinite(energy) && isfinite(r->relative_loss)) return MQ_OK;
-    mq_arch_linear_name(run->arch, r->linear, r->block, name, sizeof name);
+    if (isfinite(loss)) return MQ_OK;
+    mq_arch_linear_name(run->arch, linear, block, name, sizeof name);
     return mq_fail(MQ_E_NUMERIC,
                    "%s: the loss of its codes is not a finite number: its weights are too large to "
                    "be worked on in F32; keep it with --skip",
@@ -65,7 +64,7 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .dead = s->n_dead,
         .seconds = seconds,
     };
-    if (measured) MQ_TRY(check_loss(run, &r, energy));
+    if (measured) MQ_TRY(mq_run_check_loss(run, block, r.linear, r.relative_loss + energy));
     warn_lost(run, &r);
     return mq_report_add(run->report, &r);
 }

@@ -9,10 +9,10 @@
  * product
  *     G = E . H[:, panel]   (128 x 128 a block, from the errors as they are by then)
  * and then a sequential part inside the panel. So a sweep costs n_rows * n^2 * 2 flops and no
- * storage for G; nothing drifts, since G is never carried from panel to panel.
- *
+ * storage for G; nothing drifts, since G is never carried from panel to panel
+ * (and, for groups that began before the panel, as much again for the product of their codes).
  * mq_refine is the loop over sweeps: save, sweeps, measure, keep what is better. Another LDLQ pass
- * under the refitted scales was tried in it and gained nothing (docs/accuracy.md). */
+ * under the refitted scales gains less than more sweeps, which cost less (docs/accuracy.md). */
 
 /** Gives rows [k0, k1) of the symmetric matrix, (k1 - k0, n) f32, in ORIGINAL order. Valid until
  *  the next call. Whether damping is on its diagonal is the caller's choice: it decides which loss

@@ -4,11 +4,15 @@ in one sample, dead and duplicated channels, channels of very different size."""
 import json
 import pathlib
 import re
+import sys
 import unittest
 
 import harness
 import numpy as np
 from safetensors import safe_open
+
+sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
+import gptq_reference  # noqa: E402
 
 OK, USAGE, NUMERIC = 0, 2, 5
 TOKEN = 77        # the token whose activations overflow
@@ -121,10 +125,11 @@ class Failures(unittest.TestCase):
 
     def test_left_out_is_as_if_never_there(self):
         """Samples in units of their own, and the inf in a block before those that are quantised: the same codes
-        as without that sample. The best preset has two streams."""
+        as without that sample. The best preset has two streams; measured damping would hold other samples out."""
         samples = self.samples(8, 60)
         samples[3][0] = TOKEN
-        options = ('--unit-tokens', 60, '--layers', '1:2', '--group-size', 64, '--preset', 'best')
+        options = ('--unit-tokens', 60, '--layers', '1:2', '--group-size', 64, '--preset', 'best',
+                   '--damp', 0.05)
         out, log = self.quantise(OK, self.fragile, self.calib(samples), *options, '--on-failure', 'rtn', ranks=2)
         self.assertRegex(log, 'block 1, attn_in: 1 of 8 SAMPLES LEFT OUT')
         clean, _ = self.quantise(OK, self.fragile, self.calib(samples[:3] + samples[4:]), *options)
@@ -297,6 +302,14 @@ class Failures(unittest.TestCase):
             return w
         model = self.damaged('dead', {'model.layers.0.input_layernorm.weight': dead})
         self.check_channels(model, 0.05, dead_columns=32, trouble='none')
+        out, _ = self.quantise(OK, model, self.calib(self.samples(8, 64)), '--layers', '0:1', '--group-size', 64,
+                               '--refine', 2)
+        tensors, name = gptq_reference.read_tensors(out), 'model.layers.0.self_attn.q_proj'
+        original, found = (folder[name + '.weight'][:, 3::8] for folder in (
+            gptq_reference.read_tensors(model), gptq_reference.read_folder(out)))
+        scale = tensors[name + '.scales'].T.astype(np.float32).repeat(8, 1)
+        nearest = np.clip(np.rint(original / scale), -8, 7) * scale
+        np.testing.assert_array_equal(found, nearest)
         self.check_channels(model, 1e-9, dead_columns=32)
 
     def test_duplicated_channels(self):

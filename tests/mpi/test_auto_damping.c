@@ -258,7 +258,14 @@ static void test_blocks_that_differ(void)
         CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
         CHECK(same(got.damping, candidates[expected[i]]));
     }
+    s.run.times_measured[tap] =
+        1; /* one that did not, and one that does: it does not decide alone */
+    s.run.times_unshrunk[tap] = 0;
+    mq_damping_choice second;
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &second) == MQ_OK);
+    CHECK(same(second.damping, candidates[1]));
     s.run.times_measured[tap] = 7; /* four that did not */
+    s.run.times_unshrunk[tap] = 3;
     for (int i = 3; i < 6; i++) {
         mq_damping_choice got;
         CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
