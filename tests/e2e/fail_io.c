@@ -1,6 +1,6 @@
-/* Preloaded into a process: its FAIL_AT-th call (from 1) that writes to a file under FAIL_IN, makes it durable,
- * reserves room for it or renames it fails with the error number FAIL_WITH. With OMPI_COMM_WORLD_RANK
- * only the rank FAIL_RANK counts. */
+/* Preloaded into a process: its FAIL_AT-th call (from 1) that writes to a file under FAIL_IN, makes
+ * it durable, reserves room for it or renames it fails with the error number FAIL_WITH. With
+ * OMPI_COMM_WORLD_RANK only the rank FAIL_RANK counts. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
