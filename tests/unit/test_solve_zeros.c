@@ -424,6 +424,24 @@ static mq_status rows_of_h(void *context, int64_t k0, int64_t k1, const float **
     return MQ_OK;
 }
 
+/* A sweep alone changes the loss by what its steps promise; columns are in original order. */
+static void check_sweep(mq_refine_block *blocks, const layer *l, int64_t n_rows, whole_h *source)
+{
+    int64_t n = l->n, n_blocks = l->n_blocks;
+    double *promised = zeroed(n_rows, sizeof *promised);
+    assert_int_equal(mq_refine_sweep(blocks, n_blocks, n, rows_of_h, source), MQ_OK);
+    for (int64_t row = 0; row < n_rows; row++) {
+        promised[row] = l->block[row / MQ_ROW_BLOCK].loss[row % MQ_ROW_BLOCK];
+    }
+    assert_int_equal(mq_measure_loss(blocks, n_blocks, n, rows_of_h, source), MQ_OK);
+    for (int64_t row = 0; row < n_rows; row++) {
+        double loss = l->block[row / MQ_ROW_BLOCK].loss[row % MQ_ROW_BLOCK];
+        check_row(l, row, source->h);
+        assert_true(fabs(promised[row] - loss) <= 1e-4 * loss);
+    }
+    free(promised);
+}
+
 /* One sweep and a measurement of its loss lower the loss of most rows, raise none, and leave what
  * they say they do. */
 static void check_refinement(layer *l, int64_t n_rows, const int64_t *order, const double *h)
@@ -442,6 +460,7 @@ static void check_refinement(layer *l, int64_t n_rows, const int64_t *order, con
                                       .best_scales = scales + r0 * l->n_groups};
         memcpy(before + r0, l->block[b].loss, MQ_ROW_BLOCK * sizeof *before);
     }
+    check_sweep(blocks, l, n_rows, &source);
     assert_int_equal(mq_refine(blocks, l->n_blocks, n, order, 1, rows_of_h, &source), MQ_OK);
     for (int64_t row = 0; row < n_rows; row++) {
         double loss = l->block[row / MQ_ROW_BLOCK].loss[row % MQ_ROW_BLOCK];
