@@ -5,8 +5,8 @@
 #include "store/folder.h"
 #include "store/writer.h"
 
-/* Which tensors the output has: the packed ones of every quantised layer, and the others of the
- * source as they are. */
+/* Which tensors the output has: the packed ones of every quantised layer, one in BF16 of every
+ * layer that is packed in the source and kept, and the others of the source as they are. */
 
 /** "MODULE.suffix". */
 void mq_layout_part_name(const char *module, const char *suffix, char *out, size_t bytes);
