@@ -240,8 +240,12 @@ mq_status mq_config_with_quantization(const char *source_text, const char *where
     cJSON *parsed = NULL;
     MQ_TRY(mq_json_parse(source_text, where, &parsed));
     bool object = cJSON_IsObject(parsed), empty = object && !parsed->child;
+    bool already = mq_json_find(parsed, "quantization_config") != NULL;
     cJSON_Delete(parsed);
-    if (!object) return mq_fail(MQ_E_INPUT, "%s: is not a JSON object", where);
+    if (!object || already) {
+        return mq_fail(MQ_E_INPUT, "%s: %s", where,
+                       already ? "has a quantization_config already" : "is not a JSON object");
+    }
     /* Kept byte for byte: cJSON would write 1e6 as 1000000, and some readers mind the type. */
     size_t end = strlen(source_text);
     while (end > 0 && source_text[end - 1] != '}') end--;

@@ -9,9 +9,8 @@
  *  rules. Caller owns *out. Not collective. */
 mq_status mq_gptq_config(const mq_scheme *scheme, const mq_quantize_options *options, cJSON **out);
 
-/** The source's config.json text, which has no "quantization_config" (mq_json_cut), with this one
- *  added at its end, every other byte kept; free with mq_free. Errors: MQ_E_INPUT when it is not an
- *  object. */
+/** The source's config.json text with "quantization_config" added at its end, every other byte
+ *  kept; free with mq_free. Errors: MQ_E_INPUT when it is not an object or has one already. */
 mq_status mq_config_with_quantization(const char *source_text, const char *where,
                                       const cJSON *quantization, char **out);
 
