@@ -1,13 +1,15 @@
 #include "solve/grid.h"
 
 #include "base/dtype.h"
+#include "base/squares.h"
 
 #include <float.h>
 #include <inttypes.h>
 
-float mq_smallest_scale(mq_scale_grid grid)
+float mq_smallest_scale(const mq_quant *quant, int64_t g)
 {
-    return grid == MQ_SCALE_F16 ? 0x1p-24f : FLT_MIN;
+    if (quant->grid == MQ_SCALE_SQUARES) return mq_square_scale(quant->largest[g], 1);
+    return quant->grid == MQ_SCALE_F16 ? 0x1p-24f : FLT_MIN;
 }
 
 static float largest_scale(mq_scale_grid grid)
@@ -17,19 +19,33 @@ static float largest_scale(mq_scale_grid grid)
         return 65504.0f;
     case MQ_SCALE_BF16:
         return 0x1.FEp127f;
-    case MQ_SCALE_F32:
-        break;
+    default:
+        return FLT_MAX;
     }
-    return FLT_MAX;
 }
 
-float mq_round_scale(mq_scale_grid grid, float x)
+/* The nearest root is one of its range whatever x is. */
+static float round_to_square(float largest, float x)
 {
-    if (!(x > mq_smallest_scale(grid))) return mq_smallest_scale(grid);
+    return mq_square_scale(largest, mq_square_root(largest, x));
+}
+
+float mq_round_scale(const mq_quant *quant, int64_t g, float x)
+{
+    mq_scale_grid grid = quant->grid;
+    if (grid == MQ_SCALE_SQUARES) return round_to_square(quant->largest[g], x);
+    if (!(x > mq_smallest_scale(quant, g))) return mq_smallest_scale(quant, g);
     if (x >= largest_scale(grid)) return largest_scale(grid);
     if (grid == MQ_SCALE_F16) return mq_f16_to_f32(mq_f32_to_f16(x));
     if (grid == MQ_SCALE_BF16) return mq_bf16_to_f32(mq_f32_to_bf16(x));
     return x;
+}
+
+static mq_status check_squares(const mq_quant *quant)
+{
+    if (quant->largest && quant->positive && !quant->zero_points) return MQ_OK;
+    return mq_fail(MQ_E_INTERNAL, "solver: square scales are positive, have no zero points, and "
+                                  "need the largest of each group");
 }
 
 mq_status mq_check_quant(const mq_quant *quant, int64_t n)
@@ -46,7 +62,7 @@ mq_status mq_check_quant(const mq_quant *quant, int64_t n)
         return mq_fail(MQ_E_INTERNAL, "solver: zero points from %d, expected 0 or 1",
                        quant->lowest_zero);
     }
-    return MQ_OK;
+    return quant->grid == MQ_SCALE_SQUARES ? check_squares(quant) : MQ_OK;
 }
 
 mq_status mq_check_zeros(const mq_quant *quant, const uint8_t *zeros)

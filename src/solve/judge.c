@@ -163,9 +163,9 @@ static void judge_strip(work *w, const mq_search_strip *p, const mq_quant *quant
     }
 }
 
-static float chosen_scale(const work *w, const mq_quant *quant, int l)
+static float chosen_scale(const work *w, const mq_quant *quant, int64_t g, int l)
 {
-    if (!(w->search.absmax[l] > 0)) return mq_smallest_scale(quant->grid);
+    if (!(w->search.absmax[l] > 0)) return mq_smallest_scale(quant, g);
     float scale = w->search.scale[w->choice[l] / 2][l];
     return w->choice[l] % 2 == 0 ? scale : -scale;
 }
@@ -186,7 +186,7 @@ mq_status mq_judge_scales(const float *w, int64_t n_rows, int64_t n_in, const do
             mq_search_strip p = mq_search_strip_at(w, n_rows, n_in, weight, quant, g, r);
             judge_strip(s, &p, quant, judge, g);
             for (int l = 0; l < p.n_rows; l++) {
-                scales[(r + l) * n_groups + g] = chosen_scale(s, quant, l);
+                scales[(r + l) * n_groups + g] = chosen_scale(s, quant, g, l);
             }
         }
     }

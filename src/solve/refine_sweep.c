@@ -141,12 +141,13 @@ MQ_SIMD static void step_columns(strip *s, const mq_sweep *p, int64_t a, int64_t
 
 /* The scale with its step, on the grid, or as it was where that would not lower the loss; adds what
  * the step does to the loss. */
-static float choose_scale(double slope, double curve, mq_scale_grid grid, float scale, double *loss)
+static float choose_scale(double slope, double curve, const mq_quant *quant, int64_t g, float scale,
+                          double *loss)
 {
     if (!(curve > 0)) return scale;
     double target = (double)scale + slope / curve;
     if (!(target * (double)scale > 0)) return scale;
-    float rounded = copysignf(mq_round_scale(grid, (float)fabs(target)), scale);
+    float rounded = copysignf(mq_round_scale(quant, g, (float)fabs(target)), scale);
     double step = (double)rounded - (double)scale, change = step * (step * curve - 2 * slope);
     if (!(change < 0)) return scale;
     *loss += change;
@@ -173,7 +174,7 @@ static void end_group(strip *s, const mq_sweep *p, mq_refine_block *block, int64
     int64_t n_groups = p->n / rows->quant.group;
     for (int64_t l = 0; l < LANES; l++) {
         float *scale = block->scales + (r0 + l) * n_groups + g, old = *scale;
-        *scale = choose_scale(s->slope[l], s->curve[l], rows->quant.grid, old, &s->loss[l]);
+        *scale = choose_scale(s->slope[l], s->curve[l], &rows->quant, g, old, &s->loss[l]);
         step[l] = *scale - old;
         s->slope[l] = s->curve[l] = 0;
         if (step[l] == 0) continue;

@@ -35,8 +35,13 @@ typedef struct mq_search_strip {
     const double *weight; /* of the group's columns */
     double largest;       /* of those weights */
     int64_t ld, group;
+    int64_t g;  /* which group of the row */
     int n_rows; /* <= MQ_SEARCH_LANES */
 } mq_search_strip;
+
+/** The largest weight of a row's group: of the columns that count, weight > 0, since a dead input
+ *  must not widen the steps of the live ones; of all where those are zero. */
+float mq_group_range(const float *w, const double *weight, int64_t group);
 
 /** The strip of group g at rows [r, r + 16) of w (n_rows, n_in). */
 mq_search_strip mq_search_strip_at(const float *w, int64_t n_rows, int64_t n_in,
@@ -47,7 +52,7 @@ mq_search_strip mq_search_strip_at(const float *w, int64_t n_rows, int64_t n_in,
 void mq_search_list(mq_search *s, const mq_search_strip *strip, const mq_quant *quant);
 
 /** Fills error, after mq_search_list; those of negative scales are infinite where quant forbids
- *  them. */
+ *  them, and of repeated ones where scales are squares. */
 void mq_search_errors(mq_search *s, const mq_search_strip *strip, const mq_quant *quant);
 
 /** Fills v and h with columns [j0, j0 + n) of the strip, after mq_search_list. */

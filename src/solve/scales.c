@@ -44,18 +44,11 @@ MQ_SIMD static void add_errors(mq_search *s, int64_t n, float half)
     }
 }
 
-/* The range of a row comes from the columns that count: a dead input must not widen the steps of
- * the live ones. Where those are all zero the others have the range to themselves. */
 static void find_absmax(mq_search *s, const mq_search_strip *p)
 {
     for (int l = 0; l < LANES; l++) {
-        float live = 0, all = 0;
-        for (int64_t j = 0; l < p->n_rows && j < p->group; j++) {
-            float a = fabsf(p->w[l * p->ld + j]);
-            all = a > all ? a : all;
-            live = p->weight[j] > 0 && a > live ? a : live;
-        }
-        s->absmax[l] = live > 0 ? live : all;
+        bool row = l < p->n_rows;
+        s->absmax[l] = row ? mq_group_range(p->w + l * p->ld, p->weight, p->group) : 0;
     }
 }
 
@@ -67,7 +60,7 @@ void mq_search_list(mq_search *s, const mq_search_strip *p, const mq_quant *quan
         double factor = mq_search_shrink(c / 2) / (c % 2 == 0 ? half : half - 0.5);
         for (int l = 0; l < LANES; l++) {
             float absmax = s->absmax[l];
-            float scale = mq_round_scale(quant->grid, (float)(factor * (double)absmax));
+            float scale = mq_round_scale(quant, p->g, (float)(factor * (double)absmax));
             float step = absmax > 0 ? scale / absmax : 1;
             s->scale[c][l] = scale;
             s->step[c][l] = step;
@@ -110,6 +103,20 @@ static void forbid_negative(mq_search *s)
     }
 }
 
+/* Squares are so few that most candidates are the scale of an earlier one, which alone stays: else
+ * those that the accurate search judges were all the same. */
+MQ_SIMD static void forbid_repeated(mq_search *s)
+{
+    for (int c = 1; c < SIZES; c++) {
+        for (int earlier = 0; earlier < c; earlier++) {
+            for (int l = 0; l < LANES; l++) {
+                bool same = s->scale[c][l] == s->scale[earlier][l];
+                s->error[2 * c][l] = same ? INFINITY : s->error[2 * c][l];
+            }
+        }
+    }
+}
+
 void mq_search_errors(mq_search *s, const mq_search_strip *p, const mq_quant *quant)
 {
     for (int64_t j0 = 0; j0 < p->group; j0 += CHUNK) {
@@ -118,6 +125,7 @@ void mq_search_errors(mq_search *s, const mq_search_strip *p, const mq_quant *qu
         add_errors(s, n, (float)(1 << (quant->bits - 1)));
     }
     if (quant->positive && !quant->zero_points) forbid_negative(s);
+    if (quant->grid == MQ_SCALE_SQUARES) forbid_repeated(s);
 }
 
 mq_search_strip mq_search_strip_at(const float *w, int64_t n_rows, int64_t n_in,
@@ -128,6 +136,7 @@ mq_search_strip mq_search_strip_at(const float *w, int64_t n_rows, int64_t n_in,
                          .weight = weight + g * quant->group,
                          .ld = n_in,
                          .group = quant->group,
+                         .g = g,
                          .n_rows = (int)mq_min_i64(LANES, n_rows - r)};
     for (int64_t j = 0; j < p.group; j++) p.largest = fmax(p.largest, p.weight[j]);
     return p;
@@ -138,11 +147,12 @@ typedef struct work {
     mq_zero_search zeros; /* only with zero points */
 } work;
 
-static void take_best(const work *w, const mq_quant *quant, int l, float *scale, uint8_t *zero)
+static void take_best(const work *w, const mq_quant *quant, int64_t g, int l, float *scale,
+                      uint8_t *zero)
 {
     int half = 1 << (quant->bits - 1);
     float error = 0;
-    *scale = mq_smallest_scale(quant->grid);
+    *scale = mq_smallest_scale(quant, g);
     if (w->search.absmax[l] > 0) error = best_scale(&w->search, l, scale);
     if (!quant->zero_points) return;
     /* -half .. half - 1 turned around is 1 - half .. half. */
@@ -167,7 +177,7 @@ mq_status mq_search_scales(const float *w, int64_t n_rows, int64_t n_in, const d
             if (quant->zero_points) mq_zero_search_errors(&s->zeros, &s->search, &p, quant);
             for (int l = 0; l < p.n_rows; l++) {
                 int64_t at = (r + l) * n_groups + g;
-                take_best(s, quant, l, scales + at, zeros ? zeros + at : NULL);
+                take_best(s, quant, g, l, scales + at, zeros ? zeros + at : NULL);
             }
         }
     }

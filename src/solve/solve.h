@@ -17,17 +17,24 @@ enum {
     MQ_SOLVE_PANEL = 128, /* columns of M asked for at once: MQ_FACTOR_PANEL of linalg */
 };
 
-/** How scales are stored; the solver rounds to it before it chooses codes. */
-typedef enum mq_scale_grid { MQ_SCALE_F16, MQ_SCALE_BF16, MQ_SCALE_F32 } mq_scale_grid;
+/** How scales are stored; the solver rounds to it before it chooses codes. Squares
+ *  (base/squares.h) are positive, without zero points, and depend on the group. */
+typedef enum mq_scale_grid {
+    MQ_SCALE_F16,
+    MQ_SCALE_BF16,
+    MQ_SCALE_F32,
+    MQ_SCALE_SQUARES
+} mq_scale_grid;
 
 /** What one linear layer is quantised to. */
 typedef struct mq_quant {
     int bits;      /* 2, 3, 4 or 8 */
     int64_t group; /* columns per scale; n_in for one scale a row */
     mq_scale_grid grid;
-    bool positive;    /* no negative scales */
-    bool zero_points; /* else symmetric */
-    int lowest_zero;  /* the smallest zero point that the output format can hold: 0 or 1 */
+    bool positive;        /* no negative scales */
+    bool zero_points;     /* else symmetric */
+    int lowest_zero;      /* the smallest zero point that the output format can hold: 0 or 1 */
+    const float *largest; /* MQ_SCALE_SQUARES: (G) largest scales of the layer's groups; borrowed */
 } mq_quant;
 
 /** Processing order: descending diagonal, ties by index; dead columns (diagonal 0) last.
@@ -43,6 +50,15 @@ int64_t mq_revive_dead(double *diagonal, int64_t n);
  *  larger ones of 0.01, 0.03, 0.1, 0.3, 1. Returns the factor of attempt 0, 1, ... or a negative
  *  number when the ladder ends. */
 double mq_damping_factor(double requested, int attempt);
+
+/** range[g] = the largest weight of live columns (weight > 0; of all where those are 0) in group g
+ * of a row of w (n_rows, n_in), or what it is already: over all rows of a layer it says how large
+ * its scales get. Columns in original order; range (n_in / group). */
+void mq_widen_ranges(const float *w, int64_t n_rows, int64_t n_in, const double *weight,
+                     int64_t group, double *range);
+
+/** largest (n_groups): of square scales for groups of these ranges, in codes of so many bits. */
+void mq_set_largest(const double *range, int64_t n_groups, int bits, float *largest);
 
 /** Scales of one block of rows by search over shrink factors, ranges and both signs, with
  *  quant->zero_points also over zero points; the error is weighted by the Hessian's diagonal.

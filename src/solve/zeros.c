@@ -42,12 +42,13 @@ static float zero_of(double x, const mq_quant *quant)
     return z < top ? (float)z : (float)top;
 }
 
-static void list_lane(mq_zero_search *z, int l, range r, float absmax, const mq_quant *quant)
+static void list_lane(mq_zero_search *z, int l, range r, float absmax, const mq_quant *quant,
+                      int64_t g)
 {
     double top = (double)((1 << quant->bits) - 1);
     for (int c = 0; c < MQ_SEARCH_SHRINKS; c++) {
         double width = (r.high - r.low) * (double)absmax;
-        float scale = mq_round_scale(quant->grid, (float)(mq_search_shrink(c) * width / top));
+        float scale = mq_round_scale(quant, g, (float)(mq_search_shrink(c) * width / top));
         float step = absmax > 0 ? scale / absmax : 1;
         double keeps_low = -r.low / (double)step, keeps_high = top - r.high / (double)step;
         double middle = (keeps_low + keeps_high) / 2, apart = fabs(keeps_low - keeps_high);
@@ -102,7 +103,7 @@ void mq_zero_search_errors(mq_zero_search *z, mq_search *s, const mq_search_stri
     for (int l = 0; l < LANES; l++) {
         range r = {0, 0};
         if (s->absmax[l] > 0) r = find_range(strip, l, (double)s->absmax[l]);
-        list_lane(z, l, r, s->absmax[l], quant);
+        list_lane(z, l, r, s->absmax[l], quant, strip->g);
     }
     for (int64_t j0 = 0; j0 < strip->group; j0 += CHUNK) {
         int64_t n = mq_min_i64(CHUNK, strip->group - j0);

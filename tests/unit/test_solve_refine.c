@@ -3,6 +3,7 @@
 
 #include "base/dtype.h"
 #include "base/parallel.h"
+#include "base/squares.h"
 #include "ops/ops.h"
 #include "solve/refine.h"
 
@@ -461,16 +462,48 @@ static void every_rank_asks_for_every_panel(void **state)
     problem_free(&p);
 }
 
+/* A scale that rows share in part moves from one square to another, or not at all. */
+static void squares_stay_squares(void **state)
+{
+    (void)state;
+    enum { N = 256, GROUP = 64, GROUPS = N / GROUP, ROWS = 120 };
+    float largest[GROUPS];
+    double before = 0, after = 0;
+    int64_t moved = 0;
+    for (int g = 0; g < GROUPS; g++) largest[g] = mq_squares_largest(0.04f + 0.01f * (float)g);
+    problem p = problem_create(N);
+    refined f = solved(&p, ROWS,
+                       (mq_quant){.bits = 3,
+                                  .group = GROUP,
+                                  .grid = MQ_SCALE_SQUARES,
+                                  .positive = true,
+                                  .largest = largest});
+    float *first = zeroed(ROWS * GROUPS, sizeof *first);
+    memcpy(first, f.l.scales, ROWS * GROUPS * sizeof *first);
+    whole_h h = source_of(&p);
+    for (int64_t r = 0; r < ROWS; r++) before += *loss_of(&f, r);
+    assert_int_equal(refine(&p, &f, 1, 3, &h), MQ_OK);
+    for (int64_t r = 0; r < ROWS; r++) after += *loss_of(&f, r);
+    assert_true(after < before);
+    for (int64_t i = 0; i < ROWS * GROUPS; i++) {
+        float top = largest[i % GROUPS], scale = f.l.scales[i];
+        assert_true(scale == mq_square_scale(top, mq_square_root(top, scale)));
+        moved += scale != first[i];
+    }
+    assert_true(moved > 0);
+    free(first);
+    free(h.panel);
+    refined_free(&f);
+    problem_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(measured_loss),
-        cmocka_unit_test(sweep_is_gauss_seidel),
-        cmocka_unit_test(rounds_lower_the_loss),
-        cmocka_unit_test(only_better_rows_are_kept),
-        cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(dead_columns_stay),
-        cmocka_unit_test(every_rank_asks_for_every_panel),
+        cmocka_unit_test(measured_loss),         cmocka_unit_test(sweep_is_gauss_seidel),
+        cmocka_unit_test(rounds_lower_the_loss), cmocka_unit_test(only_better_rows_are_kept),
+        cmocka_unit_test(threads_change_no_bit), cmocka_unit_test(squares_stay_squares),
+        cmocka_unit_test(dead_columns_stay),     cmocka_unit_test(every_rank_asks_for_every_panel),
     };
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
