@@ -6,6 +6,7 @@ const char *mq_packed_form_name(mq_packed_form form)
                                         [MQ_PACKED_GPTQ] = "GPTQ",
                                         [MQ_PACKED_COMPRESSED] = "compressed-tensors",
                                         [MQ_PACKED_MXFP4] = "MXFP4",
+                                        [MQ_PACKED_EXL2] = "EXL2",
                                         [MQ_PACKED_FP8] = "FP8"};
     return names[form];
 }
@@ -20,6 +21,8 @@ mq_status mq_stored_dequantise(const mq_stored_layer *layer, const char *name, i
         return mq_compressed_dequantise(&layer->compressed, name, n0, n1, dst);
     case MQ_PACKED_MXFP4:
         return mq_mxfp4_dequantise(&layer->mxfp4, name, n0, n1, dst);
+    case MQ_PACKED_EXL2:
+        return mq_exl2_dequantise(&layer->exl2, name, n0, n1, dst);
     default:
         return mq_fp8_dequantise(&layer->fp8, name, n0, n1, dst);
     }

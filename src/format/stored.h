@@ -2,6 +2,7 @@
 #define MQ_FORMAT_STORED_H
 
 #include "format/compressed.h"
+#include "format/exl2.h"
 #include "format/fp8.h"
 #include "format/gptq.h"
 #include "format/mxfp4.h"
@@ -12,6 +13,7 @@ typedef enum mq_packed_form {
     MQ_PACKED_GPTQ,       /* qweight, qzeros, scales, g_idx */
     MQ_PACKED_COMPRESSED, /* weight_packed, weight_zero_point, weight_scale, weight_shape */
     MQ_PACKED_MXFP4,      /* weight_packed, weight_scale */
+    MQ_PACKED_EXL2,       /* q_weight, q_invperm, q_groups, q_scale_max, q_scale */
     MQ_PACKED_FP8         /* weight, and weight_scale_inv or weight_scale */
 } mq_packed_form;
 
@@ -22,11 +24,12 @@ typedef struct mq_stored_layer {
         mq_gptq_layer gptq;
         mq_compressed_layer compressed;
         mq_mxfp4_layer mxfp4;
+        mq_exl2_layer exl2;
         mq_fp8_layer fp8;
     };
 } mq_stored_layer;
 
-/** "GPTQ", "compressed-tensors", "MXFP4" or "FP8". */
+/** "GPTQ", "compressed-tensors", "MXFP4", "EXL2" or "FP8". */
 const char *mq_packed_form_name(mq_packed_form form);
 
 /** Rows [n0, n1) of w to f32: dst (n1 - n0, n_in). Errors: those of the form's function. */

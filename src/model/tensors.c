@@ -99,6 +99,7 @@ static const char *const suffixes[][MQ_N_STORED] = {
     [MQ_PACKED_GPTQ] = {"qweight", "qzeros", "scales", "g_idx"},
     [MQ_PACKED_COMPRESSED] = {"weight_packed", "weight_zero_point", "weight_scale", "weight_shape"},
     [MQ_PACKED_MXFP4] = {"weight_packed", "", "weight_scale", "input_scale"},
+    [MQ_PACKED_EXL2] = {"q_weight", "", "q_scale", "q_invperm", "q_groups", "q_scale_max"},
     [MQ_PACKED_FP8] = {"weight", "", "weight_scale_inv", "input_scale"},
 };
 
@@ -178,6 +179,27 @@ static mq_status find_mxfp4(const mq_folder *folder, const char *module, int64_t
     return MQ_OK;
 }
 
+/* What the groups are is in q_groups itself, and is checked when a layer is dequantised. */
+static mq_status find_exl2(const mq_folder *folder, const char *module, int64_t n_out, int64_t n_in,
+                           const mq_tensor *codes, mq_linear_source *source)
+{
+    char name[MQ_NAME_BYTES];
+    const mq_packed_form form = MQ_PACKED_EXL2;
+    int64_t columns = mq_exl2_columns(n_out);
+    const mq_tensor *largest = find_stored(folder, form, module, MQ_STORED_SCALE_MAX, name);
+    source->n_groups = largest && largest->n_dims == 1 && largest->dim[0] > 0 ? largest->dim[0] : 1;
+    const int64_t words[] = {codes->n_dims == 2 ? codes->dim[0] : 0, columns};
+    const int64_t roots[] = {source->n_groups, columns / 8}, groups = 2 * source->n_groups;
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_I32, 2, words, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_SCALES, MQ_I32, 2, roots, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_EXTRA, MQ_I32, 1, &n_in, source));
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_GROUPS, MQ_I16, 1, &groups, source));
+    int64_t average = words[0] * 32 / n_in;
+    source->bits = (int)mq_min_i64(average, MQ_MAX_BITS);
+    return expect_stored(folder, form, module, MQ_STORED_SCALE_MAX, MQ_F16, 1, &source->n_groups,
+                         source);
+}
+
 /* The scales' shape follows from what shares one: a block, a row, or all. */
 static void fp8_shape(const int64_t config[2], const mq_tensor *scale, int64_t n_out, int64_t n_in,
                       int64_t block[2], int64_t dims[2])
@@ -227,6 +249,9 @@ static const mq_tensor *find_codes(const mq_folder *folder, const char *module,
     codes = find_stored(folder, MQ_PACKED_COMPRESSED, module, MQ_STORED_CODES, name);
     *form = codes && codes->dtype == MQ_U8 ? MQ_PACKED_MXFP4 : MQ_PACKED_COMPRESSED;
     if (codes) return codes;
+    *form = MQ_PACKED_EXL2;
+    codes = find_stored(folder, *form, module, MQ_STORED_CODES, name);
+    if (codes) return codes;
     *form = MQ_PACKED_FP8;
     codes = find_stored(folder, *form, module, MQ_STORED_CODES, name);
     bool fp8 = codes && (codes->dtype == MQ_F8_E4M3 || codes->dtype == MQ_F8_E5M2);
@@ -257,6 +282,7 @@ mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear
     out->form = form;
     if (form == MQ_PACKED_GPTQ) return find_gptq(folder, module, n_out, n_in, codes, out);
     if (form == MQ_PACKED_MXFP4) return find_mxfp4(folder, module, n_out, n_in, out);
+    if (form == MQ_PACKED_EXL2) return find_exl2(folder, module, n_out, n_in, codes, out);
     if (form == MQ_PACKED_FP8) return find_fp8(folder, arch, module, n_out, n_in, out);
     return find_compressed(folder, module, n_out, n_in, codes, out);
 }
@@ -282,6 +308,18 @@ void mq_linear_stored(const mq_linear_source *source, int zero_offset, int64_t n
                                       .scale = (const void *)at[MQ_STORED_SCALES],
                                       .n_out = n_out,
                                       .n_in = n_in};
+        return;
+    }
+    if (source->form == MQ_PACKED_EXL2) {
+        out->exl2 = (mq_exl2_layer){.weight = (const void *)at[MQ_STORED_CODES],
+                                    .scale = (const void *)at[MQ_STORED_SCALES],
+                                    .invperm = (const void *)at[MQ_STORED_EXTRA],
+                                    .groups = (const void *)at[MQ_STORED_GROUPS],
+                                    .scale_max = (const void *)at[MQ_STORED_SCALE_MAX],
+                                    .n_out = n_out,
+                                    .n_in = n_in,
+                                    .n_groups = source->n_groups,
+                                    .n_words = source->packed[MQ_STORED_CODES]->dim[0]};
         return;
     }
     if (source->form == MQ_PACKED_FP8) {

@@ -36,14 +36,23 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
 
 /* How a linear is stored: as one weight, or packed. MQ_STORED_EXTRA: g_idx of GPTQ, weight_shape of
  * compressed-tensors, which leaves out MQ_STORED_ZEROS of symmetric layers; of FP8 and MXFP4 the
- * scale of its inputs, which is not used, if there is one, and no MQ_STORED_ZEROS. */
-enum { MQ_STORED_CODES, MQ_STORED_ZEROS, MQ_STORED_SCALES, MQ_STORED_EXTRA, MQ_N_STORED };
+ * scale of its inputs, which is not used, if there is one, and no MQ_STORED_ZEROS; q_invperm of
+ * EXL2, which alone has the last two, and no MQ_STORED_ZEROS. */
+enum {
+    MQ_STORED_CODES,
+    MQ_STORED_ZEROS,
+    MQ_STORED_SCALES,
+    MQ_STORED_EXTRA,
+    MQ_STORED_GROUPS,
+    MQ_STORED_SCALE_MAX,
+    MQ_N_STORED
+};
 
 typedef struct mq_linear_source {
     const mq_tensor *weight;              /* NULL when packed */
     const mq_tensor *packed[MQ_N_STORED]; /* NULL when not */
     mq_packed_form form;
-    int bits;
+    int bits; /* EXL2: the average of its groups, rounded down */
     int64_t n_groups;
     int64_t fp8_block[2]; /* rows and columns that share a scale */
 } mq_linear_source;

@@ -1,4 +1,4 @@
-"""Sources whose weights are packed: FP8 of every kind, GPTQ, compressed-tensors. Each is quantised beside its
+"""Sources whose weights are packed: FP8 of every kind, GPTQ, compressed-tensors, EXL2. Each is quantised beside its
 twin, whose weights NumPy has dequantised: the same bytes must come out."""
 import json
 import pathlib
@@ -10,6 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
 import compressed_reference  # noqa: E402
+import exl2_reference  # noqa: E402
 import gptq_reference  # noqa: E402
 
 OK, INPUT = 0, 3
@@ -181,6 +182,41 @@ class PackedSources(unittest.TestCase):
         self.check_same(packed, dense)
         self.check_same(packed, dense, '--layers', '1:2', '--format', 'compressed-tensors', '--bits', 2)
         self.check_eval(packed, dense)
+
+    def exl2(self):
+        """The demo model as ExLlamaV2's converter leaves it, channels in any order and groups of several widths,
+        and its twin."""
+        types, rng = {'int32': 'I32', 'int16': 'I16', 'float16': 'F16'}, np.random.default_rng(5)
+        tensors, values = self.dense(self.demo), dict(self.demo)
+        for key, w in self.demo.items():
+            if 'proj' not in key:
+                continue
+            widths = [(8, 32), (6, 32), (5, 32), (4, 64), (3, 32), (2, 16), (2, w.shape[1] - 208)]
+            parts = exl2_reference.pack(w, widths, rng.permutation(w.shape[1]))
+            values[key] = exl2_reference.dequantise(parts, len(w))
+            del tensors[key]
+            tensors.update({key.replace('weight', part): (types[str(v.dtype)], v) for part, v in parts.items()})
+        return (write_folder(harness.DEMO, self.root / 'exl2', tensors, {'quant_method': 'exl2', 'bits': 3.1}),
+                write_folder(harness.DEMO, self.root / 'exl2-dense', self.dense(values), None))
+
+    def test_exl2(self):
+        packed, dense = self.exl2()
+        self.check_same(packed, dense, '--skip', 'down_proj', '--format', 'dense')
+        self.check_eval(packed, dense)
+        self.check_damage(packed)
+
+    def check_damage(self, good):
+        """Tables of EXL2 that make no sense."""
+        name = 'model.layers.1.mlp.up_proj'
+        for i, (part, byte, said) in enumerate((('q_groups', b'\7\0', 'up_proj: q_groups: group 0, of 7 bits'),
+                                                ('q_invperm', b'\0\0\1\0', r'up_proj: q_invperm\[0\] = 65536'),
+                                                ('q_scale_max', b'\0\x7c', r'up_proj: q_scale_max\[0\]'))):
+            model = harness.copy_model(good, self.root / f'bad-exl2-{i}')
+            header, data, start = harness.bf16_raw(model / 'model.safetensors')
+            at = start + header[f'{name}.{part}']['data_offsets'][0]
+            data[at:at + len(byte)] = byte
+            (model / 'model.safetensors').write_bytes(data)
+            self.assertRegex(self.quantise(model, '--layers', '1:2', code=INPUT), said)
 
     def test_a_warning_says_so(self):
         packed = self.quantise(harness.DEMO)

@@ -48,12 +48,54 @@ static void fuzz_fp8(fuzz_input *in)
     free(scales);
 }
 
+/* Tables that make sense of one width, some of whose numbers may be replaced by any. */
+static void fuzz_exl2(fuzz_input *in)
+{
+    static const uint16_t widths[] = {2, 3, 4, 5, 6, 8, 7, 0};
+    uint16_t bits = widths[fuzz_take(in, 1) % 8];
+    int64_t n_out = 1 + (int64_t)fuzz_take(in, 1) % 80, groups = 1 + (int64_t)fuzz_take(in, 1) % 9;
+    int64_t rows = 16 * (1 + (int64_t)fuzz_take(in, 1) % 8), n_in = groups * rows;
+    int64_t columns = mq_exl2_columns(n_out), each = mq_bits_words(rows, bits);
+    uint16_t *table = tensor(in, 4 * groups), *largest = tensor(in, 2 * groups);
+    int32_t *invperm = tensor(in, 4 * n_in);
+    uint64_t any = fuzz_take(in, 1);
+    for (int64_t g = 0; g < groups && !(any & 1); g++) {
+        table[2 * g] = bits;
+        table[2 * g + 1] = (uint16_t)(g * each);
+    }
+    for (int64_t k = 0; k < n_in && !(any & 2); k++) invperm[k] = (int32_t)(n_in - 1 - k);
+    if (any & 4) table[fuzz_take(in, 1) % (uint64_t)(2 * groups)] = (uint16_t)fuzz_take(in, 2);
+    void *weight = tensor(in, 4 * groups * each * columns);
+    void *scale = tensor(in, groups * columns / 2);
+    mq_stored_layer layer = {.form = MQ_PACKED_EXL2,
+                             .exl2 = {.weight = weight,
+                                      .scale = scale,
+                                      .invperm = invperm,
+                                      .groups = table,
+                                      .scale_max = largest,
+                                      .n_out = n_out,
+                                      .n_in = n_in,
+                                      .n_groups = groups,
+                                      .n_words = groups * each}};
+    check(&layer, n_out, n_in);
+    free(table);
+    free(largest);
+    free(invperm);
+    free(weight);
+    free(scale);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const int widths[] = {2, 3, 4, 8};
     fuzz_input in = {data, size};
-    if (fuzz_take(&in, 1) % 3 == 0) {
+    uint64_t kind = fuzz_take(&in, 1) % 4;
+    if (kind == 0) {
         fuzz_fp8(&in);
+        return 0;
+    }
+    if (kind == 1) {
+        fuzz_exl2(&in);
         return 0;
     }
     int bits = widths[fuzz_take(&in, 1) % 4];

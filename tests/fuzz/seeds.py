@@ -55,6 +55,7 @@ def configs():
             "original_max_position_embeddings": 32}
     gptq = {"quant_method": "gptq", "bits": 4, "checkpoint_format": "gptq_v2"}
     packed = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
+    exl2 = {"quant_method": "exl2", "bits": 4.0}
     fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     floats = {"quant_method": "compressed-tensors", "format": "float-quantized",
               "config_groups": {"group_0": {"weights": {"block_structure": [1, 64]}}}}
@@ -64,7 +65,7 @@ def configs():
         yield i, json.dumps({"model_type": family, **sizes, "rope_parameters": {**rope, "rope_theta": 5e5},
                              "sliding_window": 16, "layer_types": ["full_attention"] * 2,
                              "quantization_config": packed})
-        yield i, json.dumps({"model_type": family, **sizes, "quantization_config": [fp8, floats][i % 2]})
+        yield i, json.dumps({"model_type": family, **sizes, "quantization_config": [fp8, floats, exl2][i % 3]})
         yield 0x80, (ROOT / f"configs/arch/{family}.json").read_text(encoding="utf-8")
 
 
@@ -82,7 +83,9 @@ def main():
     write(out / "index", (text.encode() for text in indexes()))
     write(out / "config", (bytes([kind]) + text.encode() for kind, text in configs()))
     body = bytes(range(1, 200))
-    write(out / "packed", [bytes([1, bits, 33, 2, 16, form]) + body for bits in range(4) for form in range(8)]
+    write(out / "packed", [bytes([2, bits, 33, 2, 16, form]) + body for bits in range(4) for form in range(8)]
+          + [bytes([1, bits, 33, 2, rows]) + body[:40] + bytes([any_]) + body for bits in range(6)
+             for rows in (1, 5) for any_ in (0, 4)]
           + [bytes([0, 33, 64, rows, columns, rows]) + body for rows in (0, 7, 127) for columns in (0, 9, 127)])
     # kind, offsets (shape, count, steps), tokens (shape, count, values)
     good = bytes([0, 0, 4, 0, 5, 7, 3, 0, 15]) + bytes(range(15))
