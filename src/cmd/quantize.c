@@ -236,7 +236,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .flag = &o.zero_points},
         {"--positive-scales", .help = "no negative scales", .flag = &o.positive_scales},
         {"--format", "NAME",
-         "checkpoint format: gptq (v1, with zero points v2), gptq_v2, compressed-tensors, or dense "
+         "checkpoint format: gptq (v1, with zero points v2), gptq_v2, compressed-tensors, exl2, or "
+         "dense "
          "(dequantised weights)",
          "gptq", .text = &o.format},
         {"--damp", "X",

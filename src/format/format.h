@@ -8,7 +8,7 @@
 /* What a checkpoint format makes of a linear layer: which tensors, and their bytes. Packing only:
  * no I/O, no ranks. */
 
-enum { MQ_MAX_PARTS = 4 };
+enum { MQ_MAX_PARTS = 5 };
 
 /** What the tensors of a packed layer depend on besides its codes. */
 typedef struct mq_layer_shape {
@@ -25,6 +25,7 @@ typedef struct mq_layer_codes {
     const uint8_t *codes; /* (n_out, n_in), in [0, 2^bits - 1] */
     const float *scales;  /* (n_out, n_in / group), on the format's grid */
     const uint8_t *zeros; /* the same shape; NULL: 2^(bits-1) throughout */
+    const float *largest; /* (n_in / group) of square scales (base/squares.h), else NULL */
 } mq_layer_codes;
 
 /** One tensor of a packed layer. */
@@ -41,6 +42,7 @@ typedef struct mq_format {
     mq_packed_form form;   /* how its layers are read again; NONE: they are not packed */
     bool half_biases;      /* biases of packed layers become F16; else they stay as they are */
     bool scales_as_source; /* scales have the type of the source's weights (F32: BF16); else F16 */
+    bool square_scales;    /* or they are those of base/squares.h */
     /** The layer's tensors, the one with the codes first; returns how many. */
     int (*parts)(const mq_layer_shape *shape, mq_part out[MQ_MAX_PARTS]);
     /** Rows [r0, r1) of a part, as the file has them; r0 is a multiple of its step, and so is r1
@@ -50,7 +52,8 @@ typedef struct mq_format {
     bool (*refuses)(const mq_layer_shape *shape, char *why, size_t bytes);
 } mq_format;
 
-extern const mq_format mq_format_gptq, mq_format_gptq_v2, mq_format_compressed, mq_format_dense;
+extern const mq_format mq_format_gptq, mq_format_gptq_v2, mq_format_compressed, mq_format_exl2,
+    mq_format_dense;
 
 /** All of them, NULL at the end. */
 extern const mq_format *const mq_formats[];

@@ -9,6 +9,7 @@
 #include "ops/ops.h"
 #include "par/collectives.h"
 #include "pipeline/compressed_config.h"
+#include "pipeline/exl2_config.h"
 #include "pipeline/gptq_config.h"
 #include "pipeline/measure.h"
 
@@ -45,6 +46,7 @@ static mq_status quantization_config(const mq_run *run, cJSON **out)
     *out = NULL;
     if (form == MQ_PACKED_NONE) return MQ_OK;
     if (form == MQ_PACKED_COMPRESSED) return mq_compressed_config(run->scheme, out);
+    if (form == MQ_PACKED_EXL2) return mq_exl2_config(run->scheme, run->calib, out);
     return mq_gptq_config(run->scheme, run->options, out);
 }
 

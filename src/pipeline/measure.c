@@ -38,7 +38,7 @@ static mq_status every_width(mq_run *run, int64_t block, const mq_tap_judge *jud
 {
     for (int j = 0; j < m->scheme->n_widths; j++) {
         for (int l = 0; l < run->result->n_layers; l++) {
-            run->result->layer[l].quant.bits = m->scheme->width[j];
+            mq_tap_layer_set_bits(&run->result->layer[l], m->scheme->width[j]);
         }
         MQ_TRY(solve_rows(run, block, judge, s));
         MQ_TRY(mq_tap_result_publish_stats(run->comm, run->result));
@@ -60,6 +60,7 @@ static mq_status measure_layers(mq_run *run, int64_t block, mq_tap_id tap, mq_me
     mq_tap_system s = {0};
     mq_tap_judge judge = {0};
     mq_status status = mq_run_hessian(run, block, tap, NULL, &h);
+    if (status == MQ_OK) status = mq_run_find_ranges(run, block, h);
     if (status == MQ_OK) status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, run->solver.damping, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);

@@ -102,8 +102,14 @@ static void warn_about_source(const mq_run *run)
 
 static void warn_about_readers(const mq_run *run)
 {
-    if (run->scheme->format->form == MQ_PACKED_GPTQ) warn_about_gptq_readers(run);
-    if (mq_scheme_splits_fused(run->scheme) && run->scheme->format->form != MQ_PACKED_NONE) {
+    mq_packed_form form = run->scheme->format->form;
+    if (form == MQ_PACKED_GPTQ) warn_about_gptq_readers(run);
+    if (form == MQ_PACKED_EXL2 && mq_scheme_packs_in_part(run->scheme)) {
+        mq_warn("q, k, v and o of a block, or gate, up and down, are packed in part only: "
+                "ExLlamaV2 will refuse the model");
+    }
+    bool for_vllm = form == MQ_PACKED_GPTQ || form == MQ_PACKED_COMPRESSED;
+    if (for_vllm && mq_scheme_splits_fused(run->scheme)) {
         mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
                 "size: vLLM fuses them and will refuse the model");
     }
@@ -175,6 +181,7 @@ static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
     mq_damping_choice damping;
     bool halves = mq_run_measures_damping(run, block, tap);
     mq_status status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
+    if (status == MQ_OK) status = mq_run_find_ranges(run, block, h);
     if (status == MQ_OK) status = mq_run_damping(run, block, tap, half, h, &damping);
     mq_hessian_destroy(&half);
     if (status == MQ_OK) status = mq_run_cross(run, block, tap, h, &cross);

@@ -88,6 +88,11 @@ mq_status mq_run_added(mq_run *run, mq_tap_id tap, mq_linear_id linear, double *
 mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian **half,
                          mq_hessian **out);
 
+/** Where scales are squares: how far the groups of the layers bound in run->result reach, over all
+ *  of their original rows and by the columns that are live in h, hence the scales that rows share;
+ *  nothing elsewhere. Collective. Cost: reads the rows once. The same for any number of ranks. */
+mq_status mq_run_find_ranges(mq_run *run, int64_t block, const mq_hessian *h);
+
 /** Sums what a tap needs for the correction of its layers over all ranks (drift.c); *out is
  *  NULL with one stream, where the streams do not differ yet, and, when the run is to go on after
  *  failures, where the drift cannot be summed (with a warning). h is the tap's Hessian.

@@ -21,7 +21,8 @@ void mq_sampled_rows_free(mq_sampled_rows *s)
 static bool alike(const mq_quant *a, const mq_quant *b)
 {
     return a->bits == b->bits && a->group == b->group && a->grid == b->grid &&
-           a->positive == b->positive && a->zero_points == b->zero_points;
+           a->positive == b->positive && a->zero_points == b->zero_points &&
+           a->largest == b->largest;
 }
 
 /* Which layer every row of every block is of. */

@@ -45,6 +45,7 @@ static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap,
     r->n_in = mq_arch_tap_width(scheme->arch, tap);
     r->n_layers = 0;
     r->n_row_blocks = 0;
+    r->n_groups = 0;
     *bytes = 0;
     for (int i = 0; i < n; i++) {
         const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linears[i]);
@@ -56,6 +57,7 @@ static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap,
         layer->quant = plan->quant;
         mq_arch_linear_shape(scheme->arch, linears[i], &layer->n_out, &n_in);
         layer->n_groups = n_in / plan->quant.group;
+        r->n_groups += layer->n_groups;
         layer->n_row_blocks = mq_ceil_div(layer->n_out, MQ_ROW_BLOCK);
         layer->first_row_block = r->n_row_blocks;
         r->n_row_blocks += layer->n_row_blocks;
@@ -97,8 +99,31 @@ mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_
 
 void mq_tap_result_destroy(mq_tap_result **result)
 {
-    if (*result) mq_share_destroy(&(*result)->share);
+    if (*result) {
+        mq_share_destroy(&(*result)->share);
+        mq_free(&(*result)->range);
+        mq_free(&(*result)->largest);
+    }
     mq_free(result);
+}
+
+/* Of a rank itself: the ranges are made by a reduction over all ranks. */
+static mq_status bind_ranges(mq_tap_result *result)
+{
+    int64_t at = 0;
+    mq_free(&result->range);
+    mq_free(&result->largest);
+    MQ_TRY(mq_alloc(result->n_groups, sizeof *result->range, "ranges of groups", &result->range));
+    MQ_TRY(
+        mq_alloc(result->n_groups, sizeof *result->largest, "ranges of groups", &result->largest));
+    for (int i = 0; i < result->n_layers; i++) {
+        mq_tap_layer *layer = &result->layer[i];
+        layer->range = result->range + at;
+        layer->largest = result->largest + at;
+        layer->quant.largest = layer->largest;
+        at += layer->n_groups;
+    }
+    return MQ_OK;
 }
 
 mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int64_t block,
@@ -121,7 +146,13 @@ mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int
         layer->stats = (double *)(void *)(base + at);
         MQ_TRY(add_padded(&at, size.stats * blocks));
     }
-    return MQ_OK;
+    return scheme->format->square_scales ? bind_ranges(result) : MQ_OK;
+}
+
+void mq_tap_layer_set_bits(mq_tap_layer *layer, int bits)
+{
+    layer->quant.bits = bits;
+    if (layer->range) mq_set_largest(layer->range, layer->n_groups, bits, layer->largest);
 }
 
 static mq_range range_of(const mq_tap_result *result, const void *first, size_t bytes, int64_t b,

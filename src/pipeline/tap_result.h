@@ -29,6 +29,8 @@ typedef struct mq_tap_layer {
     float *scales;                         /* (n_row_blocks * 128, n_groups) */
     uint8_t *zeros;                        /* the same; NULL when symmetric */
     double *stats;                         /* (n_row_blocks, MQ_N_STATS, 128) */
+    double *range;  /* (n_groups) how far groups reach, where scales are squares; else NULL */
+    float *largest; /* (n_groups) what follows at quant.bits: quant.largest */
 } mq_tap_layer;
 
 typedef struct mq_tap_result {
@@ -37,6 +39,9 @@ typedef struct mq_tap_result {
     int n_layers; /* layers of this tap that are quantised */
     int64_t n_row_blocks;
     mq_tap_layer layer[MQ_N_LINEARS];
+    int64_t n_groups; /* of all layers */
+    double *range;    /* storage of the layers */
+    float *largest;
 } mq_tap_result;
 
 /** Room for any tap of the scheme. Collective. */
@@ -46,9 +51,13 @@ void mq_tap_result_destroy(mq_tap_result **result);
 /** Bytes of that room on a node, checked. */
 mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes);
 
-/** Points the result at a tap of a block; n_layers is 0 when none of its layers is quantised. */
+/** Points the result at a tap of a block; n_layers is 0 when none of its layers is quantised. Not
+ *  collective. Errors: MQ_E_MEMORY. */
 mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int64_t block,
                              mq_tap_id tap);
+
+/** Gives a layer so many bits, and where scales are squares what follows for them. */
+void mq_tap_layer_set_bits(mq_tap_layer *layer, int bits);
 
 /** Brings every row block from its owner to all nodes. Collective. */
 mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result);

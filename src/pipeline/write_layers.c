@@ -143,7 +143,8 @@ static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *lay
     mq_layer_codes codes = {.shape = mq_scheme_shape(run->scheme, block, layer->linear),
                             .codes = layer->codes,
                             .scales = layer->scales,
-                            .zeros = layer->zeros};
+                            .zeros = layer->zeros,
+                            .largest = layer->largest};
     mq_arch_linear_name(run->arch, layer->linear, block, module, sizeof module);
     int n = format->parts(&codes.shape, part);
     for (int p = 0; p < n; p++) {

@@ -177,9 +177,9 @@ static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *
     MQ_TRY(check_bits(bits, name));
     MQ_TRY(resolve_group(group, n_in, name, &plan->quant.group));
     plan->quant.bits = bits;
-    plan->quant.grid = MQ_SCALE_F16;
+    plan->quant.grid = scheme->format->square_scales ? MQ_SCALE_SQUARES : MQ_SCALE_F16;
     plan->quant.zero_points = options->zero_points;
-    plan->quant.positive = options->positive_scales;
+    plan->quant.positive = options->positive_scales || scheme->format->square_scales;
     return MQ_OK;
 }
 
@@ -260,7 +260,7 @@ static mq_status choose_format(const mq_quantize_options *options, const mq_form
 {
     *out = mq_format_find(options->format, options->zero_points);
     if (*out) return MQ_OK;
-    return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors or dense",
+    return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors, exl2 or dense",
                    options->format);
 }
 
@@ -371,6 +371,25 @@ bool mq_scheme_splits_fused(const mq_scheme *scheme)
             !same_plan(gate, mq_scheme_layer(scheme, b, MQ_UP))) {
             return true;
         }
+    }
+    return false;
+}
+
+static bool packs_in_part(const mq_scheme *scheme, int64_t block, mq_linear_id first,
+                          mq_linear_id last)
+{
+    int packed = 0, n = (int)last - (int)first + 1;
+    for (int l = (int)first; l <= (int)last; l++) {
+        packed += mq_scheme_layer(scheme, block, (mq_linear_id)l)->quantise;
+    }
+    return packed != 0 && packed != n;
+}
+
+bool mq_scheme_packs_in_part(const mq_scheme *scheme)
+{
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        if (packs_in_part(scheme, b, MQ_Q, MQ_O)) return true;
+        if (packs_in_part(scheme, b, MQ_GATE, MQ_DOWN)) return true;
     }
     return false;
 }

@@ -68,6 +68,10 @@ bool mq_scheme_needs_rules(const mq_scheme *scheme);
 /** True when layers that vLLM fuses (q, k, v; gate, up) do not share one plan in some block. */
 bool mq_scheme_splits_fused(const mq_scheme *scheme);
 
+/** True when of an attention's layers (q, k, v, o) or an MLP's (gate, up, down) some are packed and
+ *  some are not, in some block: ExLlamaV2 does not load that. */
+bool mq_scheme_packs_in_part(const mq_scheme *scheme);
+
 /** The head's whatever the block. */
 const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear);
 

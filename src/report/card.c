@@ -35,15 +35,17 @@ static double asked_bits(const mq_quantize_options *o)
 
 /* What the hub calls the ways of quantising, and the texts that differ by format. */
 typedef struct form {
-    const char *format, *tag, *name;
+    const char *format, *tag, *name, *library; /* library: that loads it */
 } form;
 
 static const form *form_of(const mq_quantize_options *o)
 {
-    static const form forms[] = {{"gptq", "gptq", "GPTQ (v1), symmetric"},
-                                 {"gptq_v2", "gptq", "GPTQ (v2)"},
-                                 {"compressed-tensors", "compressed-tensors", "compressed-tensors"},
-                                 {"dense", NULL, "dequantised weights"}};
+    static const form forms[] = {
+        {"gptq", "gptq", "GPTQ (v1), symmetric", "transformers"},
+        {"gptq_v2", "gptq", "GPTQ (v2)", "transformers"},
+        {"compressed-tensors", "compressed-tensors", "compressed-tensors", "transformers"},
+        {"exl2", "exl2", "EXL2", "exllamav2"},
+        {"dense", NULL, "dequantised weights", "transformers"}};
     const char *name = mq_format_find(o->format, o->zero_points)->name;
     size_t i = 0;
     while (i + 1 < sizeof forms / sizeof *forms && strcmp(forms[i].format, name) != 0) i++;
@@ -55,7 +57,7 @@ static void print_front(FILE *f, const mq_quantize_options *o)
     const char *tag = form_of(o)->tag;
     fputs("---\nbase_model: ", f);
     print_name(f, o->model);
-    fputs("\nlibrary_name: transformers\n", f);
+    fprintf(f, "\nlibrary_name: %s\n", form_of(o)->library);
     if (tag) fprintf(f, "quantization: %s\n", tag);
     fputs("tags:\n", f);
     if (tag) fprintf(f, "- %s\n", tag);
@@ -143,6 +145,13 @@ static void print_transformers(FILE *f)
           f);
 }
 
+static void print_exllamav2(FILE *f)
+{
+    fputs("```python\nfrom exllamav2 import ExLlamaV2, ExLlamaV2Config\n"
+          "model = ExLlamaV2(ExLlamaV2Config(\"PATH\"))\nmodel.load()\n```\n\n",
+          f);
+}
+
 static void print_use_of_gptq(FILE *f, bool needs_rules, bool packed_head)
 {
     print_gptqmodel(f);
@@ -167,6 +176,8 @@ static void print_use(FILE *f, const mq_quantize_options *o, bool needs_rules)
     fputs("\n## How to load it\n\n", f);
     if (tag && strcmp(tag, "gptq") == 0) {
         print_use_of_gptq(f, needs_rules, o->lm_head);
+    } else if (tag && strcmp(tag, "exl2") == 0) {
+        print_exllamav2(f);
     } else {
         if (tag) fputs("With `compressed-tensors` installed beside transformers,\n\n", f);
         print_transformers(f);

@@ -142,8 +142,11 @@ class Failures(unittest.TestCase):
         samples = [s[:20] + [TOKEN] + s[21:] for s in self.samples()]
         calib = self.calib(samples)
         self.quantise(NUMERIC, self.fragile, calib)
-        for ranks in (1, 2):
-            out, log = self.quantise(OK, self.fragile, calib, '--on-failure', 'rtn', *FEW, ranks=ranks)
+        for ranks, form in ((1, 'gptq'), (2, 'exl2')):
+            out, log = self.quantise(OK, self.fragile, calib, '--on-failure', 'rtn', *FEW, '--format', form,
+                                     ranks=ranks)
+            done = harness.run(1, 'verify', out, '--source', self.fragile)
+            self.assertEqual(done.returncode, OK, done.stderr)
             self.assertIn('6 of 6 SAMPLES LEFT OUT', log)
             self.assertIn('warning: model.layers.0.mlp.up_proj: ROUNDED TO NEAREST', log)
             end = '\n'.join(log.splitlines()[-3:])

@@ -9,6 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
 import compressed_reference  # noqa: E402
+import exl2_reference  # noqa: E402
 import gptq_reference  # noqa: E402
 
 OK, USAGE, INPUT = 0, 2, 3
@@ -114,8 +115,46 @@ class Formats(unittest.TestCase):
             self.assertLess((difference ** 2).sum(), 0.5 * (self.source[f'{name}.weight'] ** 2).sum(), name)
         self.verify(out)
 
+    def check_exl2(self, out, bits_of):
+        """Layers as the report has them, on the grid of their shared scales; returns all tensors."""
+        raw = gptq_reference.read_tensors(out)
+        tensors = exl2_reference.read_folder(out, lambda name: len(self.source[f'{name}.weight']))
+        report = {layer['name']: layer for layer in read_json(out / 'mq_report.json')['layers']}
+        for name in self.packed():
+            w = self.source[f'{name}.weight'].astype(np.float64)
+            error = ((tensors[f'{name}.weight'] - w) ** 2).sum() / (w ** 2).sum()
+            self.assertAlmostEqual(error / report[name]['relative_error'], 1, delta=1e-4)
+            np.testing.assert_array_equal(raw[f'{name}.q_invperm'], np.arange(w.shape[1]))
+            self.assertEqual(set(raw[f'{name}.q_groups'][::2]), {bits_of(name)})
+            self.assertTrue((raw[f'{name}.q_scale_max'] > 0).all())
+        self.assertEqual(set(raw), set(self.source) - {f'{n}.weight' for n in self.packed()}
+                         | {f'{n}.{p}' for n in self.packed() for p in exl2_reference.PARTS})
+        self.check_kept(tensors)
+        self.verify(out)
+        return tensors
+
+    def test_exl2(self):
+        out = self.quantise('--format', 'exl2')
+        self.check_exl2(out, lambda name: 4)
+        self.assertFalse((out / 'quantize_config.json').exists())
+        self.assertIn('library_name: exllamav2', (out / 'README.md').read_text(encoding='utf-8'))
+        config = exl2_reference.quantization_config(out)
+        self.assertEqual(config, {'quant_method': 'exl2', 'version': '0.3.2', 'bits': 4, 'head_bits': 16,
+                                  'calibration': {'rows': 4, 'length': 64, 'dataset': 'end-to-end test'}})
+
+    def test_exl2_of_several_kinds(self):
+        """All that sets scales: the measuring run, the judge, refinement, correction and coupled rows; other bits
+        and groups."""
+        out = self.quantise('--format', 'exl2', '--preset', 'best', '--bits', 3.25,
+                            '--override', 'down_proj=group:32', '--override', 'v_proj=bits:8,group:-1')
+        report = read_json(out / 'mq_report.json')
+        bits = {layer['name']: layer['bits'] for layer in report['layers']}
+        self.check_exl2(out, bits.get)
+        self.assertGreater(len(set(bits.values())), 2)
+        self.assertAlmostEqual(exl2_reference.quantization_config(out)['bits'], report['budget']['average_bits'])
+
     def test_the_same_bytes_for_any_number_of_ranks(self):
-        for form in ('compressed-tensors', 'dense', 'gptq_v2'):
+        for form in ('compressed-tensors', 'dense', 'gptq_v2', 'exl2'):
             hashes = {harness.files_hash(self.quantise('--format', form, ranks=n)) for n in (1, 2, 3)}
             self.assertEqual(len(hashes), 1, form)
 
@@ -123,7 +162,7 @@ class Formats(unittest.TestCase):
         tokens = harness.write_calib(self.root / 'heldout.h5', harness.demo_samples(2, 64, 'heldout.jsonl'), 4096,
                                      harness.tokenizer_sha256(harness.DEMO))
         kl = {}
-        for form in ('gptq', 'gptq_v2', 'compressed-tensors', 'dense'):
+        for form in ('gptq', 'gptq_v2', 'compressed-tensors', 'exl2', 'dense'):
             out = self.quantise() if form == 'gptq' else self.quantise('--format', form)
             done = harness.run(1, 'eval', out, '--reference', harness.DEMO, '--tokens', tokens, '--precision', 'f32',
                                '--json')
@@ -133,22 +172,36 @@ class Formats(unittest.TestCase):
         self.assertGreater(kl['gptq'], 0)
         self.assertAlmostEqual(kl['dense'] / kl['gptq'], 1, delta=0.1)
         self.assertAlmostEqual(kl['compressed-tensors'] / kl['gptq'], 1, delta=0.3)
+        self.assertAlmostEqual(kl['exl2'] / kl['gptq'], 1.2, delta=0.3)
 
     def test_what_a_format_cannot_hold(self):
         said = self.quantise('--format', 'compressed-tensors', '--bits', 3, code=USAGE)
         self.assertRegex(said, 'compressed-tensors.*q_proj of 3 bits.*--format gptq')
         said = self.quantise('--format', 'compressed-tensors', '--bits', 3.25, code=USAGE)
         self.assertIn('3 bits', said)
+        said = self.quantise('--format', 'exl2', '--group-size', 16, code=USAGE)
+        self.assertRegex(said, 'exl2.*q_proj.*groups of multiples of 32.*--format gptq')
+        said = self.quantise('--format', 'exl2', '--zero-points', code=USAGE)
+        self.assertIn('no zero points', said)
         said = self.quantise('--format', 'awq', code=USAGE)
-        self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors or dense')
+        self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors, exl2 or dense')
+
+    def test_a_sublayer_packed_in_part(self):
+        """ExLlamaV2 refuses it; whole ones that are kept are none of its business."""
+        for skip, said in (('o_proj', True), ('mlp', False)):
+            done = harness.run(1, 'quantize', harness.DEMO, '--calib', self.calib, '--output',
+                               self.root / f'skip-{skip}', *OPTIONS, '--format', 'exl2', '--layers', '0:1',
+                               '--skip', skip)
+            self.assertEqual(done.returncode, OK, done.stderr)
+            self.assertEqual('ExLlamaV2 will refuse' in done.stderr, said, done.stderr)
 
     def test_damage_is_found(self):
-        for form, part in (('compressed-tensors', 'weight_scale'), ('dense', 'weight')):
+        for form, part in (('compressed-tensors', 'weight_scale'), ('dense', 'weight'), ('exl2', 'q_scale')):
             out = harness.copy_model(self.quantise('--format', form), self.root / f'damaged-{form}')
             header, data, start = harness.bf16_raw(out / 'model.safetensors')
             data[start + header[f'model.layers.1.mlp.up_proj.{part}']['data_offsets'][0] + 9] ^= 1
             (out / 'model.safetensors').write_bytes(data)
-            self.assertIn(f'up_proj.{part}', self.verify(out, INPUT))
+            self.assertRegex(self.verify(out, INPUT), rf'up_proj(\.{part}|: the weights are off)')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 
+#include "base/squares.h"
 #include "format/compressed.h"
 #include "format/format.h"
 #include "format/stored.h"
@@ -35,12 +36,27 @@ typedef struct fixture {
     mq_layer_codes layer;
     int64_t groups;
     uint8_t *codes, *zeros;
-    float *scales;
+    float *scales, *largest;
     const mq_format *format;
     mq_part part[MQ_MAX_PARTS];
     int n_parts;
     char *data[MQ_MAX_PARTS];
 } fixture;
+
+/* Square scales of every root, in groups from subnormal units to large ones. */
+static void make_squares(fixture *f)
+{
+    int64_t n_scales = f->layer.shape.n_out * f->groups;
+    f->largest = filled(f->groups * (int64_t)sizeof *f->largest);
+    for (int64_t g = 0; g < f->groups; g++) {
+        f->largest[g] = mq_squares_largest((float)(pseudo(g, 4) % 1000) * (g % 2 ? 1e-5f : 0.03f));
+    }
+    for (int64_t i = 0; i < n_scales; i++) {
+        int root = 1 + (int)(pseudo(i, 3) % MQ_LARGEST_ROOT);
+        f->scales[i] = mq_square_scale(f->largest[i % f->groups], root);
+    }
+    f->layer.largest = f->largest;
+}
 
 /* Scales of both signs that F16 and BF16 hold exactly; codes and zero points at both ends too. */
 static fixture make(const mq_format *format, mq_layer_shape shape)
@@ -60,6 +76,7 @@ static fixture make(const mq_format *format, mq_layer_shape shape)
                                .codes = f.codes,
                                .scales = f.scales,
                                .zeros = shape.zero_points ? f.zeros : NULL};
+    if (format->square_scales) make_squares(&f);
     f.n_parts = format->parts(&shape, f.part);
     return f;
 }
@@ -96,6 +113,7 @@ static void fixture_free(fixture *f)
     free(f->codes);
     free(f->zeros);
     free(f->scales);
+    free(f->largest);
 }
 
 static float meant(const fixture *f, int64_t n, int64_t k)
@@ -132,6 +150,19 @@ static mq_stored_layer stored(const fixture *f)
                                   .n_in = s->n_in,
                                   .n_groups = f->groups,
                                   .bits = s->bits};
+        return l;
+    }
+    if (f->format == &mq_format_exl2) {
+        l.form = MQ_PACKED_EXL2;
+        l.exl2 = (mq_exl2_layer){.weight = (const void *)f->data[0],
+                                 .invperm = (const void *)f->data[1],
+                                 .groups = (const void *)f->data[2],
+                                 .scale_max = (const void *)f->data[3],
+                                 .scale = (const void *)f->data[4],
+                                 .n_out = s->n_out,
+                                 .n_in = s->n_in,
+                                 .n_groups = f->groups,
+                                 .n_words = f->part[0].dim[0]};
         return l;
     }
     l.gptq = (mq_gptq_layer){.qweight = (const void *)f->data[0],
@@ -177,17 +208,17 @@ static void check_shape(const mq_format *format, mq_layer_shape shape)
 static void every_format_holds_what_was_meant(void **state)
 {
     (void)state;
-    static const int64_t outs[] = {1, 2, 31, 33, 70, 129};
-    static const int64_t ins[][2] = {{1, 1},   {7, 7},    {24, 8},   {32, 32},
-                                     {96, 32}, {100, 20}, {130, 130}};
+    static const int64_t outs[] = {1, 2, 31, 32, 33, 70, 96, 129};
+    static const int64_t ins[][2] = {{1, 1},   {7, 7},    {24, 8},    {32, 32},
+                                     {96, 32}, {100, 20}, {130, 130}, {192, 96}};
     static const int all_bits[] = {2, 3, 4, 8};
     for (int f = 0; mq_formats[f]; f++) {
-        for (int i = 0; i < 6 * 7 * 4 * 2; i++) {
-            mq_layer_shape s = {.n_out = outs[i % 6],
-                                .n_in = ins[i / 6 % 7][0],
-                                .group = ins[i / 6 % 7][1],
-                                .bits = all_bits[i / 42 % 4],
-                                .zero_points = i / 168 == 1,
+        for (int i = 0; i < 8 * 8 * 4 * 2; i++) {
+            mq_layer_shape s = {.n_out = outs[i % 8],
+                                .n_in = ins[i / 8 % 8][0],
+                                .group = ins[i / 8 % 8][1],
+                                .bits = all_bits[i / 64 % 4],
+                                .zero_points = i / 256 == 1,
                                 .dtype = MQ_F32};
             char why[128];
             if (mq_formats[f]->refuses && mq_formats[f]->refuses(&s, why, sizeof why)) continue;
@@ -237,6 +268,62 @@ static void compressed_is_laid_out_as_written_down(void **state)
             }
         }
         fixture_free(&f);
+    }
+}
+
+static void exl2_is_laid_out_as_written_down(void **state)
+{
+    (void)state;
+    static const int all_bits[] = {2, 3, 4, 8};
+    for (int b = 0; b < 4; b++) {
+        mq_layer_shape s = {
+            .n_out = 64, .n_in = 288, .group = 96, .bits = all_bits[b], .dtype = MQ_BF16};
+        fixture f = make(&mq_format_exl2, s);
+        for (int p = 0; p < f.n_parts; p++) f.data[p] = pack_whole(&f, p);
+        const uint32_t *weight = (const void *)f.data[0], *roots = (const void *)f.data[4];
+        const int32_t *invperm = (const void *)f.data[1];
+        const int16_t *groups = (const void *)f.data[2];
+        const uint16_t *scale_max = (const void *)f.data[3];
+        assert_int_equal(f.part[0].dim[0], 9 * s.bits);
+        for (int64_t k = 0; k < s.n_in; k++) assert_int_equal(invperm[k], k);
+        for (int64_t i = 0; i < s.n_out * s.n_in; i++) {
+            assert_int_equal(naive_code(weight + i / s.n_in, s.n_out, i % s.n_in, s.bits),
+                             f.codes[i]);
+        }
+        for (int64_t g = 0; g < f.groups; g++) {
+            assert_true(groups[2 * g] == s.bits && groups[2 * g + 1] == 3 * g * s.bits);
+            assert_true(mq_f16_to_f32(scale_max[g]) == f.largest[g]);
+            for (int64_t n = 0; n < s.n_out; n++) {
+                int root = 1 + (int)naive_code(roots + g * s.n_out / 8, 1, n, 4);
+                assert_true(mq_square_scale(f.largest[g], root) == f.scales[n * f.groups + g]);
+            }
+        }
+        fixture_free(&f);
+    }
+}
+
+/* What its reader cannot take, and what it can. */
+static void exl2_refuses(void **state)
+{
+    (void)state;
+    static const mq_layer_shape good[] = {
+        {.n_out = 32, .n_in = 32, .group = 32, .bits = 2},
+        {.n_out = 256000, .n_in = 65536, .group = 32, .bits = 8},
+        {.n_out = 64, .n_in = 32736, .group = 32736, .bits = 3},
+    };
+    static const mq_layer_shape bad[] = {
+        {.n_out = 48, .n_in = 64, .group = 32, .bits = 4},
+        {.n_out = 64, .n_in = 64, .group = 16, .bits = 2},
+        {.n_out = 64, .n_in = 144, .group = 48, .bits = 4},
+        {.n_out = 64, .n_in = 65568, .group = 32, .bits = 4},
+        {.n_out = 64, .n_in = 32768, .group = 32768, .bits = 4},
+        {.n_out = 64, .n_in = 64, .group = 64, .bits = 4, .zero_points = true},
+    };
+    char why[128];
+    for (int i = 0; i < 3; i++) assert_false(mq_format_exl2.refuses(&good[i], why, sizeof why));
+    for (int i = 0; i < 6; i++) {
+        why[0] = '\0';
+        assert_true(mq_format_exl2.refuses(&bad[i], why, sizeof why) && why[0] != '\0');
     }
 }
 
@@ -299,6 +386,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_format_holds_what_was_meant),
         cmocka_unit_test(compressed_is_laid_out_as_written_down),
+        cmocka_unit_test(exl2_is_laid_out_as_written_down),
+        cmocka_unit_test(exl2_refuses),
         cmocka_unit_test(types_follow_the_source),
         cmocka_unit_test(shapes_beyond_2_31),
         cmocka_unit_test(formats_are_found_by_name),
