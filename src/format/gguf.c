@@ -93,10 +93,18 @@ static mq_status pack(const mq_layer_codes *layer, int part, int64_t r0, int64_t
     return MQ_OK;
 }
 
+void mq_gguf_turn_rows(const void *rows, int64_t n, size_t row_bytes, int64_t head_rows, void *out)
+{
+    for (int64_t r = 0; r < n; r++) {
+        size_t from = (size_t)mq_gguf_source_row(r, head_rows) * row_bytes;
+        memcpy((char *)out + (size_t)r * row_bytes, (const char *)rows + from, row_bytes);
+    }
+}
+
 static bool refuses(const mq_layer_shape *s, char *why, size_t bytes)
 {
     if (s->bits != 4 && s->bits != 8) {
-        snprintf(why, bytes, "its blocks have 4 or 8 bits");
+        snprintf(why, bytes, "its blocks have 4 or 8 bits (an average: --widths 4,8)");
     } else if (s->bits == 8 && s->zero_points) {
         snprintf(why, bytes, "its blocks of 8 bits have no zero points");
     } else if (s->n_in % MQ_BLOCK_WEIGHTS != 0) {

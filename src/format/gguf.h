@@ -31,6 +31,9 @@ static inline int64_t mq_gguf_source_row(int64_t row, int64_t head_rows)
     return row - in_head + in_head % 2 * (head_rows / 2) + in_head / 2;
 }
 
+/** n rows, a multiple of head_rows, from the one order into the other. */
+void mq_gguf_turn_rows(const void *rows, int64_t n, size_t row_bytes, int64_t head_rows, void *out);
+
 /** Refuses a d or m among n blocks that is not finite. `name` and the block's number `first` are
  * for the message. Errors: MQ_E_INPUT. */
 mq_status mq_gguf_check_blocks(mq_dtype dtype, const void *blocks, int64_t n, const char *name,

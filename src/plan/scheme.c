@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "model/gguf.h"
 #include "plan/mix.h"
 
 #include <inttypes.h>
@@ -30,6 +31,7 @@ mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear
                             .bits = plan->quant.bits,
                             .zero_points = plan->quant.zero_points,
                             .dtype = plan->dtype};
+    if (scheme->format->gguf) shape.head_rows = mq_gguf_head_rows(scheme->arch, linear);
     mq_arch_linear_shape(scheme->arch, linear, &shape.n_out, &shape.n_in);
     return shape;
 }
@@ -177,7 +179,8 @@ static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *
     MQ_TRY(check_bits(bits, name));
     MQ_TRY(resolve_group(group, n_in, name, &plan->quant.group));
     plan->quant.bits = bits;
-    plan->quant.grid = MQ_SCALE_F16;
+    bool is_short = scheme->format->short_scales && options->zero_points;
+    plan->quant.grid = is_short ? MQ_SCALE_F16_SHORT : MQ_SCALE_F16;
     plan->quant.zero_points = options->zero_points;
     plan->quant.positive = options->positive_scales;
     return MQ_OK;
@@ -260,7 +263,7 @@ static mq_status choose_format(const mq_quantize_options *options, const mq_form
 {
     *out = mq_format_find(options->format, options->zero_points);
     if (*out) return MQ_OK;
-    return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors or dense",
+    return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors, gguf or dense",
                    options->format);
 }
 
@@ -308,6 +311,7 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     const mq_format *format = NULL;
     if (options->average_bits == 0) MQ_TRY(check_bits(options->bits, "--bits"));
     MQ_TRY(choose_format(options, &format));
+    if (format->gguf) MQ_TRY(mq_gguf_check(arch));
     MQ_TRY(mq_mul_i64(arch->n_blocks, MQ_N_LINEARS, &n_layers));
     mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
     if (status == MQ_OK) {

@@ -43,6 +43,7 @@ static const form *form_of(const mq_quantize_options *o)
     static const form forms[] = {{"gptq", "gptq", "GPTQ (v1), symmetric"},
                                  {"gptq_v2", "gptq", "GPTQ (v2)"},
                                  {"compressed-tensors", "compressed-tensors", "compressed-tensors"},
+                                 {"gguf", "gguf", "GGUF, for llama.cpp"},
                                  {"dense", NULL, "dequantised weights"}};
     const char *name = mq_format_find(o->format, o->zero_points)->name;
     size_t i = 0;
@@ -50,12 +51,17 @@ static const form *form_of(const mq_quantize_options *o)
     return &forms[i];
 }
 
+static bool is_gguf(const mq_quantize_options *o)
+{
+    return strcmp(form_of(o)->format, mq_format_gguf.name) == 0;
+}
+
 static void print_front(FILE *f, const mq_quantize_options *o)
 {
     const char *tag = form_of(o)->tag;
     fputs("---\nbase_model: ", f);
     print_name(f, o->model);
-    fputs("\nlibrary_name: transformers\n", f);
+    fprintf(f, "\nlibrary_name: %s\n", is_gguf(o) ? "gguf" : "transformers");
     if (tag) fprintf(f, "quantization: %s\n", tag);
     fputs("tags:\n", f);
     if (tag) fprintf(f, "- %s\n", tag);
@@ -167,6 +173,10 @@ static void print_use(FILE *f, const mq_quantize_options *o, bool needs_rules)
     fputs("\n## How to load it\n\n", f);
     if (tag && strcmp(tag, "gptq") == 0) {
         print_use_of_gptq(f, needs_rules, o->lm_head);
+    } else if (is_gguf(o)) {
+        fputs("With llama.cpp, or anything that is made with it,\n\n"
+              "```sh\nllama-cli -m PATH/model.gguf\n```\n\n",
+              f);
     } else {
         if (tag) fputs("With `compressed-tensors` installed beside transformers,\n\n", f);
         print_transformers(f);

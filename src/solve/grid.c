@@ -4,10 +4,11 @@
 
 #include <float.h>
 #include <inttypes.h>
+#include <math.h>
 
 float mq_smallest_scale(mq_scale_grid grid)
 {
-    return grid == MQ_SCALE_F16 ? 0x1p-24f : FLT_MIN;
+    return grid == MQ_SCALE_F16 || grid == MQ_SCALE_F16_SHORT ? 0x1p-24f : FLT_MIN;
 }
 
 static float largest_scale(mq_scale_grid grid)
@@ -15,6 +16,8 @@ static float largest_scale(mq_scale_grid grid)
     switch (grid) {
     case MQ_SCALE_F16:
         return 65504.0f;
+    case MQ_SCALE_F16_SHORT:
+        return 4352.0f;
     case MQ_SCALE_BF16:
         return 0x1.FEp127f;
     case MQ_SCALE_F32:
@@ -23,12 +26,29 @@ static float largest_scale(mq_scale_grid grid)
     return FLT_MAX;
 }
 
+/* x > 0 to 7 significant bits, ties to even. A half below 2^-18 has fewer. */
+static float round_short(float x)
+{
+    int exponent = 0;
+    float fraction = frexpf(x, &exponent);
+    float rounded = ldexpf(rintf(fraction * 0x1p7f), exponent - 7);
+    return mq_f16_to_f32(mq_f32_to_f16(rounded));
+}
+
 float mq_round_scale(mq_scale_grid grid, float x)
 {
     if (!(x > mq_smallest_scale(grid))) return mq_smallest_scale(grid);
     if (x >= largest_scale(grid)) return largest_scale(grid);
-    if (grid == MQ_SCALE_F16) return mq_f16_to_f32(mq_f32_to_f16(x));
-    if (grid == MQ_SCALE_BF16) return mq_bf16_to_f32(mq_f32_to_bf16(x));
+    switch (grid) {
+    case MQ_SCALE_F16:
+        return mq_f16_to_f32(mq_f32_to_f16(x));
+    case MQ_SCALE_F16_SHORT:
+        return round_short(x);
+    case MQ_SCALE_BF16:
+        return mq_bf16_to_f32(mq_f32_to_bf16(x));
+    case MQ_SCALE_F32:
+        break;
+    }
     return x;
 }
 

@@ -140,7 +140,7 @@ class Formats(unittest.TestCase):
         said = self.quantise('--format', 'compressed-tensors', '--bits', 3.25, code=USAGE)
         self.assertIn('3 bits', said)
         said = self.quantise('--format', 'awq', code=USAGE)
-        self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors or dense')
+        self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors, gguf or dense')
 
     def test_damage_is_found(self):
         for form, part in (('compressed-tensors', 'weight_scale'), ('dense', 'weight')):
