@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "format/sentencepiece.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,23 +12,27 @@ static const size_t file_limit = (size_t)256 << 20;
 
 typedef enum token_type { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5 } token_type;
 
+static const float added_score = -1000; /* below all pieces, as in llama.cpp's own conversion */
+
 /* What the files say. */
 typedef struct source {
+    const char *model;                    /* folder */
     char where[1024];                     /* path of tokenizer.json, for messages */
     cJSON *tokenizer, *settings, *config; /* tokenizer.json, tokenizer_config.json, config.json */
     char *jinja;                          /* chat_template.jinja; NULL: none */
     const char **token;                   /* (n_tokens) by id; NULL: a gap. Borrowed from cJSON */
     int32_t *type;                        /* (n_tokens) */
+    mq_sentencepiece pieces;              /* tokenizer.model, where it counts; else none */
     int64_t n_tokens;                     /* rows of the embedding */
 } source;
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static mq_status read_text(const char *model, const char *name, char **text)
+static mq_status read_text(const char *model, const char *name, char **text, size_t *length)
 {
     char *path = NULL;
     MQ_TRY(mq_path_join(model, name, &path));
-    mq_status status = mq_file_exists(path) ? mq_read_text(path, file_limit, text, NULL) : MQ_OK;
+    mq_status status = mq_file_exists(path) ? mq_read_text(path, file_limit, text, length) : MQ_OK;
     mq_free(&path);
     return status;
 }
@@ -37,19 +42,19 @@ static mq_status read_json(const char *model, const char *name, cJSON **out)
 {
     char *text = NULL, where[1024];
     snprintf(where, sizeof where, "%s/%s", model, name);
-    MQ_TRY(read_text(model, name, &text));
+    MQ_TRY(read_text(model, name, &text, NULL));
     mq_status status = mq_json_parse(text ? text : "{}", where, out);
     mq_free(&text);
     return status;
 }
 
-static mq_status read_files(const char *model, source *s)
+static mq_status read_files(source *s)
 {
-    snprintf(s->where, sizeof s->where, "%s/tokenizer.json", model);
-    MQ_TRY(read_json(model, "tokenizer.json", &s->tokenizer));
-    MQ_TRY(read_json(model, "tokenizer_config.json", &s->settings));
-    MQ_TRY(read_json(model, "config.json", &s->config));
-    if (s->tokenizer->child) return read_text(model, "chat_template.jinja", &s->jinja);
+    snprintf(s->where, sizeof s->where, "%s/tokenizer.json", s->model);
+    MQ_TRY(read_json(s->model, "tokenizer.json", &s->tokenizer));
+    MQ_TRY(read_json(s->model, "tokenizer_config.json", &s->settings));
+    MQ_TRY(read_json(s->model, "config.json", &s->config));
+    if (s->tokenizer->child) return read_text(s->model, "chat_template.jinja", &s->jinja, NULL);
     return mq_fail(
         MQ_E_USAGE,
         "--format gguf: %s: missing or empty: the tokenizer goes into the file; make one "
@@ -73,16 +78,12 @@ static bool normalises(const cJSON *tokenizer)
     return normalizer && (!type || strcmp(type, "NFC") != 0);
 }
 
-static mq_status check_kind(const source *s)
+static mq_status check_bpe(const source *s)
 {
     const cJSON *model = mq_json_find(s->tokenizer, "model");
     const char *type = cJSON_GetStringValue(mq_json_find(model, "type"));
     if (!type || strcmp(type, "BPE") != 0) {
         return mq_gguf_refuse_tokenizer(s->where, "its \"model\" is not BPE");
-    }
-    if (cJSON_IsTrue(mq_json_find(model, "byte_fallback"))) {
-        return mq_gguf_refuse_tokenizer(s->where, "it is made from a SentencePiece model "
-                                                  "(\"byte_fallback\"), which is not written here");
     }
     if (!is_empty(model, "continuing_subword_prefix") || !is_empty(model, "end_of_word_suffix")) {
         return mq_gguf_refuse_tokenizer(s->where, "it marks the ends of words");
@@ -93,19 +94,39 @@ static mq_status check_kind(const source *s)
     return MQ_OK;
 }
 
+/* tokenizer.json has the merges of a SentencePiece model, GGUF wants the scores of its pieces. */
+static mq_status read_pieces(source *s)
+{
+    char where[1024], *data = NULL;
+    size_t bytes = 0;
+    snprintf(where, sizeof where, "%s/tokenizer.model", s->model);
+    MQ_TRY(read_text(s->model, "tokenizer.model", &data, &bytes));
+    if (!data) {
+        return mq_gguf_refuse_tokenizer(s->where, "it is made from a SentencePiece model "
+                                                  "(\"byte_fallback\"), and tokenizer.model is not "
+                                                  "beside it: copy it there");
+    }
+    mq_status status = mq_sentencepiece_read(where, data, bytes, &s->pieces);
+    mq_free(&data);
+    if (status != MQ_OK || (s->pieces.bpe && !s->pieces.normalises)) return status;
+    return mq_gguf_refuse_tokenizer(where, s->pieces.bpe ? "it changes characters of texts"
+                                                         : "it is not BPE");
+}
+
 /* ---- tokens ---------------------------------------------------------------------------------- */
 
-static mq_status set_token(source *s, const char *text, const cJSON *id, token_type type)
+/* Of several mentions the first one says the type. */
+static mq_status set_token(source *s, const char *text, double id, int32_t type)
 {
-    double number = cJSON_IsNumber(id) ? id->valuedouble : -1;
-    if (!text || !(number >= 0 && number < (double)s->n_tokens)) {
+    if (!text || !(id >= 0 && id < (double)s->n_tokens)) {
         return mq_fail(MQ_E_INPUT,
                        "%s: the token \"%.100s\" has an id outside the model's vocabulary of "
                        "%" PRId64,
                        s->where, text ? text : "", s->n_tokens);
     }
-    int64_t i = (int64_t)number;
-    if (s->token[i] && strcmp(s->token[i], text) != 0) {
+    int64_t i = (int64_t)id;
+    if (s->token[i] && strcmp(s->token[i], text) == 0) return MQ_OK;
+    if (s->token[i]) {
         return mq_fail(MQ_E_INPUT, "%s: the tokens \"%.100s\" and \"%.100s\" have one id, %" PRId64,
                        s->where, s->token[i], text, i);
     }
@@ -122,20 +143,29 @@ static token_type added_type(const cJSON *added, const char *text)
     return looks || cJSON_IsTrue(mq_json_find(added, "special")) ? CONTROL : USER_DEFINED;
 }
 
+/* -1 for what is no number. */
+static double id_of(const cJSON *id)
+{
+    return cJSON_IsNumber(id) ? id->valuedouble : -1;
+}
+
 static mq_status read_tokens(source *s)
 {
     const cJSON *item = NULL;
     MQ_TRY(mq_alloc(s->n_tokens, sizeof *s->token, "tokens", (void *)&s->token));
     MQ_TRY(mq_alloc(s->n_tokens, sizeof *s->type, "tokens", &s->type));
-    cJSON_ArrayForEach(item, mq_json_find(s->tokenizer, "model.vocab"))
-    {
-        MQ_TRY(set_token(s, item->string, item, NORMAL));
+    for (int64_t i = 0; i < s->pieces.n_pieces; i++) {
+        MQ_TRY(set_token(s, s->pieces.piece[i].text, (double)i, s->pieces.piece[i].type));
     }
     cJSON_ArrayForEach(item, mq_json_find(s->tokenizer, "added_tokens"))
     {
         const char *text = cJSON_GetStringValue(mq_json_find(item, "content"));
-        token_type type = added_type(item, text ? text : "");
-        MQ_TRY(set_token(s, text, mq_json_find(item, "id"), type));
+        int32_t type = (int32_t)added_type(item, text ? text : "");
+        MQ_TRY(set_token(s, text, id_of(mq_json_find(item, "id")), type));
+    }
+    cJSON_ArrayForEach(item, mq_json_find(s->tokenizer, "model.vocab"))
+    {
+        MQ_TRY(set_token(s, item->string, id_of(item), (int32_t)NORMAL));
     }
     return MQ_OK;
 }
@@ -281,16 +311,38 @@ static const char *chat_template(const source *s)
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static mq_status add_all(source *s, const mq_arch *arch, mq_gguf_pairs *pairs)
+static mq_status add_bpe(source *s, const mq_arch *arch, mq_gguf_pairs *pairs)
 {
     const char *pre = NULL;
-    MQ_TRY(check_kind(s));
+    MQ_TRY(check_bpe(s));
     MQ_TRY(mq_gguf_pre_tokenizer(s->tokenizer, arch->gguf.architecture, s->where, &pre));
     MQ_TRY(read_tokens(s));
     mq_gguf_add_string(pairs, "tokenizer.ggml.model", "gpt2");
     mq_gguf_add_string(pairs, "tokenizer.ggml.pre", pre);
     add_tokens(s, pairs);
-    MQ_TRY(add_merges(s, pairs));
+    return add_merges(s, pairs);
+}
+
+static mq_status add_pieces(source *s, mq_gguf_pairs *pairs)
+{
+    MQ_TRY(read_pieces(s));
+    MQ_TRY(read_tokens(s));
+    mq_gguf_add_string(pairs, "tokenizer.ggml.model", "llama");
+    mq_gguf_add_string(pairs, "tokenizer.ggml.pre", "default");
+    add_tokens(s, pairs);
+    mq_gguf_add_array(pairs, "tokenizer.ggml.scores", MQ_GGUF_F32, (uint64_t)s->n_tokens);
+    for (int64_t i = 0; i < s->n_tokens; i++) {
+        float score = i < s->pieces.n_pieces ? s->pieces.piece[i].score : added_score;
+        mq_gguf_put(pairs, &score, sizeof score);
+    }
+    mq_gguf_add_bool(pairs, "tokenizer.ggml.add_space_prefix", s->pieces.space_prefix);
+    return MQ_OK;
+}
+
+static mq_status add_all(source *s, const mq_arch *arch, mq_gguf_pairs *pairs)
+{
+    bool of_pieces = cJSON_IsTrue(mq_json_find(s->tokenizer, "model.byte_fallback"));
+    MQ_TRY(of_pieces ? add_pieces(s, pairs) : add_bpe(s, arch, pairs));
     add_special_ids(s, pairs);
     add_added(s, pairs);
     const char *template = chat_template(s);
@@ -300,8 +352,8 @@ static mq_status add_all(source *s, const mq_arch *arch, mq_gguf_pairs *pairs)
 
 mq_status mq_gguf_add_tokenizer(const char *model, const mq_arch *arch, mq_gguf_pairs *pairs)
 {
-    source s = {.n_tokens = arch->vocab};
-    mq_status status = read_files(model, &s);
+    source s = {.model = model, .n_tokens = arch->vocab};
+    mq_status status = read_files(&s);
     if (status == MQ_OK) status = add_all(&s, arch, pairs);
     cJSON_Delete(s.tokenizer);
     cJSON_Delete(s.settings);
@@ -309,5 +361,6 @@ mq_status mq_gguf_add_tokenizer(const char *model, const mq_arch *arch, mq_gguf_
     mq_free(&s.jinja);
     mq_free((void *)&s.token);
     mq_free(&s.type);
+    mq_sentencepiece_clear(&s.pieces);
     return status;
 }

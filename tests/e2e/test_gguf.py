@@ -47,14 +47,23 @@ def turned(name, w):
     return w.reshape(heads, 2, -1, w.shape[1]).swapaxes(1, 2).reshape(w.shape) if heads else w
 
 
+def field(number, data):
+    """A field of a protocol buffer that holds bytes."""
+    length, out = len(data), bytes([number << 3 | 2])
+    while length > 127:
+        out += bytes([length & 127 | 128])
+        length >>= 7
+    return out + bytes([length]) + data
+
+
 class Gguf(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = harness.scratch()
         cls.addClassCleanup(cls.folder.cleanup)
         cls.root = pathlib.Path(cls.folder.name)
-        cls.sha = harness.tokenizer_sha256(harness.DEMO)
-        cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(2, 64), 4096, cls.sha)
+        # For any tokenizer: some tests edit it.
+        cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(2, 64), 4096)
         cls.source = gptq_reference.read_tensors(harness.DEMO)
         cls.made = {}
 
@@ -166,7 +175,7 @@ class Gguf(unittest.TestCase):
 
     def test_tokenizers_that_have_no_form(self):
         cases = {'pre': (lambda t: t['pre_tokenizer'].update(add_prefix_space=True), 'pre_tokenizer.*not.*known here'),
-                 'spm': (lambda t: t['model'].update(byte_fallback=True), 'SentencePiece'),
+                 'spm': (lambda t: t['model'].update(byte_fallback=True), 'SentencePiece.*tokenizer.model is not'),
                  'unigram': (lambda t: t['model'].update(type='Unigram'), 'not BPE'),
                  'lower': (lambda t: t.update(normalizer={'type': 'Lowercase'}), 'normalizer'),
                  'empty': (lambda t: t.clear(), 'missing or empty')}
@@ -176,6 +185,24 @@ class Gguf(unittest.TestCase):
             self.assertRegex(text, '--format dense|save_pretrained')
         model = self.edited('ids', lambda t: t['model']['vocab'].update(zzz=4096))
         self.assertRegex(self.quantise(model=model, code=INPUT), 'zzz.*outside the model.s vocabulary of 4096')
+
+    def test_pieces_of_a_sentencepiece_model(self):
+        """Scores, types and the space before texts are those of tokenizer.model."""
+        model = self.edited('pieces', lambda t: t['model'].update(byte_fallback=True))
+        vocab = read_json(model / 'tokenizer.json')['model']['vocab']
+        texts = sorted(vocab, key=vocab.get)
+        scores = [np.float32(-i) for i in range(len(texts))]
+        types = [3 if i == 0 else 6 if i < 257 else 1 for i in range(len(texts))]
+        pieces = [field(1, text.encode()) + b'\x15' + score.tobytes() + bytes([0x18, kind])
+                  for text, score, kind in zip(texts, scores, types)]
+        (model / 'tokenizer.model').write_bytes(
+            b''.join(field(1, piece) for piece in pieces) + field(2, b'\x18\x02') + field(3, b'\x18\x00\x20\x00'))
+        fields, _ = self.read(self.quantise(model=model))
+        self.assertEqual(fields['tokenizer.ggml.model'], 'llama')
+        self.assertEqual(fields['tokenizer.ggml.tokens'], texts)
+        self.assertEqual(fields['tokenizer.ggml.scores'], [float(score) for score in scores])
+        self.assertEqual(fields['tokenizer.ggml.token_type'], types)
+        self.assertFalse(fields['tokenizer.ggml.add_space_prefix'])
 
     def test_verify_and_eval(self):
         out = self.quantise(*MIXED)

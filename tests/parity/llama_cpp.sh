@@ -34,6 +34,8 @@ check() {
 }
 
 "$readers" tests/parity/llama_models.py "$work/models" 2>"$work/log" || die "$(tail -n 3 "$work/log")"
+cp -r "$work/models/mistral" "$work/models/pieces"
+"$llama" tests/parity/llama_pieces.py "$work/models/pieces"
 for model in "$work"/models/*; do
     limit=2e-3
     case $model in *_plus) limit=2e-2 ;; esac # 64 blocks round one after the other
