@@ -272,11 +272,13 @@ static const cJSON *find_template(const source *s)
 }
 
 /* Whether the role's token stands at that end of the template. Without a template it is what
- * tokenizer_config.json says, if anything. */
+ * tokenizer_config.json says, if anything. A token that is not there cannot be added: llama.cpp
+ * would end. */
 static bool is_added(const source *s, const cJSON *template, const char *role, bool first)
 {
     char key[32];
     snprintf(key, sizeof key, "add_%s_token", role);
+    if (special_id(s, role) < 0) return false;
     if (!template) return cJSON_IsTrue(mq_json_find(s->settings, key));
     const cJSON *at = cJSON_GetArrayItem(template, first ? 0 : cJSON_GetArraySize(template) - 1);
     const char *found = cJSON_GetStringValue(mq_json_find(at, "SpecialToken.id"));

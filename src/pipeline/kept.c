@@ -14,7 +14,7 @@ static mq_status is_kept(const mq_run *run, int64_t block, mq_linear_id linear, 
     mq_linear_source source;
     *kept = false;
     if (mq_scheme_layer(run->scheme, block, linear)->quantise) return MQ_OK;
-    if (linear == MQ_HEAD && arch->tied && !mq_folder_find(run->source, arch->head)) return MQ_OK;
+    if (linear == MQ_HEAD && !mq_layout_has_head(run->source, run->scheme)) return MQ_OK;
     MQ_TRY(mq_linear_find(run->source, arch, linear, block, &source));
     *kept = source.weight == NULL;
     return MQ_OK;

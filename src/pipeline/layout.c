@@ -73,6 +73,12 @@ static mq_status replace_linear(const mq_folder *source, const mq_scheme *scheme
     return MQ_OK;
 }
 
+bool mq_layout_has_head(const mq_folder *source, const mq_scheme *scheme)
+{
+    const mq_arch *arch = scheme->arch;
+    return !arch->tied || (!scheme->format->gguf && mq_folder_find(source, arch->head));
+}
+
 static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
                                replaced_list *list)
 {
@@ -82,7 +88,7 @@ static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
             MQ_TRY(replace_linear(source, scheme, b, (mq_linear_id)l, list));
         }
     }
-    if (arch->tied && !mq_folder_find(source, arch->head)) return MQ_OK;
+    if (!mq_layout_has_head(source, scheme)) return MQ_OK;
     return replace_linear(source, scheme, 0, MQ_HEAD, list);
 }
 
@@ -271,18 +277,14 @@ static mq_status copy_my_share(const mq_comm *comm, mq_folder *source, const mq_
     replaced_list gone;
     char *buffer = NULL;
     int64_t chunk = 0;
+    bool gguf = scheme->format->gguf;
     mq_status status = list_replaced(source, scheme, &gone);
-    if (status == MQ_OK) status = mq_alloc((int64_t)copy_chunk, 1, "copy buffer", &buffer);
+    if (status == MQ_OK && !gguf) status = mq_alloc((int64_t)copy_chunk, 1, "copy buffer", &buffer);
     for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
         const mq_tensor *t = &source->tensor[i];
         if (find_replaced(&gone, t->name)) continue;
-        status = scheme->format->gguf
-                     ? mq_gguf_copy_tensor(comm, source, scheme->arch, t, writer, &chunk)
-                     : copy_tensor(comm, source, t, writer, buffer, &chunk);
-    }
-    bool factors = scheme->format->gguf && mq_gguf_has_rope_factors(scheme->arch);
-    if (status == MQ_OK && factors && comm->rank == 0) {
-        status = mq_gguf_write_rope_factors(scheme->arch, writer);
+        status = gguf ? mq_gguf_copy_tensor(comm, source, scheme->arch, t, writer, &chunk)
+                      : copy_tensor(comm, source, t, writer, buffer, &chunk);
     }
     mq_free(&buffer);
     mq_free(&gone.item);
@@ -292,5 +294,10 @@ static mq_status copy_my_share(const mq_comm *comm, mq_folder *source, const mq_
 mq_status mq_layout_copy_rest(const mq_comm *comm, mq_folder *source, const mq_scheme *scheme,
                               mq_writer *writer)
 {
-    return mq_agree(comm, copy_my_share(comm, source, scheme, writer));
+    bool factors = scheme->format->gguf && mq_gguf_has_rope_factors(scheme->arch);
+    mq_status status = copy_my_share(comm, source, scheme, writer);
+    if (status == MQ_OK && factors && comm->rank == 0) {
+        status = mq_gguf_write_rope_factors(scheme->arch, writer);
+    }
+    return mq_agree(comm, status);
 }

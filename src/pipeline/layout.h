@@ -12,6 +12,10 @@
 /** "MODULE.suffix". */
 void mq_layout_part_name(const char *module, const char *suffix, char *out, size_t bytes);
 
+/** False where the output has no head beside the embedding. A tied model's may hold one that
+ * nothing reads: GGUF has no place for it. */
+bool mq_layout_has_head(const mq_folder *source, const mq_scheme *scheme);
+
 /** Creates the writer for the whole output. pairs: of GGUF; else max_shard_bytes counts.
  *  Collective. */
 mq_status mq_layout_create_writer(const mq_comm *comm, const char *output, const mq_folder *source,
