@@ -20,7 +20,7 @@ typedef struct source {
     char where[1024];                     /* path of tokenizer.json, for messages */
     cJSON *tokenizer, *settings, *config; /* tokenizer.json, tokenizer_config.json, config.json */
     char *jinja;                          /* chat_template.jinja; NULL: none */
-    const char **token;                   /* (n_tokens) by id; NULL: a gap. Borrowed from cJSON */
+    const char **token;                   /* (n_tokens) by id, borrowed; NULL: a gap */
     int32_t *type;                        /* (n_tokens) */
     mq_sentencepiece pieces;              /* tokenizer.model, where it counts; else none */
     int64_t n_tokens;                     /* rows of the embedding */

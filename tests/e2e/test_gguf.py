@@ -154,6 +154,20 @@ class Gguf(unittest.TestCase):
             elif name.endswith('.weight'):
                 np.testing.assert_array_equal(tensors[name_of(name)][1], turned(name, to_bf16(w)), name)
 
+    def test_the_unused_head_of_a_tied_model_is_left_out(self):
+        model = harness.copy_model(harness.DEMO, self.root / 'head')
+        header, data, start = harness.bf16_raw(model / 'model.safetensors')
+        embedding = header['model.embed_tokens.weight']
+        begin, end = embedding['data_offsets']
+        at = len(data) - start
+        header['lm_head.weight'] = {**embedding, 'data_offsets': [at, at + end - begin]}
+        text = json.dumps(header).encode()
+        (model / 'model.safetensors').write_bytes(
+            len(text).to_bytes(8, 'little') + text + data[start:] + data[start + begin:start + end])
+        _, tensors = self.read(self.quantise(model=model))
+        self.assertEqual(len(tensors), len(self.source))
+        self.assertNotIn('output.weight', tensors)
+
     def test_the_same_bytes_for_any_number_of_ranks(self):
         hashes = {harness.files_hash(self.quantise(*MIXED, ranks=n)) for n in (1, 2, 3)}
         self.assertEqual(len(hashes), 1)

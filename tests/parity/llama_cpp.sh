@@ -43,6 +43,8 @@ for model in "$work"/models/*; do
 done
 check models/demo "$work/demo-q4_0" 2e-3
 check models/demo "$work/demo-q8_0" 2e-3 --bits 8
+.venv/bin/python tests/parity/untie.py models/demo "$work/untied"
+check "$work/untied" "$work/demo-head" 2e-3 --bits 8 --lm-head
 # All but one layer as they were: little is rounded on the way.
 check models/demo "$work/demo-kept" 1e-4 --bits 8 --layers 7:8 --skip '[qkvo]_proj|gate|up'
 [ "$failed" = 0 ] || die "llama.cpp differs"
