@@ -34,7 +34,7 @@ typedef struct mq_quantize_options {
     const char *model;   /* Hugging Face folder */
     const char *calib;   /* calib.h5 */
     const char *output;  /* folder to make */
-    const char *format;  /* "gptq", "gptq_v2", "compressed-tensors", "exl2" or "dense" */
+    const char *format;  /* "gptq", "gptq_v2", "compressed-tensors", "exl2", "gguf" or "dense" */
     int bits;            /* 2, 3, 4 or 8 */
     double average_bits; /* above 0: every layer gets the width that serves the model best, with at
                             most this many bits a weight over all of them; bits is not used */

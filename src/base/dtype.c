@@ -12,7 +12,8 @@ static const struct {
     [MQ_I16] = {"I16", 16},        [MQ_U16] = {"U16", 16},        [MQ_F16] = {"F16", 16},
     [MQ_BF16] = {"BF16", 16},      [MQ_I32] = {"I32", 32},        [MQ_U32] = {"U32", 32},
     [MQ_F32] = {"F32", 32},        [MQ_I64] = {"I64", 64},        [MQ_U64] = {"U64", 64},
-    [MQ_F64] = {"F64", 64},        [MQ_C64] = {"C64", 64},
+    [MQ_F64] = {"F64", 64},        [MQ_C64] = {"C64", 64},        [MQ_Q4_0] = {"Q4_0", 18 * 8},
+    [MQ_Q4_1] = {"Q4_1", 20 * 8},  [MQ_Q8_0] = {"Q8_0", 34 * 8},
 };
 
 int mq_dtype_bits(mq_dtype dtype)
@@ -32,7 +33,7 @@ const char *mq_dtype_name(mq_dtype dtype)
 
 _Bool mq_dtype_parse(const char *name, size_t length, mq_dtype *out)
 {
-    for (int i = 0; i < MQ_N_DTYPES; i++) {
+    for (int i = 0; i < MQ_N_SAFETENSORS_DTYPES; i++) {
         if (strlen(types[i].name) == length && memcmp(types[i].name, name, length) == 0) {
             *out = (mq_dtype)i;
             return 1;

@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** The element types of the safetensors format, under its names. */
+/** The element types of the safetensors format, under its names; then those of GGUF whose element
+ * is a block of MQ_BLOCK_WEIGHTS weights of a row. */
 typedef enum mq_dtype {
     MQ_BOOL,
     MQ_U8,
@@ -28,8 +29,20 @@ typedef enum mq_dtype {
     MQ_U64,
     MQ_F64,
     MQ_C64,
-    MQ_N_DTYPES
+    MQ_Q4_0,
+    MQ_Q4_1,
+    MQ_Q8_0,
+    MQ_N_DTYPES,
+    MQ_N_SAFETENSORS_DTYPES = MQ_Q4_0
 } mq_dtype;
+
+enum { MQ_BLOCK_WEIGHTS = 32 };
+
+/** Weights in one element: MQ_BLOCK_WEIGHTS for blocks, else 1. */
+static inline int mq_dtype_weights(mq_dtype dtype)
+{
+    return dtype >= MQ_N_SAFETENSORS_DTYPES ? MQ_BLOCK_WEIGHTS : 1;
+}
 
 /** Bits of one element (4 and 6 for the sub-byte types). */
 int mq_dtype_bits(mq_dtype dtype);
@@ -39,7 +52,7 @@ size_t mq_dtype_size(mq_dtype dtype);
 
 const char *mq_dtype_name(mq_dtype dtype);
 
-/** The type of that exact name; false when there is none. */
+/** The safetensors type of that exact name; false when there is none. */
 _Bool mq_dtype_parse(const char *name, size_t length, mq_dtype *out);
 
 /** bf16 bits to f32: exact. */

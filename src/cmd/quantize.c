@@ -1,6 +1,7 @@
 #include "cmd/cmd.h"
 
 #include "base/memory.h"
+#include "format/format.h"
 #include "mpiquant/mpiquant.h"
 
 #include <inttypes.h>
@@ -21,7 +22,7 @@ typedef struct forms {
     const char *widths;
     double bits;
     int64_t threads;
-    int64_t refine, couple;           /* not_given */
+    int64_t group, refine, couple;    /* not_given */
     double damping, shrinkage, alpha; /* NaN: not given */
     bool auto_damping, auto_shrinkage;
     int width[MAX_WIDTHS];
@@ -143,6 +144,17 @@ static mq_status parse_shrinkage(const forms *f, mq_quantize_options *o)
     return MQ_OK;
 }
 
+/* The format decides unless it is given; a format that is not there is refused later. */
+static void choose_group(const forms *f, mq_quantize_options *o)
+{
+    const mq_format *format = mq_format_find(o->format, false);
+    if (f->group != not_given) {
+        o->group = f->group;
+    } else if (format && format->group) {
+        o->group = format->group;
+    }
+}
+
 /* What the preset decides unless it is given. */
 static mq_status parse_effort(const forms *f, mq_quantize_options *o)
 {
@@ -193,6 +205,7 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, forms *f)
     if (status == MQ_OK) status = parse_widths(f->widths, f->width, o);
     if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
     if (status == MQ_OK) status = parse_effort(f, o);
+    choose_group(f, o);
     o->skip = f->skip.item;
     o->n_skip = (int)f->skip.n;
     o->override_ = list;
@@ -214,6 +227,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
                .alpha = NAN,
                .shrinkage = NAN,
                .threads = o.threads,
+               .group = not_given,
                .refine = not_given,
                .couple = not_given};
     const mq_positional positionals[] = {
@@ -230,15 +244,15 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "4", .number = &f.bits},
         {"--widths", "LIST", "the widths that an average is made of", "2,3,4,8", .text = &f.widths},
         {"--group-size", "N", "input columns that share a scale; must divide the row; -1: the row",
-         "128", .integer = &o.group},
+         "128; gguf: 32", .integer = &f.group},
         {"--zero-points",
          .help = "choose a zero point for every scale (asymmetric codes); writes GPTQ v2",
          .flag = &o.zero_points},
         {"--positive-scales", .help = "no negative scales", .flag = &o.positive_scales},
         {"--format", "NAME",
-         "checkpoint format: gptq (v1, with zero points v2), gptq_v2, compressed-tensors, exl2, or "
-         "dense "
-         "(dequantised weights)",
+         "checkpoint format: gptq (v1, with zero points v2), gptq_v2, compressed-tensors, exl2, "
+         "gguf "
+         "(for llama.cpp), or dense (dequantised weights)",
          "gptq", .text = &o.format},
         {"--damp", "X",
          "damping, as a share of the Hessian's mean diagonal; or auto: for each layer the one that "
@@ -279,8 +293,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .texts = &f.override_},
         {"--lm-head", .help = "quantise lm_head too, where it is not the embedding",
          .flag = &o.lm_head},
-        {"--max-shard-size", "SIZE", "largest safetensors file, e.g. 500MB", "5GB",
-         .text = &f.shard_size},
+        {"--max-shard-size", "SIZE", "largest safetensors file, e.g. 500MB; gguf is one file",
+         "5GB", .text = &f.shard_size},
         {"--unit-tokens", "N", "tokens that go through the model at once", "8192",
          .integer = &o.unit_tokens},
         {"--distribute-above", "N", "factor Hessians wider than this on all ranks together", "8192",

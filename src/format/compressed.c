@@ -90,7 +90,7 @@ static bool refuses(const mq_layer_shape *s, char *why, size_t bytes)
 
 const mq_format mq_format_compressed = {.name = "compressed-tensors",
                                         .form = MQ_PACKED_COMPRESSED,
-                                        .scales_as_source = true,
+                                        .scales = MQ_SCALES_AS_SOURCE,
                                         .parts = parts,
                                         .pack = pack,
                                         .refuses = refuses};

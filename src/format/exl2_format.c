@@ -92,7 +92,7 @@ static bool refuses(const mq_layer_shape *s, char *why, size_t bytes)
 const mq_format mq_format_exl2 = {.name = "exl2",
                                   .form = MQ_PACKED_EXL2,
                                   .half_biases = true,
-                                  .square_scales = true,
+                                  .scales = MQ_SCALES_SQUARES,
                                   .parts = parts,
                                   .pack = pack,
                                   .refuses = refuses};

@@ -2,8 +2,13 @@
 
 #include <string.h>
 
-const mq_format *const mq_formats[] = {&mq_format_gptq, &mq_format_gptq_v2, &mq_format_compressed,
-                                       &mq_format_exl2, &mq_format_dense,   NULL};
+const mq_format *const mq_formats[] = {&mq_format_gptq,
+                                       &mq_format_gptq_v2,
+                                       &mq_format_compressed,
+                                       &mq_format_exl2,
+                                       &mq_format_dense,
+                                       &mq_format_gguf,
+                                       NULL};
 
 const mq_format *mq_format_find(const char *name, bool zero_points)
 {

@@ -16,7 +16,9 @@ typedef struct mq_layer_shape {
     int64_t group; /* columns per scale; divides n_in */
     int bits;
     bool zero_points;
-    mq_dtype dtype; /* of the weight in the source: F16, BF16 or F32 */
+    mq_dtype dtype;    /* of the weight in the source: F16, BF16 or F32 */
+    int64_t head_rows; /* q and k where the output wants the rows that rope turns together side by
+                          side: rows of a head; else 0 */
 } mq_layer_shape;
 
 /** A layer as the solver left it: w = scale * (code - zero). */
@@ -37,12 +39,21 @@ typedef struct mq_part {
     int64_t step; /* rows (of the first dimension) are packed in multiples of so many */
 } mq_part;
 
+/** The numbers that scales may be. */
+typedef enum mq_scale_form {
+    MQ_SCALES_F16,
+    MQ_SCALES_AS_SOURCE, /* of the type of the source's weights; F32: BF16 */
+    MQ_SCALES_SHORT,     /* F16, with zero points of 7 significant bits only */
+    MQ_SCALES_SQUARES    /* base/squares.h */
+} mq_scale_form;
+
 typedef struct mq_format {
-    const char *name;      /* for --format */
-    mq_packed_form form;   /* how its layers are read again; NONE: they are not packed */
-    bool half_biases;      /* biases of packed layers become F16; else they stay as they are */
-    bool scales_as_source; /* scales have the type of the source's weights (F32: BF16); else F16 */
-    bool square_scales;    /* or they are those of base/squares.h */
+    const char *name;    /* for --format */
+    mq_packed_form form; /* how its layers are read again; NONE: they are not packed */
+    bool half_biases;    /* biases of packed layers become F16; else they stay as they are */
+    mq_scale_form scales;
+    bool gguf;     /* one file model.gguf, with llama.cpp's names; else safetensors */
+    int64_t group; /* the group size it is made for; 0: any */
     /** The layer's tensors, the one with the codes first; returns how many. */
     int (*parts)(const mq_layer_shape *shape, mq_part out[MQ_MAX_PARTS]);
     /** Rows [r0, r1) of a part, as the file has them; r0 is a multiple of its step, and so is r1
@@ -53,7 +64,7 @@ typedef struct mq_format {
 } mq_format;
 
 extern const mq_format mq_format_gptq, mq_format_gptq_v2, mq_format_compressed, mq_format_exl2,
-    mq_format_dense;
+    mq_format_dense, mq_format_gguf;
 
 /** All of them, NULL at the end. */
 extern const mq_format *const mq_formats[];

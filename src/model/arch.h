@@ -54,6 +54,17 @@ typedef struct mq_place {
 
 mq_place mq_tap_place(int64_t block, mq_tap_id tap);
 
+/** The family as llama.cpp knows it (model/gguf.h). */
+typedef struct mq_gguf_family {
+    char architecture[32]; /* its name there; "": it is not known there */
+    bool rope_pairs;       /* rows of q and k lie as rope of neighbours wants them */
+    bool rope_factors;     /* frequencies of rope may be divided by a factor each */
+    bool tied_only;        /* a head of its own is not read */
+    int64_t
+        qk_norm_blocks; /* q and k have norms from so many blocks on, and not below; 0: either */
+    bool bias[MQ_N_LINEARS]; /* biases that are read */
+} mq_gguf_family;
+
 typedef struct mq_arch {
     char family[64];     /* of the descriptor, e.g. "llama" for configs/arch/llama.json */
     char model_type[64]; /* from config.json */
@@ -96,6 +107,8 @@ typedef struct mq_arch {
     char linear[MQ_N_LINEARS][MQ_ARCH_NAME];
     char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME]; /* old checkpoints hold them; unused */
     int n_ignored_tensors;
+
+    mq_gguf_family gguf;
 } mq_arch;
 
 /** Reads MODEL/config.json, finds the descriptor for its model_type, fills the arch. Collective:

@@ -232,6 +232,7 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(read_names(texts, arch));
     MQ_TRY(mq_arch_parse_rope(texts, arch));
     MQ_TRY(mq_arch_parse_window(texts, arch));
+    MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_quantization(texts, arch));
     return mq_arch_check_keys(texts);
 }

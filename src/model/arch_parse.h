@@ -61,6 +61,9 @@ mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch);
 /** Sliding window. */
 mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
 
+/** What the descriptor says of GGUF, if anything. */
+mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);
+
 /** quantization_config. */
 mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch);
 

@@ -1,5 +1,7 @@
 #include "pipeline/kept.h"
 
+#include "base/memory.h"
+#include "format/gguf.h"
 #include "model/tensors.h"
 #include "store/writer.h"
 
@@ -12,25 +14,41 @@ static mq_status is_kept(const mq_run *run, int64_t block, mq_linear_id linear, 
     mq_linear_source source;
     *kept = false;
     if (mq_scheme_layer(run->scheme, block, linear)->quantise) return MQ_OK;
-    if (linear == MQ_HEAD && arch->tied && !mq_folder_find(run->source, arch->head)) return MQ_OK;
+    if (linear == MQ_HEAD && !mq_layout_has_head(run->source, run->scheme)) return MQ_OK;
     MQ_TRY(mq_linear_find(run->source, arch, linear, block, &source));
     *kept = source.weight == NULL;
     return MQ_OK;
+}
+
+/* In the order that GGUF wants them in. */
+static mq_status put_turned(mq_run *run, const char *name, uint64_t begin, const char *rows,
+                            int64_t n, size_t row_bytes, int64_t head_rows)
+{
+    char *turned = NULL;
+    MQ_TRY(mq_alloc(n, row_bytes, "rows of a kept layer", &turned));
+    mq_gguf_turn_rows(rows, n, row_bytes, head_rows, turned);
+    mq_status status = mq_writer_put(run->writer, name, begin, turned, (size_t)n * row_bytes);
+    mq_free(&turned);
+    return status;
 }
 
 /* This rank's part of the rows of w (n_out, n_in) BF16. */
 static mq_status write_rows(mq_run *run, int64_t block, mq_linear_id linear, const void *w)
 {
     char module[256], name[320];
-    int64_t n_out = 0, n_in = 0, begin = 0, end = 0;
+    int64_t begin = 0, end = 0;
+    mq_layer_shape shape = mq_scheme_shape(run->scheme, block, linear);
+    int64_t unit = shape.head_rows ? shape.head_rows : 1;
     mq_arch_linear_name(run->arch, linear, block, module, sizeof module);
-    mq_arch_linear_shape(run->arch, linear, &n_out, &n_in);
     mq_layout_part_name(module, "weight", name, sizeof name);
-    mq_even_part(n_out, run->comm->rank, run->comm->size, &begin, &end);
-    size_t row = (size_t)n_in * mq_dtype_size(MQ_BF16);
-    if (begin == end) return MQ_OK;
-    return mq_writer_put(run->writer, name, (uint64_t)begin * row,
-                         (const char *)w + (size_t)begin * row, (size_t)(end - begin) * row);
+    mq_even_part(shape.n_out / unit, run->comm->rank, run->comm->size, &begin, &end);
+    size_t row = (size_t)shape.n_in * mq_dtype_size(MQ_BF16);
+    const char *rows = (const char *)w + (size_t)(begin * unit) * row;
+    int64_t n = (end - begin) * unit;
+    uint64_t at = (uint64_t)(begin * unit) * row;
+    if (n == 0) return MQ_OK;
+    if (shape.head_rows) return put_turned(run, name, at, rows, n, row, shape.head_rows);
+    return mq_writer_put(run->writer, name, at, rows, (size_t)n * row);
 }
 
 /* The block's kept layers, or none of them. */

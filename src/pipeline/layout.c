@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "model/tensors.h"
+#include "pipeline/gguf_copy.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,12 @@ static mq_status replace_linear(const mq_folder *source, const mq_scheme *scheme
     return MQ_OK;
 }
 
+bool mq_layout_has_head(const mq_folder *source, const mq_scheme *scheme)
+{
+    const mq_arch *arch = scheme->arch;
+    return !arch->tied || (!scheme->format->gguf && mq_folder_find(source, arch->head));
+}
+
 static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
                                replaced_list *list)
 {
@@ -81,7 +88,7 @@ static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
             MQ_TRY(replace_linear(source, scheme, b, (mq_linear_id)l, list));
         }
     }
-    if (arch->tied && !mq_folder_find(source, arch->head)) return MQ_OK;
+    if (!mq_layout_has_head(source, scheme)) return MQ_OK;
     return replace_linear(source, scheme, 0, MQ_HEAD, list);
 }
 
@@ -108,14 +115,40 @@ static const replaced *find_replaced(const replaced_list *list, const char *name
 typedef struct tensor_list {
     mq_out_tensor *tensor;
     char (*name)[NAME_BYTES];
+    mq_gguf_place *place; /* of GGUF, as are the names there; else NULL */
+    const char **stored;
     int64_t n;
 } tensor_list;
 
-static void append(tensor_list *list, mq_out_tensor tensor, const char *name)
+static mq_status list_create(const mq_folder *source, const mq_scheme *scheme, tensor_list *list)
 {
-    snprintf(list->name[list->n], NAME_BYTES, "%s", name);
-    tensor.name = list->name[list->n];
-    list->tensor[list->n++] = tensor;
+    int64_t packed = 0;
+    MQ_TRY(mq_mul_i64(scheme->n_quantised, MQ_MAX_PARTS, &packed));
+    int64_t room = source->n_tensors + packed + 1;
+    MQ_TRY(mq_alloc(room, sizeof *list->tensor, "output layout", &list->tensor));
+    MQ_TRY(mq_alloc(room, NAME_BYTES, "output layout", &list->name));
+    if (!scheme->format->gguf) return MQ_OK;
+    MQ_TRY(mq_alloc(room, sizeof *list->place, "output layout", &list->place));
+    return mq_alloc(room, sizeof *list->stored, "output layout", (void *)&list->stored);
+}
+
+static void list_clear(tensor_list *list)
+{
+    mq_free(&list->tensor);
+    mq_free(&list->name);
+    mq_free(&list->place);
+    mq_free((void *)&list->stored);
+}
+
+static void append(tensor_list *list, const mq_arch *arch, mq_out_tensor tensor, const char *name)
+{
+    int64_t i = list->n++;
+    snprintf(list->name[i], NAME_BYTES, "%s", name);
+    tensor.name = list->name[i];
+    list->tensor[i] = tensor;
+    if (!list->place) return;
+    bool renamed = mq_gguf_find_place(arch, name, &list->place[i]);
+    list->stored[i] = renamed ? list->place[i].name : list->name[i];
 }
 
 static void append_packed(tensor_list *list, const mq_scheme *scheme, const replaced *r)
@@ -129,7 +162,7 @@ static void append_packed(tensor_list *list, const mq_scheme *scheme, const repl
         mq_out_tensor out = {.dtype = part[p].dtype, .n_dims = part[p].n_dims};
         memcpy(out.dim, part[p].dim, sizeof part[p].dim);
         mq_layout_part_name(module, part[p].suffix, name, sizeof name);
-        append(list, out, name);
+        append(list, scheme->arch, out, name);
     }
 }
 
@@ -141,18 +174,23 @@ static void append_dequantised(tensor_list *list, const mq_arch *arch, const rep
     mq_arch_linear_shape(arch, r->linear, &out.dim[0], &out.dim[1]);
     mq_arch_linear_name(arch, r->linear, r->block, module, sizeof module);
     mq_layout_part_name(module, "weight", name, sizeof name);
-    append(list, out, name);
+    append(list, arch, out, name);
 }
 
-static mq_status append_source(tensor_list *list, const mq_tensor *t)
+static mq_status append_source(tensor_list *list, const mq_arch *arch, const mq_tensor *t)
 {
+    mq_gguf_place place;
     if (strlen(t->name) >= NAME_BYTES) {
         return mq_fail(MQ_E_INPUT, "tensor name of %zu bytes is too long: %.80s...",
                        strlen(t->name), t->name);
     }
     mq_out_tensor out = {.dtype = t->dtype, .n_dims = t->n_dims};
     memcpy(out.dim, t->dim, sizeof out.dim);
-    append(list, out, t->name);
+    if (list->place) {
+        if (!mq_gguf_find_place(arch, t->name, &place)) return MQ_OK;
+        out.dtype = mq_gguf_copied_type(&place, t);
+    }
+    append(list, arch, out, t->name);
     return MQ_OK;
 }
 
@@ -168,7 +206,7 @@ static void append_replaced(tensor_list *list, const mq_scheme *scheme, const re
         append_dequantised(list, scheme->arch, r);
         return;
     case HALF_BIAS:
-        append(list, half, t->name);
+        append(list, scheme->arch, half, t->name);
         return;
     case DROPPED:
         return;
@@ -185,33 +223,32 @@ static mq_status fill_list(const mq_folder *source, const mq_scheme *scheme, ten
         if (r) {
             append_replaced(list, scheme, r, t);
         } else {
-            status = append_source(list, t);
+            status = append_source(list, scheme->arch, t);
         }
+    }
+    if (list->place && mq_gguf_has_rope_factors(scheme->arch)) {
+        mq_out_tensor out = {.dtype = MQ_F32, .n_dims = 1, .dim = {scheme->arch->head_dim / 2}};
+        append(list, scheme->arch, out, mq_gguf_rope_factors);
     }
     mq_free(&gone.item);
     return status;
 }
 
 mq_status mq_layout_create_writer(const mq_comm *comm, const char *output, const mq_folder *source,
-                                  const mq_scheme *scheme, uint64_t max_shard_bytes,
-                                  mq_writer **out)
+                                  const mq_scheme *scheme, const mq_gguf_pairs *pairs,
+                                  uint64_t max_shard_bytes, mq_writer **out)
 {
     tensor_list list = {0};
-    int64_t packed = 0, room = 0;
     *out = NULL;
-    mq_status status = mq_mul_i64(scheme->n_quantised, MQ_MAX_PARTS, &packed);
-    if (status == MQ_OK) {
-        room = source->n_tensors + packed;
-        status = mq_alloc(room, sizeof *list.tensor, "output layout", &list.tensor);
-    }
-    if (status == MQ_OK) status = mq_alloc(room, NAME_BYTES, "output layout", &list.name);
+    mq_status status = list_create(source, scheme, &list);
     if (status == MQ_OK) status = fill_list(source, scheme, &list);
     status = mq_agree(comm, status);
-    if (status == MQ_OK) {
+    if (status == MQ_OK && scheme->format->gguf) {
+        status = mq_writer_create_gguf(comm, output, pairs, list.tensor, list.stored, list.n, out);
+    } else if (status == MQ_OK) {
         status = mq_writer_create(comm, output, list.tensor, list.n, max_shard_bytes, out);
     }
-    mq_free(&list.tensor);
-    mq_free(&list.name);
+    list_clear(&list);
     return status;
 }
 
@@ -240,11 +277,14 @@ static mq_status copy_my_share(const mq_comm *comm, mq_folder *source, const mq_
     replaced_list gone;
     char *buffer = NULL;
     int64_t chunk = 0;
+    bool gguf = scheme->format->gguf;
     mq_status status = list_replaced(source, scheme, &gone);
-    if (status == MQ_OK) status = mq_alloc((int64_t)copy_chunk, 1, "copy buffer", &buffer);
+    if (status == MQ_OK && !gguf) status = mq_alloc((int64_t)copy_chunk, 1, "copy buffer", &buffer);
     for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
-        if (find_replaced(&gone, source->tensor[i].name)) continue;
-        status = copy_tensor(comm, source, &source->tensor[i], writer, buffer, &chunk);
+        const mq_tensor *t = &source->tensor[i];
+        if (find_replaced(&gone, t->name)) continue;
+        status = gguf ? mq_gguf_copy_tensor(comm, source, scheme->arch, t, writer, &chunk)
+                      : copy_tensor(comm, source, t, writer, buffer, &chunk);
     }
     mq_free(&buffer);
     mq_free(&gone.item);
@@ -254,5 +294,10 @@ static mq_status copy_my_share(const mq_comm *comm, mq_folder *source, const mq_
 mq_status mq_layout_copy_rest(const mq_comm *comm, mq_folder *source, const mq_scheme *scheme,
                               mq_writer *writer)
 {
-    return mq_agree(comm, copy_my_share(comm, source, scheme, writer));
+    bool factors = scheme->format->gguf && mq_gguf_has_rope_factors(scheme->arch);
+    mq_status status = copy_my_share(comm, source, scheme, writer);
+    if (status == MQ_OK && factors && comm->rank == 0) {
+        status = mq_gguf_write_rope_factors(scheme->arch, writer);
+    }
+    return mq_agree(comm, status);
 }

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "model/tensors.h"
 #include "pipeline/complete.h"
+#include "pipeline/gguf_header.h"
 #include "pipeline/kept.h"
 #include "pipeline/measure.h"
 #include "pipeline/output.h"
@@ -43,6 +44,9 @@ static mq_status open_inputs(mq_run *run)
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
     MQ_TRY(mq_agree(comm, check_head(run)));
     mq_scheme_take_types(run->scheme, run->source);
+    if (run->scheme->format->gguf) {
+        MQ_TRY(mq_gguf_header(comm, run->options, run->scheme, &run->gguf));
+    }
     return mq_tokens_load(comm, run->options->calib, run->options->model, run->arch,
                           run->options->unit_tokens, run->options->samples, &run->calib);
 }
@@ -278,6 +282,7 @@ static void run_destroy(mq_run *run)
     mq_measured_destroy(&run->measured);
     mq_report_destroy(&run->report);
     mq_scheme_destroy(&run->scheme);
+    mq_gguf_pairs_clear(&run->gguf);
     mq_calib_destroy(&run->calib);
     mq_folder_close(&run->source);
     mq_arch_destroy(&run->arch);
@@ -300,7 +305,8 @@ static mq_status prepare(mq_run *run, const mq_output *output)
     MQ_TRY(spend_budget(run));
     warn_about_readers(run);
     MQ_TRY(mq_layout_create_writer(run->comm, run->options->output, run->source, run->scheme,
-                                   run->options->max_shard_bytes, &run->writer));
+                                   &run->gguf, run->options->max_shard_bytes, &run->writer));
+    mq_gguf_pairs_clear(&run->gguf);
     mq_timing_lap(&run->timing, MQ_T_SETUP);
     MQ_TRY(mq_run_write_configs(run, output));
     MQ_TRY(mq_layout_copy_rest(run->comm, run->source, run->scheme, run->writer));

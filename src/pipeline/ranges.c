@@ -40,7 +40,7 @@ static mq_status widen(const mq_run *run, int64_t block, const mq_hessian *h)
 mq_status mq_run_find_ranges(mq_run *run, int64_t block, const mq_hessian *h)
 {
     mq_tap_result *result = run->result;
-    if (!run->scheme->format->square_scales) return MQ_OK;
+    if (run->scheme->format->scales != MQ_SCALES_SQUARES) return MQ_OK;
     MQ_TRY(mq_agree(run->comm, widen(run, block, h)));
     MQ_TRY(mq_max_f64(run->comm, result->range, result->n_groups));
     for (int l = 0; l < result->n_layers; l++) {

@@ -41,6 +41,7 @@ typedef struct mq_run {
     mq_folder *source;
     mq_calib *calib;
     mq_scheme *scheme;
+    mq_gguf_pairs gguf; /* with that format: what goes before its tensors */
     mq_stream stream[MQ_MAX_STREAMS];
     int n_streams;
     mq_activations drift; /* with two streams: what the layers of a tap are to make up for */

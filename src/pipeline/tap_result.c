@@ -146,7 +146,7 @@ mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int
         layer->stats = (double *)(void *)(base + at);
         MQ_TRY(add_padded(&at, size.stats * blocks));
     }
-    return scheme->format->square_scales ? bind_ranges(result) : MQ_OK;
+    return scheme->format->scales == MQ_SCALES_SQUARES ? bind_ranges(result) : MQ_OK;
 }
 
 void mq_tap_layer_set_bits(mq_tap_layer *layer, int bits)

@@ -8,6 +8,8 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "format/format.h"
+#include "format/gguf.h"
 #include "model/tensors.h"
 #include "model/weights.h"
 #include "par/collectives.h"
@@ -29,7 +31,8 @@ typedef struct verifier {
     cJSON *report;
     char where[1024]; /* of the report */
     char *chunk;
-    mq_arch *arch, *source_arch;
+    mq_arch *arch, *source_arch; /* NULL with GGUF */
+    bool gguf;
     int64_t layers;
     double worst;
     int64_t worst_layer; /* block * MQ_N_LINEARS + linear */
@@ -251,13 +254,29 @@ static mq_status check_my_layers(verifier *v)
     return n % v->comm->size == v->comm->rank ? check_layer(v, 0, MQ_HEAD, n) : MQ_OK;
 }
 
+/* The blocks of one tensor of GGUF. */
+static mq_status check_blocks(verifier *v, const mq_tensor *t)
+{
+    int64_t size = (int64_t)mq_dtype_size(t->dtype), at_once = (int64_t)chunk_bytes / size;
+    int64_t n = (int64_t)(t->end - t->begin) / size;
+    if (mq_dtype_weights(t->dtype) == 1) return MQ_OK;
+    for (int64_t b = 0; b < n; b += at_once) {
+        int64_t some = mq_min_i64(at_once, n - b);
+        MQ_TRY(mq_folder_read(v->folder, t, (uint64_t)(b * size), (size_t)(some * size), v->chunk));
+        MQ_TRY(mq_gguf_check_blocks(t->dtype, v->chunk, some, t->name, b));
+    }
+    v->layers++;
+    return MQ_OK;
+}
+
 static mq_status check_my_tensors(verifier *v)
 {
     MQ_TRY(mq_alloc((int64_t)chunk_bytes, 1, "read buffer", &v->chunk));
     for (int64_t i = v->comm->rank; i < v->folder->n_tensors; i += v->comm->size) {
         MQ_TRY(check_checksum(v, &v->folder->tensor[i]));
+        MQ_TRY(check_blocks(v, &v->folder->tensor[i]));
     }
-    return check_my_layers(v);
+    return v->gguf ? MQ_OK : check_my_layers(v);
 }
 
 static mq_status load_json(const mq_comm *comm, const char *folder, const char *name, char *where,
@@ -296,12 +315,25 @@ static mq_status check_finished(const char *output)
                    output);
 }
 
+/* Its weights lie in another order under other names: they are not held against the source's. */
+static mq_status open_gguf(verifier *v, const char *output, const char *source)
+{
+    if (!source) return mq_folder_open_gguf(v->comm, output, &v->folder);
+    return mq_fail(MQ_E_USAGE,
+                   "%s: GGUF is not compared with a source: leave out --source, or write --format "
+                   "dense with the same settings and verify that",
+                   output);
+}
+
 static mq_status open_all(verifier *v, const char *output, const char *source)
 {
     const mq_comm *comm = v->comm;
     MQ_TRY(mq_agree(comm, comm->rank == 0 ? check_finished(output) : MQ_OK));
-    MQ_TRY(mq_folder_open(comm, output, &v->folder));
     MQ_TRY(load_json(comm, output, "mq_report.json", v->where, sizeof v->where, &v->report));
+    const char *format = cJSON_GetStringValue(mq_json_find(v->report, "settings.format"));
+    v->gguf = format && strcmp(format, mq_format_gguf.name) == 0;
+    if (v->gguf) return open_gguf(v, output, source);
+    MQ_TRY(mq_folder_open(comm, output, &v->folder));
     MQ_TRY(mq_arch_load(comm, output, &v->arch));
     MQ_TRY(mq_agree(comm, mq_model_check(v->folder, v->arch)));
     if (!source) return MQ_OK;

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "model/gguf.h"
 #include "plan/mix.h"
 
 #include <inttypes.h>
@@ -30,6 +31,7 @@ mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear
                             .bits = plan->quant.bits,
                             .zero_points = plan->quant.zero_points,
                             .dtype = plan->dtype};
+    if (scheme->format->gguf) shape.head_rows = mq_gguf_head_rows(scheme->arch, linear);
     mq_arch_linear_shape(scheme->arch, linear, &shape.n_out, &shape.n_in);
     return shape;
 }
@@ -46,7 +48,7 @@ static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
     if (dtype == MQ_F64) dtype = MQ_F32; /* F64 is never written */
     /* What is packed in the source is read as BF16. */
     plan->dtype = dtype == MQ_F32 || dtype == MQ_F16 ? dtype : MQ_BF16;
-    if (!scheme->format->scales_as_source) return;
+    if (scheme->format->scales != MQ_SCALES_AS_SOURCE) return;
     plan->quant.grid = dtype == MQ_F16 ? MQ_SCALE_F16 : MQ_SCALE_BF16;
 }
 
@@ -58,6 +60,14 @@ void mq_scheme_take_types(mq_scheme *scheme, const mq_folder *source)
         }
     }
     take_type(scheme, source, 0, MQ_HEAD, &scheme->head);
+}
+
+/* Until the source's types are known, AS_SOURCE counts as F16. */
+static mq_scale_grid grid_of(const mq_format *format, bool zero_points)
+{
+    if (format->scales == MQ_SCALES_SQUARES) return MQ_SCALE_SQUARES;
+    bool is_short = format->scales == MQ_SCALES_SHORT && zero_points;
+    return is_short ? MQ_SCALE_F16_SHORT : MQ_SCALE_F16;
 }
 
 static mq_status check_bits(int bits, const char *what)
@@ -177,9 +187,9 @@ static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *
     MQ_TRY(check_bits(bits, name));
     MQ_TRY(resolve_group(group, n_in, name, &plan->quant.group));
     plan->quant.bits = bits;
-    plan->quant.grid = scheme->format->square_scales ? MQ_SCALE_SQUARES : MQ_SCALE_F16;
+    plan->quant.grid = grid_of(scheme->format, options->zero_points);
     plan->quant.zero_points = options->zero_points;
-    plan->quant.positive = options->positive_scales || scheme->format->square_scales;
+    plan->quant.positive = options->positive_scales || plan->quant.grid == MQ_SCALE_SQUARES;
     return MQ_OK;
 }
 
@@ -260,7 +270,8 @@ static mq_status choose_format(const mq_quantize_options *options, const mq_form
 {
     *out = mq_format_find(options->format, options->zero_points);
     if (*out) return MQ_OK;
-    return mq_fail(MQ_E_USAGE, "--format %s: gptq, gptq_v2, compressed-tensors, exl2 or dense",
+    return mq_fail(MQ_E_USAGE,
+                   "--format %s: gptq, gptq_v2, compressed-tensors, exl2, gguf or dense",
                    options->format);
 }
 
@@ -308,6 +319,7 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     const mq_format *format = NULL;
     if (options->average_bits == 0) MQ_TRY(check_bits(options->bits, "--bits"));
     MQ_TRY(choose_format(options, &format));
+    if (format->gguf) MQ_TRY(mq_gguf_check(arch));
     MQ_TRY(mq_mul_i64(arch->n_blocks, MQ_N_LINEARS, &n_layers));
     mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
     if (status == MQ_OK) {

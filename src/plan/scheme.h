@@ -45,8 +45,8 @@ extern const mq_fused mq_fused_layers[MQ_N_FUSED];
  *  of blocks but those of overrides have the narrowest width until mq_mix_choose (plan/mix.h). Not
  *  collective. Errors: MQ_E_USAGE: bits, a budget that cannot be met, a group that does not divide
  *  n_in (names those that do), a pattern that is not a regular expression or matches nothing, an
- *  empty block range, nothing left, a head that cannot be packed, a layer that the format has no
- *  form for. */
+ *  empty block range, nothing left, a head that cannot be packed, a layer or a family that the
+ *  format has no form for. */
 mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *options,
                            mq_scheme **out);
 void mq_scheme_destroy(mq_scheme **scheme);

@@ -45,11 +45,17 @@ static const form *form_of(const mq_quantize_options *o)
         {"gptq_v2", "gptq", "GPTQ (v2)", "transformers"},
         {"compressed-tensors", "compressed-tensors", "compressed-tensors", "transformers"},
         {"exl2", "exl2", "EXL2", "exllamav2"},
+        {"gguf", "gguf", "GGUF, for llama.cpp", "gguf"},
         {"dense", NULL, "dequantised weights", "transformers"}};
     const char *name = mq_format_find(o->format, o->zero_points)->name;
     size_t i = 0;
     while (i + 1 < sizeof forms / sizeof *forms && strcmp(forms[i].format, name) != 0) i++;
     return &forms[i];
+}
+
+static bool is_gguf(const mq_quantize_options *o)
+{
+    return strcmp(form_of(o)->format, mq_format_gguf.name) == 0;
 }
 
 static void print_front(FILE *f, const mq_quantize_options *o)
@@ -152,6 +158,13 @@ static void print_exllamav2(FILE *f)
           f);
 }
 
+static void print_llama_cpp(FILE *f)
+{
+    fputs("With llama.cpp, or anything that is made with it,\n\n"
+          "```sh\nllama-cli -m PATH/model.gguf\n```\n\n",
+          f);
+}
+
 static void print_use_of_gptq(FILE *f, bool needs_rules, bool packed_head)
 {
     print_gptqmodel(f);
@@ -178,6 +191,8 @@ static void print_use(FILE *f, const mq_quantize_options *o, bool needs_rules)
         print_use_of_gptq(f, needs_rules, o->lm_head);
     } else if (tag && strcmp(tag, "exl2") == 0) {
         print_exllamav2(f);
+    } else if (is_gguf(o)) {
+        print_llama_cpp(f);
     } else {
         if (tag) fputs("With `compressed-tensors` installed beside transformers,\n\n", f);
         print_transformers(f);

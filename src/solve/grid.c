@@ -5,11 +5,13 @@
 
 #include <float.h>
 #include <inttypes.h>
+#include <math.h>
 
 float mq_smallest_scale(const mq_quant *quant, int64_t g)
 {
-    if (quant->grid == MQ_SCALE_SQUARES) return mq_square_scale(quant->largest[g], 1);
-    return quant->grid == MQ_SCALE_F16 ? 0x1p-24f : FLT_MIN;
+    mq_scale_grid grid = quant->grid;
+    if (grid == MQ_SCALE_SQUARES) return mq_square_scale(quant->largest[g], 1);
+    return grid == MQ_SCALE_F16 || grid == MQ_SCALE_F16_SHORT ? 0x1p-24f : FLT_MIN;
 }
 
 static float largest_scale(mq_scale_grid grid)
@@ -17,11 +19,22 @@ static float largest_scale(mq_scale_grid grid)
     switch (grid) {
     case MQ_SCALE_F16:
         return 65504.0f;
+    case MQ_SCALE_F16_SHORT:
+        return 4352.0f;
     case MQ_SCALE_BF16:
         return 0x1.FEp127f;
     default:
         return FLT_MAX;
     }
+}
+
+/* x > 0 to 7 significant bits, ties to even. A half below 2^-18 has fewer. */
+static float round_short(float x)
+{
+    int exponent = 0;
+    float fraction = frexpf(x, &exponent);
+    float rounded = ldexpf(rintf(fraction * 0x1p7f), exponent - 7);
+    return mq_f16_to_f32(mq_f32_to_f16(rounded));
 }
 
 /* The nearest root is one of its range whatever x is. */
@@ -36,9 +49,16 @@ float mq_round_scale(const mq_quant *quant, int64_t g, float x)
     if (grid == MQ_SCALE_SQUARES) return round_to_square(quant->largest[g], x);
     if (!(x > mq_smallest_scale(quant, g))) return mq_smallest_scale(quant, g);
     if (x >= largest_scale(grid)) return largest_scale(grid);
-    if (grid == MQ_SCALE_F16) return mq_f16_to_f32(mq_f32_to_f16(x));
-    if (grid == MQ_SCALE_BF16) return mq_bf16_to_f32(mq_f32_to_bf16(x));
-    return x;
+    switch (grid) {
+    case MQ_SCALE_F16:
+        return mq_f16_to_f32(mq_f32_to_f16(x));
+    case MQ_SCALE_F16_SHORT:
+        return round_short(x);
+    case MQ_SCALE_BF16:
+        return mq_bf16_to_f32(mq_f32_to_bf16(x));
+    default:
+        return x;
+    }
 }
 
 static mq_status check_squares(const mq_quant *quant)

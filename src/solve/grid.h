@@ -5,9 +5,9 @@
 
 /* Private to the solver: the numbers a scale may be, and what a mq_quant may hold. */
 
-/** The smallest positive scale that group g may have: the smallest half for F16 (subnormals
- *  included: GPU kernels keep them in half precision), the smallest normal number for BF16 and F32
- *  (kernels flush those). */
+/** The smallest positive scale that group g may have: the smallest half for F16, short or not
+ *  (subnormals included: GPU kernels keep them in half precision), the smallest normal number for
+ *  BF16 and F32 (kernels flush those). */
 float mq_smallest_scale(const mq_quant *quant, int64_t g);
 
 /** x > 0 to the nearest scale that group g may have, never 0 and never inf. */

@@ -17,10 +17,12 @@ enum {
     MQ_SOLVE_PANEL = 128, /* columns of M asked for at once: MQ_FACTOR_PANEL of linalg */
 };
 
-/** How scales are stored; the solver rounds to it before it chooses codes. Squares
+/** How scales are stored; the solver rounds to it before it chooses codes. Short: F16 with 7
+ *  significant bits and at most 4352, so that 0 to 15 times a scale is F16 too. Squares
  *  (base/squares.h) are positive, without zero points, and depend on the group. */
 typedef enum mq_scale_grid {
     MQ_SCALE_F16,
+    MQ_SCALE_F16_SHORT,
     MQ_SCALE_BF16,
     MQ_SCALE_F32,
     MQ_SCALE_SQUARES

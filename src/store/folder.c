@@ -61,11 +61,13 @@ static void put_scan(cursor *c, const mq_folder_scan *scan)
     }
 }
 
-static mq_status scan_to_bytes(const char *path, char **bytes, int64_t *n)
+typedef mq_status scanner(const char *path, mq_folder_scan *out);
+
+static mq_status scan_to_bytes(const char *path, scanner *scan_files, char **bytes, int64_t *n)
 {
     mq_folder_scan scan;
     cursor c = {0};
-    mq_status status = mq_folder_scan_files(path, &scan);
+    mq_status status = scan_files(path, &scan);
     if (status == MQ_OK) {
         put_scan(&c, &scan);
         *n = (int64_t)c.at;
@@ -122,21 +124,23 @@ static mq_status share_bytes(const mq_comm *comm, mq_folder *f, int64_t n)
     return mq_agree(comm, folder_from_bytes(f));
 }
 
-static mq_status local_start(const mq_comm *comm, const char *path, mq_folder **f, int64_t *n)
+static mq_status local_start(const mq_comm *comm, const char *path, scanner *scan_files,
+                             mq_folder **f, int64_t *n)
 {
     size_t bytes = strlen(path) + 1;
     MQ_TRY(mq_alloc(1, sizeof **f, "model folder", f));
     MQ_TRY(mq_alloc((int64_t)bytes, 1, "path", &(*f)->path));
     memcpy((*f)->path, path, bytes);
-    return comm->rank == 0 ? scan_to_bytes(path, &(*f)->storage, n) : MQ_OK;
+    return comm->rank == 0 ? scan_to_bytes(path, scan_files, &(*f)->storage, n) : MQ_OK;
 }
 
-mq_status mq_folder_open(const mq_comm *comm, const char *path, mq_folder **out)
+static mq_status open_folder(const mq_comm *comm, const char *path, scanner *scan_files,
+                             mq_folder **out)
 {
     mq_folder *f = NULL;
     int64_t n = 0;
     *out = NULL;
-    mq_status status = mq_agree(comm, local_start(comm, path, &f, &n));
+    mq_status status = mq_agree(comm, local_start(comm, path, scan_files, &f, &n));
     if (status == MQ_OK) status = share_bytes(comm, f, n);
     if (status != MQ_OK) {
         mq_folder_close(&f);
@@ -144,6 +148,16 @@ mq_status mq_folder_open(const mq_comm *comm, const char *path, mq_folder **out)
     }
     *out = f;
     return MQ_OK;
+}
+
+mq_status mq_folder_open(const mq_comm *comm, const char *path, mq_folder **out)
+{
+    return open_folder(comm, path, mq_folder_scan_files, out);
+}
+
+mq_status mq_folder_open_gguf(const mq_comm *comm, const char *path, mq_folder **out)
+{
+    return open_folder(comm, path, mq_folder_scan_gguf, out);
 }
 
 void mq_folder_close(mq_folder **folder)

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "store/gguf.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -100,14 +101,16 @@ static mq_status list_shards(const mapped *map, int64_t n, const char *path, mq_
 
 /* ---- shards ---------------------------------------------------------------------------------- */
 
-static mq_status read_headers(const char *path, mq_folder_scan *out)
+typedef mq_status header_reader(const char *path, mq_header *out);
+
+static mq_status read_headers(const char *path, header_reader *read, mq_folder_scan *out)
 {
     MQ_TRY(mq_alloc(out->n_shards, sizeof *out->header, "shard headers", &out->header));
     for (int32_t s = 0; s < out->n_shards; s++) {
         char *file = NULL;
         MQ_TRY(mq_path_join(path, out->shard[s], &file));
         mq_status status = mq_file_exists(file)
-                               ? mq_header_read(file, &out->header[s])
+                               ? read(file, &out->header[s])
                                : mq_fail(MQ_E_INPUT,
                                          "%s: this shard is missing (shard %d of %d in %s): fetch "
                                          "the model again",
@@ -184,7 +187,7 @@ static mq_status scan_sharded(const char *path, const char *index_path, const ch
     mq_status status = mq_json_parse(text, index_path, &index);
     if (status == MQ_OK) status = read_weight_map(index, index_path, &map, &n);
     if (status == MQ_OK) status = list_shards(map, n, index_path, out);
-    if (status == MQ_OK) status = read_headers(path, out);
+    if (status == MQ_OK) status = read_headers(path, mq_header_read, out);
     if (status == MQ_OK) status = merge_headers(path, out);
     if (status == MQ_OK) status = match_map(path, map, n, out);
     mq_free(&map);
@@ -192,13 +195,30 @@ static mq_status scan_sharded(const char *path, const char *index_path, const ch
     return status;
 }
 
-static mq_status scan_single(const char *path, mq_folder_scan *out)
+static mq_status scan_single(const char *path, const char *name, header_reader *read,
+                             mq_folder_scan *out)
 {
     MQ_TRY(mq_alloc(1, sizeof *out->shard, "shard names", &out->shard));
-    MQ_TRY(copy_text(single_file, &out->shard[0]));
+    MQ_TRY(copy_text(name, &out->shard[0]));
     out->n_shards = 1;
-    MQ_TRY(read_headers(path, out));
+    MQ_TRY(read_headers(path, read, out));
     return merge_headers(path, out);
+}
+
+static mq_status holds_none(const char *path)
+{
+    char *gguf = NULL;
+    MQ_TRY(mq_path_join(path, mq_gguf_file, &gguf));
+    bool has_gguf = mq_file_exists(gguf);
+    mq_free(&gguf);
+    if (has_gguf) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: holds %s, which is for llama.cpp: evaluate it there, or write --format "
+                       "dense with the same settings",
+                       path, mq_gguf_file);
+    }
+    return mq_fail(MQ_E_INPUT, "%s: holds neither %s nor %s; expected %s", path, single_file,
+                   index_file, "a Hugging Face model folder with safetensors");
 }
 
 static mq_status scan_paths(const char *path, const char *single, const char *index,
@@ -210,12 +230,9 @@ static mq_status scan_paths(const char *path, const char *single, const char *in
             mq_warn("%s: holds both %s and %s; the single file is used, as transformers does", path,
                     single_file, index_file);
         }
-        return scan_single(path, out);
+        return scan_single(path, single_file, mq_header_read, out);
     }
-    if (!has_index) {
-        return mq_fail(MQ_E_INPUT, "%s: holds neither %s nor %s; expected %s", path, single_file,
-                       index_file, "a Hugging Face model folder with safetensors");
-    }
+    if (!has_index) return holds_none(path);
     char *text = NULL;
     MQ_TRY(mq_read_text(index, MQ_INDEX_LIMIT, &text, NULL));
     mq_status status = scan_sharded(path, index, text, out);
@@ -234,6 +251,12 @@ mq_status mq_folder_scan_files(const char *path, mq_folder_scan *out)
     mq_free(&single);
     mq_free(&index);
     return status;
+}
+
+mq_status mq_folder_scan_gguf(const char *path, mq_folder_scan *out)
+{
+    memset(out, 0, sizeof *out);
+    return scan_single(path, mq_gguf_file, mq_gguf_read, out);
 }
 
 void mq_folder_scan_clear(mq_folder_scan *scan)

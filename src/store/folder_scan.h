@@ -20,6 +20,9 @@ typedef struct mq_folder_scan {
  *  shards agree. Errors: see mq_folder_open. *out is to be cleared also on failure. */
 mq_status mq_folder_scan_files(const char *path, mq_folder_scan *out);
 
+/** Reads the header of model.gguf instead. */
+mq_status mq_folder_scan_gguf(const char *path, mq_folder_scan *out);
+
 void mq_folder_scan_clear(mq_folder_scan *scan);
 
 #endif

@@ -33,25 +33,39 @@ static void free_writer(mq_writer **writer)
     mq_free(writer);
 }
 
-static mq_status local_start(const mq_comm *comm, const char *folder, const mq_out_tensor *tensors,
-                             int64_t n, uint64_t max_shard_bytes, mq_writer **out)
+/* What the tensors go into. */
+typedef struct target {
+    const char *folder;
+    const mq_container *container;
+    uint64_t max_shard_bytes;
+    const mq_gguf_pairs *pairs;
+    const char *const *stored;
+} target;
+
+static mq_status local_start(const mq_comm *comm, const target *to, const mq_out_tensor *tensors,
+                             int64_t n, mq_writer **out)
 {
-    size_t bytes = strlen(folder) + 1;
+    size_t bytes = strlen(to->folder) + 1;
     MQ_TRY(mq_alloc(1, sizeof **out, "writer", out));
     mq_writer *w = *out;
     w->comm = comm;
+    w->container = to->container;
+    w->pairs = to->pairs;
+    w->stored = to->stored;
     MQ_TRY(mq_alloc((int64_t)bytes, 1, "path", &w->folder));
-    memcpy(w->folder, folder, bytes);
-    return mq_writer_lay_out(w, tensors, n, max_shard_bytes);
+    memcpy(w->folder, to->folder, bytes);
+    mq_status status = mq_writer_lay_out(w, tensors, n, to->max_shard_bytes);
+    w->pairs = NULL;
+    w->stored = NULL;
+    return status;
 }
 
-mq_status mq_writer_create(const mq_comm *comm, const char *folder, const mq_out_tensor *tensors,
-                           int64_t n_tensors, uint64_t max_shard_bytes, mq_writer **out)
+static mq_status create(const mq_comm *comm, const target *to, const mq_out_tensor *tensors,
+                        int64_t n_tensors, mq_writer **out)
 {
     mq_writer *w = NULL;
     *out = NULL;
-    mq_status status =
-        mq_agree(comm, local_start(comm, folder, tensors, n_tensors, max_shard_bytes, &w));
+    mq_status status = mq_agree(comm, local_start(comm, to, tensors, n_tensors, &w));
     if (status == MQ_OK) {
         status = mq_agree(comm, comm->rank == 0 ? mq_writer_create_files(w) : MQ_OK);
     }
@@ -62,6 +76,21 @@ mq_status mq_writer_create(const mq_comm *comm, const char *folder, const mq_out
     for (int32_t s = 0; s < w->n_shards; s++) mq_free(&w->shard[s].header);
     *out = w;
     return MQ_OK;
+}
+
+mq_status mq_writer_create(const mq_comm *comm, const char *folder, const mq_out_tensor *tensors,
+                           int64_t n_tensors, uint64_t max_shard_bytes, mq_writer **out)
+{
+    target to = {folder, &mq_container_safetensors, max_shard_bytes, NULL, NULL};
+    return create(comm, &to, tensors, n_tensors, out);
+}
+
+mq_status mq_writer_create_gguf(const mq_comm *comm, const char *folder, const mq_gguf_pairs *pairs,
+                                const mq_out_tensor *tensors, const char *const *stored,
+                                int64_t n_tensors, mq_writer **out)
+{
+    target to = {folder, &mq_container_gguf, UINT64_MAX, pairs, stored};
+    return create(comm, &to, tensors, n_tensors, out);
 }
 
 void mq_writer_close_files(mq_writer *w)
@@ -200,7 +229,7 @@ int64_t mq_writer_count(const mq_writer *writer)
 
 const char *mq_writer_name(const mq_writer *writer, int64_t i)
 {
-    return writer->slot[i].name;
+    return writer->slot[i].stored;
 }
 
 uint64_t mq_writer_checksum(const mq_writer *writer, int64_t i)

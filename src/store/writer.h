@@ -2,14 +2,16 @@
 #define MQ_STORE_WRITER_H
 
 #include "base/dtype.h"
+#include "format/gguf_pairs.h"
 #include "par/comm.h"
 
 #include <stdbool.h>
 
-/* The parallel shard writer. The whole layout (tensor, shard, offset) is fixed before the first
- * byte; disk space is reserved by rank 0; every rank then writes its parts with independent 64-bit
- * MPI-IO writes into files with temporary names. mq_writer_commit fsyncs, reads everything back on
- * another rank than wrote it, compares checksums, renames, and writes the index last.
+/* The parallel writer of safetensors shards and GGUF files. The whole layout (tensor, shard,
+ * offset) is fixed before the first byte; disk space is reserved by rank 0; every rank then writes
+ * its parts with independent 64-bit MPI-IO writes into files with temporary names. mq_writer_commit
+ * fsyncs, reads everything back on another rank than wrote it, compares checksums, renames, and
+ * writes the index last.
  *
  *     mq_writer_create(comm, folder, tensors, n, limit, &writer)      collective
  *     mq_writer_put(writer, name, begin, data, bytes) ...             each rank on its own
@@ -39,6 +41,14 @@ typedef struct mq_writer mq_writer;
 mq_status mq_writer_create(const mq_comm *comm, const char *folder, const mq_out_tensor *tensors,
                            int64_t n_tensors, uint64_t max_shard_bytes, mq_writer **out);
 
+/** The same into one file, model.gguf, in the order given: every tensor at a multiple of 32 bytes,
+ *  `pairs` before the tensors' names and places. stored (n_tensors): their names in the file. Both
+ *  are used in this call only. Errors also: MQ_E_INPUT for a type that this program does not write
+ *  to GGUF, or a name of 64 bytes and more. */
+mq_status mq_writer_create_gguf(const mq_comm *comm, const char *folder, const mq_gguf_pairs *pairs,
+                                const mq_out_tensor *tensors, const char *const *stored,
+                                int64_t n_tensors, mq_writer **out);
+
 /** Writes bytes [begin, begin + bytes) of a tensor. Not collective: any rank, any order, one thread
  *  at a time, each byte written exactly once by one rank. Writes in parts of comm->chunk_bytes,
  *  checks return code and count of each, and keeps the XXH3 of the piece.
@@ -54,12 +64,12 @@ mq_status mq_writer_put(mq_writer *writer, const char *name, uint64_t begin, con
  *  nobody wrote or that were written twice. No final name is left then. */
 mq_status mq_writer_commit(mq_writer *writer);
 
-/** Number of tensors; name of the i-th in layout order (by shard, then by offset). */
+/** Number of tensors; name in its file of the i-th in layout order (by shard, then by offset). */
 int64_t mq_writer_count(const mq_writer *writer);
 const char *mq_writer_name(const mq_writer *writer, int64_t i);
 /** After commit, on every rank: the XXH3-64 of the i-th tensor's bytes, read back from the file. */
 uint64_t mq_writer_checksum(const mq_writer *writer, int64_t i);
-/** Bytes of all tensors and number of shards. */
+/** Bytes of all tensors and number of files. */
 uint64_t mq_writer_total_bytes(const mq_writer *writer);
 int32_t mq_writer_shards(const mq_writer *writer);
 

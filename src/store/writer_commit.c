@@ -1,6 +1,5 @@
 #include "base/memory.h"
 #include "par/collectives.h"
-#include "store/safetensors.h"
 #include "store/writer_private.h"
 
 #include <errno.h>
@@ -206,7 +205,7 @@ static mq_status read_headers(const mq_writer *w)
     for (int32_t s = 0; s < w->n_shards; s++) {
         mq_header header = {0};
         if ((s + 1) % w->comm->size != w->comm->rank) continue;
-        mq_status status = mq_header_read(w->shard[s].part, &header);
+        mq_status status = w->container->read(w->shard[s].part, &header);
         bool same =
             header.n_tensors == w->shard[s].n && header.data_start == w->shard[s].data_start;
         mq_header_clear(&header);

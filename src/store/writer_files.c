@@ -79,8 +79,9 @@ static mq_status reserve(room *r, const mq_shard *shard, int fd)
     return no_room(r, shard, mq_errno_text(errno));
 }
 
-static mq_status write_at(int fd, const char *path, const char *data, size_t bytes, off_t offset)
+static mq_status write_start(int fd, const char *path, const char *data, size_t bytes)
 {
+    off_t offset = 0;
     while (bytes > 0) {
         ssize_t put = pwrite(fd, data, bytes, offset);
         if (put < 0 && errno == EINTR) continue;
@@ -97,11 +98,7 @@ static mq_status write_at(int fd, const char *path, const char *data, size_t byt
 
 static mq_status write_header(const mq_shard *shard, int fd)
 {
-    char word[8];
-    uint64_t length = shard->data_start - 8;
-    for (int i = 0; i < 8; i++) word[i] = (char)(unsigned char)(length >> 8 * i);
-    MQ_TRY(write_at(fd, shard->part, word, sizeof word, 0));
-    MQ_TRY(write_at(fd, shard->part, shard->header, (size_t)length, sizeof word));
+    MQ_TRY(write_start(fd, shard->part, shard->header, (size_t)shard->data_start));
     if (fsync(fd) == 0) return MQ_OK;
     return mq_fail(MQ_E_IO, "%s: fsync: %s", shard->part, mq_errno_text(errno));
 }

@@ -1,7 +1,6 @@
 #include "base/checked.h"
 #include "base/file.h"
 #include "base/memory.h"
-#include "store/safetensors.h"
 #include "store/writer_private.h"
 
 #include <inttypes.h>
@@ -28,17 +27,27 @@ static mq_status tensor_bytes(const mq_out_tensor *t, uint64_t *bytes)
     return MQ_OK;
 }
 
+static const char *copy_name(char **at, const char *name)
+{
+    size_t length = strlen(name) + 1;
+    char *copy = memcpy(*at, name, length);
+    *at += length;
+    return copy;
+}
+
 static mq_status copy_names(mq_writer *w, const mq_out_tensor *tensors, int64_t n)
 {
     size_t bytes = 0;
-    for (int64_t i = 0; i < n; i++) bytes += strlen(tensors[i].name) + 1;
+    for (int64_t i = 0; i < n; i++) {
+        bytes += strlen(tensors[i].name) + 1;
+        if (w->stored) bytes += strlen(w->stored[i]) + 1;
+    }
     MQ_TRY(mq_alloc((int64_t)bytes, 1, "names of the output", &w->names));
     char *at = w->names;
     for (int64_t i = 0; i < n; i++) {
-        size_t length = strlen(tensors[i].name) + 1;
-        memcpy(at, tensors[i].name, length);
-        w->slot[i].name = at;
-        at += length;
+        mq_slot *s = &w->slot[i];
+        s->name = copy_name(&at, tensors[i].name);
+        s->stored = w->stored ? copy_name(&at, w->stored[i]) : s->name;
     }
     return MQ_OK;
 }
@@ -56,6 +65,7 @@ static mq_status fill_slots(mq_writer *w, const mq_out_tensor *tensors, int64_t 
     for (int64_t i = 0; i < n; i++) {
         mq_slot *s = &w->slot[i];
         MQ_TRY(tensor_bytes(&tensors[i], &s->bytes));
+        s->place = w->container->widest_first ? -mq_dtype_bits(tensors[i].dtype) : i;
         s->dtype = tensors[i].dtype;
         s->n_dims = tensors[i].n_dims;
         memcpy(s->dim, tensors[i].dim, sizeof s->dim);
@@ -82,9 +92,9 @@ static mq_status fill_slots(mq_writer *w, const mq_out_tensor *tensors, int64_t 
 static int compare_layout(const void *a, const void *b)
 {
     const mq_slot *x = a, *y = b;
-    int wide_x = mq_dtype_bits(x->dtype), wide_y = mq_dtype_bits(y->dtype);
     if (x->shard != y->shard) return x->shard < y->shard ? -1 : 1;
-    return wide_x != wide_y ? wide_y - wide_x : strcmp(x->name, y->name);
+    if (x->place != y->place) return x->place < y->place ? -1 : 1;
+    return strcmp(x->name, y->name);
 }
 
 static int compare_slot_names(const void *a, const void *b)
@@ -106,112 +116,16 @@ static mq_status index_names(mq_writer *w)
     return MQ_OK;
 }
 
-/* ---- headers --------------------------------------------------------------------------------- */
-
-/* base NULL: only counts. */
-typedef struct sink {
-    char *base;
-    size_t at;
-} sink;
-
-static void emit(sink *out, const char *text, size_t length)
-{
-    if (out->base) memcpy(out->base + out->at, text, length);
-    out->at += length;
-}
-
-static void emit_text(sink *out, const char *text)
-{
-    emit(out, text, strlen(text));
-}
-
-static void emit_number(sink *out, uint64_t value)
-{
-    char text[24];
-    int n = snprintf(text, sizeof text, "%" PRIu64, value);
-    emit(out, text, (size_t)n);
-}
-
-static void emit_string(sink *out, const char *s)
-{
-    emit_text(out, "\"");
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-        char escaped[8] = {'\\', (char)c, '\0'};
-        if (c < 0x20) snprintf(escaped, sizeof escaped, "\\u%04x", c);
-        if (c < 0x20 || c == '"' || c == '\\') {
-            emit_text(out, escaped);
-        } else {
-            emit(out, s, 1);
-        }
-    }
-    emit_text(out, "\"");
-}
-
-static void emit_header(sink *out, const mq_writer *w, const mq_shard *shard)
-{
-    emit_text(out, "{\"__metadata__\":{\"format\":\"pt\"}");
-    for (int64_t i = 0; i < shard->n; i++) {
-        const mq_slot *s = &w->slot[shard->first + i];
-        emit_text(out, ",");
-        emit_string(out, s->name);
-        emit_text(out, ":{\"dtype\":");
-        emit_string(out, mq_dtype_name(s->dtype));
-        emit_text(out, ",\"shape\":[");
-        for (int d = 0; d < s->n_dims; d++) {
-            if (d > 0) emit_text(out, ",");
-            emit_number(out, (uint64_t)s->dim[d]);
-        }
-        emit_text(out, "],\"data_offsets\":[");
-        emit_number(out, s->begin);
-        emit_text(out, ",");
-        emit_number(out, s->begin + s->bytes);
-        emit_text(out, "]}");
-    }
-    emit_text(out, "}");
-    while (out->at % 8 != 0) emit_text(out, " ");
-}
-
-/* The header text of a shard and its length. */
-static mq_status header_text(const mq_writer *w, const mq_shard *shard, char **text, size_t *length)
-{
-    sink out = {0};
-    emit_header(&out, w, shard);
-    if (out.at > MQ_HEADER_LIMIT) {
-        return mq_fail(MQ_E_INPUT, "%s: header of %zu bytes, at most %" PRIu64 " are allowed: %s",
-                       shard->path, out.at, MQ_HEADER_LIMIT, "ask for smaller shards");
-    }
-    *length = out.at;
-    MQ_TRY(mq_alloc((int64_t)out.at, 1, "header of the output", text));
-    out = (sink){.base = *text};
-    emit_header(&out, w, shard);
-    return MQ_OK;
-}
-
-/* Reads our own header as any reader would: names that are not UTF-8 or not allowed show here. */
-static mq_status check_header(const mq_shard *shard, size_t length)
-{
-    mq_header read = {0};
-    mq_status status = mq_header_scan(shard->path, shard->header, length, shard->data_bytes, &read);
-    if (status == MQ_OK && read.n_tensors != shard->n) {
-        status =
-            mq_fail(MQ_E_INTERNAL, "%s: the header holds %" PRId64 " tensors instead of %" PRId64,
-                    shard->path, read.n_tensors, shard->n);
-    }
-    mq_header_clear(&read);
-    return status;
-}
-
 /* ---- shards ---------------------------------------------------------------------------------- */
 
 static mq_status name_shard(const mq_writer *w, int32_t number, mq_shard *shard)
 {
     char part[48];
     if (w->n_shards == 1) {
-        snprintf(shard->name, sizeof shard->name, "model.safetensors");
+        snprintf(shard->name, sizeof shard->name, "model.%s", w->container->extension);
     } else {
-        snprintf(shard->name, sizeof shard->name, "model-%05d-of-%05d.safetensors", number + 1,
-                 w->n_shards);
+        snprintf(shard->name, sizeof shard->name, "model-%05d-of-%05d.%s", number + 1, w->n_shards,
+                 w->container->extension);
     }
     snprintf(part, sizeof part, "%s.part", shard->name);
     MQ_TRY(mq_path_join(w->folder, shard->name, &shard->path));
@@ -221,12 +135,13 @@ static mq_status name_shard(const mq_writer *w, int32_t number, mq_shard *shard)
 /* Offsets of the slots of every shard, whose slots follow each other now. */
 static void place_slots(mq_writer *w)
 {
+    uint64_t alignment = w->container->alignment;
     for (int64_t i = 0; i < w->n_slots; i++) {
         mq_shard *shard = &w->shard[w->slot[i].shard];
         if (shard->n == 0) shard->first = i;
         shard->n++;
         w->slot[i].begin = shard->data_bytes;
-        shard->data_bytes += w->slot[i].bytes;
+        shard->data_bytes += (w->slot[i].bytes + alignment - 1) / alignment * alignment;
     }
 }
 
@@ -247,9 +162,8 @@ mq_status mq_writer_lay_out(mq_writer *w, const mq_out_tensor *tensors, int64_t 
         mq_shard *shard = &w->shard[s];
         size_t length = 0;
         MQ_TRY(name_shard(w, s, shard));
-        MQ_TRY(header_text(w, shard, &shard->header, &length));
-        shard->data_start = 8 + length;
-        MQ_TRY(check_header(shard, length));
+        MQ_TRY(w->container->header(w, shard, &shard->header, &length));
+        shard->data_start = length;
     }
     return MQ_OK;
 }

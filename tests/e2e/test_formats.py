@@ -184,7 +184,7 @@ class Formats(unittest.TestCase):
         said = self.quantise('--format', 'exl2', '--zero-points', code=USAGE)
         self.assertIn('no zero points', said)
         said = self.quantise('--format', 'awq', code=USAGE)
-        self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors, exl2 or dense')
+        self.assertRegex(said, '--format awq: gptq, gptq_v2, compressed-tensors, exl2, gguf or dense')
 
     def test_a_sublayer_packed_in_part(self):
         """ExLlamaV2 refuses it; whole ones that are kept are none of its business."""

@@ -214,8 +214,8 @@ static void test_names(void **state)
                     {"F8_E8M0", 8}, {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"I16", 16},
                     {"U16", 16},    {"F16", 16}, {"BF16", 16},   {"I32", 32},    {"U32", 32},
                     {"F32", 32},    {"I64", 64}, {"U64", 64},    {"F64", 64},    {"C64", 64}};
-    assert_int_equal(sizeof expected / sizeof *expected, MQ_N_DTYPES);
-    for (size_t i = 0; i < MQ_N_DTYPES; i++) {
+    assert_int_equal(sizeof expected / sizeof *expected, MQ_N_SAFETENSORS_DTYPES);
+    for (size_t i = 0; i < MQ_N_SAFETENSORS_DTYPES; i++) {
         mq_dtype t = MQ_N_DTYPES;
         size_t length = strlen(expected[i].name);
         assert_true(mq_dtype_parse(expected[i].name, length, &t));
@@ -230,13 +230,25 @@ static void test_names(void **state)
     assert_false(mq_dtype_parse("F16 ", 4, &t));
 }
 
+/* Blocks are no safetensors types, whatever a header calls them. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    static const int bytes[] = {18, 20, 34};
+    for (int i = 0; i < 3; i++) {
+        mq_dtype block = (mq_dtype)(MQ_Q4_0 + i), parsed = MQ_U8;
+        assert_int_equal(mq_dtype_size(block), bytes[i]);
+        assert_int_equal(mq_dtype_weights(block), 32);
+        assert_false(mq_dtype_parse(mq_dtype_name(block), strlen(mq_dtype_name(block)), &parsed));
+    }
+    assert_int_equal(mq_dtype_weights(MQ_C64), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_half),
-        cmocka_unit_test(test_bfloat),
-        cmocka_unit_test(test_arrays),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_half),  cmocka_unit_test(test_bfloat), cmocka_unit_test(test_arrays),
+        cmocka_unit_test(test_names), cmocka_unit_test(test_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

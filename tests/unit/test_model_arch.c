@@ -360,6 +360,9 @@ static void test_bad_descriptors(void **state)
         {"model.norm.weight", "model.{i}.norm.weight", "final_norm"},
         {"hidden / n_heads", "hidden / fingers", "quotient"},
         {"\"family\"", "\"tribe\"", "family"},
+        {"\"rope_pairs\"", "\"rope_pears\"", "unknown member"},
+        {"[\"q\", \"k\"", "[\"queue\", \"k\"", "not a linear"},
+        {"\"architecture\": \"llama\",", "", "architecture"},
     };
     const char *config = "{\"model_type\": \"llama\", " SIZES "}";
     char *text = read_data("llama"), *common = read_data("common");

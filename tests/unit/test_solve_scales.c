@@ -25,6 +25,11 @@ static double weighted_error(const float *w, const double *weight, int64_t n, do
 static double on_grid(double x, mq_scale_grid grid)
 {
     if (grid == MQ_SCALE_F16) return (double)mq_f16_to_f32(mq_f32_to_f16((float)x));
+    if (grid == MQ_SCALE_F16_SHORT) {
+        int exponent = 0;
+        double rounded = rint(frexp((double)(float)x, &exponent) * 128) / 128;
+        return (double)mq_f16_to_f32(mq_f32_to_f16((float)ldexp(rounded, exponent)));
+    }
     if (grid == MQ_SCALE_BF16) return (double)mq_bf16_to_f32(mq_f32_to_bf16((float)x));
     return (double)(float)x;
 }
@@ -97,6 +102,7 @@ static void finds_the_best_candidate(void **state)
         check_best(21, 384, (mq_quant){.bits = bits[b], .group = 128, .grid = MQ_SCALE_F16});
         check_best(5, 384, (mq_quant){.bits = bits[b], .group = 32, .grid = grids[b % 3]});
         check_best(1, 384, (mq_quant){.bits = bits[b], .group = 384, .grid = grids[(b + 1) % 3]});
+        check_best(7, 384, (mq_quant){.bits = bits[b], .group = 32, .grid = MQ_SCALE_F16_SHORT});
         check_best(17, 300, (mq_quant){.bits = bits[b], .group = 300, .grid = MQ_SCALE_F16});
         check_best(3, 6, (mq_quant){.bits = bits[b], .group = 1, .grid = grids[(b + 2) % 3]});
     }
@@ -156,6 +162,26 @@ static void weights_beyond_the_grid(void **state)
     }
 }
 
+/* Every product of a short scale with a code of 4 bits is a half, at both ends of the range too. */
+static void short_scales_have_exact_products(void **state)
+{
+    (void)state;
+    const mq_quant quant = {.bits = 4, .group = 2, .grid = MQ_SCALE_F16_SHORT, .zero_points = true};
+    const double weight[] = {1, 1};
+    for (int i = 0; i < 6000; i++) {
+        float size = ldexpf(1 + (float)(i * 37 % 1001) / 1001, i % 50 - 30);
+        const float w[] = {size, -size * (float)(i % 13) / 13};
+        float scale = 0;
+        uint8_t zero = 0;
+        assert_int_equal(mq_search_scales(w, 1, 2, weight, &quant, &scale, &zero), MQ_OK);
+        assert_true(scale > 0);
+        for (int code = 0; code < 16; code++) {
+            float product = scale * (float)code;
+            assert_true(mq_f16_to_f32(mq_f32_to_f16(product)) == product);
+        }
+    }
+}
+
 static void weight_scale_does_not_matter(void **state)
 {
     (void)state;
@@ -209,6 +235,7 @@ int main(void)
         cmocka_unit_test(groups_of_one_sign_keep_their_digits),
         cmocka_unit_test(zeros_and_dead_groups),
         cmocka_unit_test(weights_beyond_the_grid),
+        cmocka_unit_test(short_scales_have_exact_products),
         cmocka_unit_test(weight_scale_does_not_matter),
         cmocka_unit_test(rows_are_independent),
         cmocka_unit_test(bad_settings_are_refused),
