@@ -11,14 +11,20 @@ static int parts(const mq_layer_shape *s, mq_part out[MQ_MAX_PARTS])
     return 1;
 }
 
+static void dequantise_group(const uint8_t *codes, int64_t n, float scale, int zero, float *out)
+{
+    for (int64_t k = 0; k < n; k++) out[k] = scale * (float)(codes[k] - zero);
+}
+
 static void dequantise_row(const mq_layer_codes *layer, int64_t r, float *out)
 {
     const mq_layer_shape *s = &layer->shape;
     int64_t groups = s->n_in / s->group;
-    for (int64_t k = 0; k < s->n_in; k++) {
-        int64_t g = r * groups + k / s->group;
+    for (int64_t i = 0; i < groups; i++) {
+        int64_t g = r * groups + i;
         int zero = layer->zeros ? layer->zeros[g] : 1 << (s->bits - 1);
-        out[k] = layer->scales[g] * (float)((int)layer->codes[r * s->n_in + k] - zero);
+        dequantise_group(layer->codes + r * s->n_in + i * s->group, s->group, layer->scales[g],
+                         zero, out + i * s->group);
     }
 }
 
