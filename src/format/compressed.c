@@ -126,17 +126,34 @@ static void dequantise_row(const mq_compressed_layer *l, const float *scale, int
     }
 }
 
+static mq_status read_scales(const mq_compressed_layer *layer, const char *name, int64_t row,
+                             float *scale)
+{
+    size_t row_bytes = (size_t)layer->n_groups * mq_dtype_size(layer->scale_dtype);
+    const char *stored = (const char *)layer->scale + (size_t)row * row_bytes;
+    MQ_TRY(mq_to_f32(stored, layer->scale_dtype, layer->n_groups, scale));
+    return check_scales(scale, layer->n_groups, name, row);
+}
+
 mq_status mq_compressed_dequantise(const mq_compressed_layer *layer, const char *name, int64_t n0,
                                    int64_t n1, float *dst)
 {
     float *scale = NULL;
-    size_t row_bytes = (size_t)layer->n_groups * mq_dtype_size(layer->scale_dtype);
     mq_status status = mq_alloc(layer->n_groups, sizeof *scale, "scales of a row", &scale);
     for (int64_t r = n0; r < n1 && status == MQ_OK; r++) {
-        const char *stored = (const char *)layer->scale + (size_t)r * row_bytes;
-        status = mq_to_f32(stored, layer->scale_dtype, layer->n_groups, scale);
-        if (status == MQ_OK) status = check_scales(scale, layer->n_groups, name, r);
+        status = read_scales(layer, name, r, scale);
         if (status == MQ_OK) dequantise_row(layer, scale, r, dst + (r - n0) * layer->n_in);
+    }
+    mq_free(&scale);
+    return status;
+}
+
+mq_status mq_compressed_check(const mq_compressed_layer *layer, const char *name)
+{
+    float *scale = NULL;
+    mq_status status = mq_alloc(layer->n_groups, sizeof *scale, "scales of a row", &scale);
+    for (int64_t r = 0; r < layer->n_out && status == MQ_OK; r++) {
+        status = read_scales(layer, name, r, scale);
     }
     mq_free(&scale);
     return status;

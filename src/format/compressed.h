@@ -25,4 +25,8 @@ typedef struct mq_compressed_layer {
 mq_status mq_compressed_dequantise(const mq_compressed_layer *layer, const char *name, int64_t n0,
                                    int64_t n1, float *dst);
 
+/** What dequantising all rows would refuse, without the codes: layer->packed may be NULL. Cost:
+ *  reads the scales once. */
+mq_status mq_compressed_check(const mq_compressed_layer *layer, const char *name);
+
 #endif

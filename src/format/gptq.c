@@ -139,6 +139,13 @@ bool mq_gptq_is_symmetric(const mq_gptq_layer *layer)
     return true;
 }
 
+static mq_status scale_not_finite(const char *name, int64_t group, int64_t channel)
+{
+    return mq_fail(MQ_E_INPUT,
+                   "%s: the scale of group %" PRId64 ", output channel %" PRId64 " is not finite",
+                   name, group, channel);
+}
+
 /* Scales and zero points of the columns [c, c + n) for all groups. */
 static mq_status fill_tables(const unpacking *u, const char *name, int64_t c, int64_t n)
 {
@@ -148,12 +155,7 @@ static mq_status fill_tables(const unpacking *u, const char *name, int64_t c, in
         const uint32_t *zeros = layer->qzeros + g * zero_words;
         for (int64_t i = 0; i < n; i++) {
             float scale = mq_f16_to_f32(layer->scales[g * layer->n_out + c + i]);
-            if (!isfinite(scale)) {
-                return mq_fail(MQ_E_INPUT,
-                               "%s: the scale of group %" PRId64 ", output channel %" PRId64
-                               " is not finite",
-                               name, g, c + i);
-            }
+            if (!isfinite(scale)) return scale_not_finite(name, g, c + i);
             u->scale[g][i] = scale;
             u->zero[g][i] =
                 (float)((int)mq_bits_code(zeros, 1, c + i, layer->bits) + layer->zero_offset);
@@ -226,4 +228,15 @@ mq_status mq_gptq_dequantise(const mq_gptq_layer *layer, const char *name, int64
     mq_free(&u.scale);
     mq_free(&u.zero);
     return status;
+}
+
+mq_status mq_gptq_check(const mq_gptq_layer *layer, const char *name)
+{
+    MQ_TRY(check_groups(layer, name));
+    for (int64_t i = 0; i < layer->n_groups * layer->n_out; i++) {
+        if (!isfinite(mq_f16_to_f32(layer->scales[i]))) {
+            return scale_not_finite(name, i / layer->n_out, i % layer->n_out);
+        }
+    }
+    return MQ_OK;
 }

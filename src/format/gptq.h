@@ -57,4 +57,8 @@ bool mq_gptq_is_symmetric(const mq_gptq_layer *layer);
 mq_status mq_gptq_dequantise(const mq_gptq_layer *layer, const char *name, int64_t n0, int64_t n1,
                              float *dst);
 
+/** What dequantising all rows would refuse, without the codes: layer->qweight may be NULL. Cost:
+ *  reads scales and g_idx once. */
+mq_status mq_gptq_check(const mq_gptq_layer *layer, const char *name);
+
 #endif

@@ -28,6 +28,19 @@ mq_status mq_stored_dequantise(const mq_stored_layer *layer, const char *name, i
     }
 }
 
+mq_status mq_stored_check(const mq_stored_layer *layer, const char *name)
+{
+    switch (layer->form) {
+    case MQ_PACKED_GPTQ:
+        return mq_gptq_check(&layer->gptq, name);
+    case MQ_PACKED_COMPRESSED:
+        return mq_compressed_check(&layer->compressed, name);
+    default:
+        return mq_fail(MQ_E_INPUT, "%s: packed as %s, which is read but never written", name,
+                       mq_packed_form_name(layer->form));
+    }
+}
+
 bool mq_stored_is_symmetric(const mq_stored_layer *layer)
 {
     switch (layer->form) {

@@ -23,7 +23,8 @@
 
 enum { NAME_BYTES = 512, ERROR_ROWS = 256 };
 
-static const size_t chunk_bytes = (size_t)32 << 20;
+/* Large for a disk, small enough to be hashed out of the cache. */
+static const size_t chunk_bytes = (size_t)4 << 20;
 
 typedef struct verifier {
     const mq_comm *comm;
@@ -73,7 +74,7 @@ static mq_status check_checksum(verifier *v, const mq_tensor *t)
                    v->folder->shard[t->shard], t->name, found, expected->valuestring);
 }
 
-/* A layer of either folder, whole in memory when it is packed. */
+/* A layer of either folder, in memory when it is packed: the codes only where they are compared. */
 typedef struct packed_layer {
     mq_folder *folder;
     const mq_arch *arch;
@@ -89,11 +90,11 @@ static void layer_free(packed_layer *l)
     for (int i = 0; i < MQ_N_STORED; i++) mq_free(&l->data[i]);
 }
 
-static mq_status load_packed(packed_layer *l)
+static mq_status load_packed(packed_layer *l, bool codes)
 {
     for (int p = 0; p < MQ_N_STORED; p++) {
         const mq_tensor *t = l->source.packed[p];
-        if (!t) continue;
+        if (!t || (p == MQ_STORED_CODES && !codes)) continue;
         size_t bytes = (size_t)(t->end - t->begin);
         MQ_TRY(mq_alloc((int64_t)bytes, 1, t->name, &l->data[p]));
         MQ_TRY(mq_folder_read(l->folder, t, 0, bytes, l->data[p]));
@@ -129,8 +130,20 @@ static mq_status read_original(const packed_layer *l, int64_t r0, int64_t r1, fl
     return MQ_OK;
 }
 
-/* |w - w_hat|^2 / |w|^2 of a layer, rows in pieces. Without the original (NULL) only the
- * dequantisation itself is checked (g_idx in range, scales finite). */
+/* Without an original: that the weights are finite. */
+static mq_status check_finite(const packed_layer *l)
+{
+    float *w = NULL;
+    if (!l->source.weight) return mq_stored_check(&l->stored, l->name);
+    mq_status status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &w);
+    for (int64_t r = 0; r < l->n_out && status == MQ_OK; r += ERROR_ROWS) {
+        status = read_rows(l, r, mq_min_i64(r + ERROR_ROWS, l->n_out), w);
+    }
+    mq_free(&w);
+    return status;
+}
+
+/* |w - w_hat|^2 / |w|^2 of a layer, rows in pieces. */
 static mq_status layer_error(const packed_layer *l, const packed_layer *of, double *error)
 {
     float *w = NULL, *original = NULL;
@@ -140,8 +153,7 @@ static mq_status layer_error(const packed_layer *l, const packed_layer *of, doub
     for (int64_t r = 0; r < l->n_out && status == MQ_OK; r += ERROR_ROWS) {
         int64_t end = mq_min_i64(r + ERROR_ROWS, l->n_out);
         status = read_rows(l, r, end, w);
-        if (status != MQ_OK || !of) continue;
-        status = read_original(of, r, end, original);
+        if (status == MQ_OK) status = read_original(of, r, end, original);
         for (int64_t i = 0; i < (end - r) * l->n_in && status == MQ_OK; i++) {
             double e = (double)w[i] - (double)original[i];
             error2 += e * e;
@@ -150,7 +162,7 @@ static mq_status layer_error(const packed_layer *l, const packed_layer *of, doub
     }
     mq_free(&w);
     mq_free(&original);
-    *error = of && weight2 > 0 ? error2 / weight2 : NAN;
+    *error = weight2 > 0 ? error2 / weight2 : NAN;
     return status;
 }
 
@@ -158,13 +170,14 @@ static mq_status error_of_layer(const verifier *v, const packed_layer *l, int64_
                                 mq_linear_id linear, double *error)
 {
     packed_layer of = {.n_out = 0};
-    if (!v->source) return layer_error(l, NULL, error);
+    *error = NAN;
+    if (!v->source) return check_finite(l);
     mq_status status = load_layer(v->source, v->source_arch, block, linear, &of);
     if (status == MQ_OK && (of.n_out != l->n_out || of.n_in != l->n_in)) {
         status = mq_fail(MQ_E_INPUT, "%s: %s does not have the shape of the quantised layer",
                          v->source->path, l->name);
     }
-    if (status == MQ_OK && !of.source.weight) status = load_packed(&of);
+    if (status == MQ_OK && !of.source.weight) status = load_packed(&of, true);
     if (status == MQ_OK) status = layer_error(l, &of, error);
     layer_free(&of);
     return status;
@@ -221,7 +234,7 @@ static mq_status check_loaded(verifier *v, packed_layer *l, const cJSON *claim, 
 {
     double error = NAN;
     if (!l->source.weight) {
-        MQ_TRY(load_packed(l));
+        MQ_TRY(load_packed(l, v->source != NULL));
         MQ_TRY(check_packed_claim(v, claim, l));
     }
     MQ_TRY(error_of_layer(v, l, block, linear, &error));

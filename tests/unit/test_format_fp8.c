@@ -92,6 +92,8 @@ static void what_is_not_finite_is_refused(void **state)
     fixture f;
     float w[AREA];
     fill(&f, 1, N_IN);
+    assert_int_equal(mq_stored_check(&f.layer, "model.q"), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "model.q: packed as FP8"));
     f.codes[4 * N_IN + 9] = 0xFF;
     assert_int_equal(mq_stored_dequantise(&f.layer, "model.q", 0, 4, w), MQ_OK);
     assert_int_equal(mq_stored_dequantise(&f.layer, "model.q", 4, 5, w), MQ_E_INPUT);

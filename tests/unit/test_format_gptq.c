@@ -327,19 +327,29 @@ static void counts_words_past_32_bits(void **state)
     assert_int_equal(mq_bits_words(0, 3), 0);
 }
 
+/* By what dequantises, and by what only looks at scales and group indices, in the same words. */
+static void check_refused(const fixture *f, const char *words)
+{
+    mq_gptq_layer without_codes = f->layer;
+    without_codes.qweight = NULL;
+    assert_int_equal(mq_gptq_dequantise(&f->layer, "model.q", 0, 20, f->w), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), words));
+    assert_int_equal(mq_gptq_check(&without_codes, "model.q"), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), words));
+}
+
 static void refuses_damaged_layers(void **state)
 {
     (void)state;
     fixture f = make_fixture(4, 64, 20, 16, 1);
+    assert_int_equal(mq_gptq_check(&f.layer, "model.q"), MQ_OK);
     f.g_idx[63] = 4;
-    assert_int_equal(mq_gptq_dequantise(&f.layer, "model.q", 0, 20, f.w), MQ_E_INPUT);
-    assert_non_null(strstr(mq_message(), "model.q: g_idx[63] = 4"));
+    check_refused(&f, "model.q: g_idx[63] = 4");
     f.g_idx[63] = -1;
-    assert_int_equal(mq_gptq_dequantise(&f.layer, "model.q", 0, 20, f.w), MQ_E_INPUT);
+    check_refused(&f, "model.q: g_idx[63] = -1");
     f.g_idx[63] = 3;
     f.scales[2 * 20 + 19] = 0x7C00; /* inf */
-    assert_int_equal(mq_gptq_dequantise(&f.layer, "model.q", 0, 20, f.w), MQ_E_INPUT);
-    assert_non_null(strstr(mq_message(), "group 2, output channel 19"));
+    check_refused(&f, "model.q: the scale of group 2, output channel 19");
     assert_int_equal(mq_gptq_dequantise(&f.layer, "model.q", 0, 19, f.w), MQ_OK);
     f.scales[2 * 20 + 19] = 0x7E00; /* NaN */
     assert_int_equal(mq_gptq_dequantise(&f.layer, "model.q", 19, 20, f.w), MQ_E_INPUT);

@@ -376,8 +376,13 @@ static void scales_that_are_not_finite_are_refused(void **state)
     float w[5 * 64];
     fixture f = make(&mq_format_compressed, s);
     for (int p = 0; p < f.n_parts; p++) f.data[p] = pack_whole(&f, p);
-    ((uint16_t *)(void *)f.data[1])[7] = 0x7C00; /* inf, row 3 */
     mq_stored_layer l = stored(&f);
+    l.compressed.packed = NULL;
+    assert_int_equal(mq_stored_check(&l, "model.q"), MQ_OK);
+    ((uint16_t *)(void *)f.data[1])[7] = 0x7C00; /* inf, row 3 */
+    assert_int_equal(mq_stored_check(&l, "model.q"), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "group 1, output channel 3"));
+    l = stored(&f);
     assert_int_equal(mq_stored_dequantise(&l, "model.q", 0, 3, w), MQ_OK);
     assert_int_equal(mq_stored_dequantise(&l, "model.q", 0, 4, w), MQ_E_INPUT);
     l.compressed.scale_dtype = MQ_BF16; /* of the same bits: 2^-120 or so, but 3e38 in one place */
