@@ -31,6 +31,20 @@ typedef struct mq_calib_options {
 
 enum { MQ_UNIT_TOKENS = 8192 };
 
+#define MQ_CALIB_FORMAT "mpiquant-calib"
+enum { MQ_CALIB_VERSION = 1 };
+
+/** What a whole token file holds. */
+typedef struct mq_calib_summary {
+    int64_t n_samples, n_tokens, shortest, longest;
+    int64_t vocab_size; /* 0 when the file does not say */
+    char *source;       /* "" when the file does not say; free with mq_free */
+} mq_calib_summary;
+
+/** Reads all of a token file and checks it as mq_calib_load does, its tokens against the vocabulary
+ *  that it names itself. Not collective; call on one rank. Errors: as mq_calib_load. */
+mq_status mq_calib_summarise(const char *path, mq_calib_summary *out);
+
 /** Loads and shards a token file. Collective; rank 0 reads with HDF5, the rest comes by chunked
  *  scatter. Errors, the same on every rank: MQ_E_INPUT: not our format or version, empty, offsets
  *  that do not ascend or do not fit the tokens, a sample of length 0, a token outside

@@ -3,9 +3,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "cmd/inspect_tokens.h"
 #include "par/collectives.h"
 #include "store/folder.h"
-#include "store/h5.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -86,56 +86,6 @@ static mq_status inspect_safetensors(const char *path, bool json)
     return status;
 }
 
-typedef struct token_file {
-    int64_t version, vocab_size, n_offsets, n_tokens;
-    char *format, *source;
-} token_file;
-
-static mq_status read_token_file(mq_h5 *file, token_file *t)
-{
-    MQ_TRY(mq_h5_attribute_text(file, "format", &t->format));
-    MQ_TRY(mq_h5_attribute_text(file, "source", &t->source));
-    MQ_TRY(mq_h5_attribute_int(file, "version", &t->version));
-    MQ_TRY(mq_h5_attribute_int(file, "vocab_size", &t->vocab_size));
-    MQ_TRY(mq_h5_length(file, "tokens", &t->n_tokens));
-    return mq_h5_length(file, "offsets", &t->n_offsets);
-}
-
-static mq_status print_token_json(const token_file *t)
-{
-    cJSON *o = cJSON_CreateObject();
-    mq_status status = mq_json_add_string(o, "format", t->format);
-    if (status == MQ_OK) status = mq_json_add_int(o, "version", t->version);
-    if (status == MQ_OK) status = mq_json_add_int(o, "vocab_size", t->vocab_size);
-    if (status == MQ_OK) status = mq_json_add_string(o, "source", t->source);
-    if (status == MQ_OK) status = mq_json_add_int(o, "samples", t->n_offsets - 1);
-    if (status == MQ_OK) status = mq_json_add_int(o, "tokens", t->n_tokens);
-    char *text = status == MQ_OK ? mq_json_print(o) : NULL;
-    if (text) fputs(text, stdout);
-    cJSON_free(text);
-    cJSON_Delete(o);
-    return status;
-}
-
-static mq_status inspect_tokens(const char *path, bool json)
-{
-    token_file t = {0};
-    mq_h5 *file = NULL;
-    MQ_TRY(mq_h5_open(path, &file));
-    mq_status status = read_token_file(file, &t);
-    mq_h5_close(&file);
-    if (status == MQ_OK && json) {
-        status = print_token_json(&t);
-    } else if (status == MQ_OK) {
-        printf("%s, version %" PRId64 "\nsource      %s\nvocabulary  %" PRId64
-               "\nsamples     %" PRId64 "\ntokens      %" PRId64 "\n",
-               t.format, t.version, t.source, t.vocab_size, t.n_offsets - 1, t.n_tokens);
-    }
-    mq_free(&t.format);
-    mq_free(&t.source);
-    return status;
-}
-
 static bool is_hdf5(const char *path)
 {
     unsigned char head[8] = {0};
@@ -155,7 +105,7 @@ static mq_status inspect(const mq_comm *comm, const char *path, bool json)
     if (status != MQ_OK) return status;
     if (folder) return inspect_folder(comm, path, json);
     if (comm->rank == 0) {
-        status = is_hdf5(path) ? inspect_tokens(path, json) : inspect_safetensors(path, json);
+        status = is_hdf5(path) ? mq_inspect_tokens(path, json) : inspect_safetensors(path, json);
     }
     return mq_agree(comm, status);
 }

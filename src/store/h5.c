@@ -2,21 +2,17 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "store/h5_private.h"
+#include "store/json_scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <hdf5.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { PIECE = 1 << 16 }; /* elements converted at a time */
-
-struct mq_h5 {
-    hid_t file;
-    char *path;
-};
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
@@ -146,6 +142,23 @@ mq_status mq_h5_attribute_int(mq_h5 *file, const char *name, int64_t *out)
     return status;
 }
 
+static bool is_control(const unsigned char *s, size_t n)
+{
+    if (n == 1) return s[0] < 0x20 || s[0] == 0x7F;
+    return n == 2 && s[0] == 0xC2 && s[1] < 0xA0;
+}
+
+void mq_h5_make_printable(char *text)
+{
+    for (size_t left = strlen(text), n = 0; left > 0; left -= n, text += n) {
+        const unsigned char *s = (const unsigned char *)text;
+        n = mq_utf8_sequence(s, left);
+        bool bad = n == 0 || is_control(s, n);
+        if (n == 0) n = 1;
+        if (bad) memset(text, '?', n);
+    }
+}
+
 static mq_status unreadable_text(const mq_h5 *h, const char *name)
 {
     return mq_fail(MQ_E_INPUT, "%s: cannot read the text of the attribute \"%s\"", h->path, name);
@@ -202,6 +215,7 @@ mq_status mq_h5_attribute_text(mq_h5 *file, const char *name, char **out)
     *out = NULL;
     MQ_TRY(open_attribute(file, name, &a));
     mq_status status = read_text(file, name, &a, out);
+    if (status == MQ_OK) mq_h5_make_printable(*out);
     close_attribute(&a);
     return status;
 }
@@ -240,14 +254,34 @@ static mq_status check_dataset(dataset *d)
     return mq_fail(MQ_E_INPUT, "%s: \"%s\" must have one dimension of integers", d->path, d->name);
 }
 
+/* True for data of the file itself: links, external storage and virtual datasets could have us read
+ * any other file, and take it for tokens. */
+static bool is_own_data(hid_t id)
+{
+    hid_t properties = H5Dget_create_plist(id);
+    if (properties < 0) return false;
+    bool own = H5Pget_layout(properties) != H5D_VIRTUAL && H5Pget_external_count(properties) == 0;
+    H5Pclose(properties);
+    return own;
+}
+
+static bool is_own_link(const mq_h5 *h, const char *name)
+{
+    H5L_info_t info;
+    return H5Lget_info(h->file, name, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
+}
+
 static mq_status open_dataset(const mq_h5 *h, const char *name, dataset *d)
 {
-    *d = (dataset){.path = h->path, .name = name, .space = H5I_INVALID_HID};
-    d->id = H5Dopen2(h->file, name, H5P_DEFAULT);
+    *d = (dataset){.path = h->path, .name = name, .id = H5I_INVALID_HID, .space = H5I_INVALID_HID};
+    if (is_own_link(h, name)) d->id = H5Dopen2(h->file, name, H5P_DEFAULT);
     if (d->id < 0) {
         return mq_fail(MQ_E_INPUT, "%s: the dataset \"%s\" is missing", h->path, name);
     }
-    mq_status status = check_dataset(d);
+    mq_status status =
+        is_own_data(d->id)
+            ? check_dataset(d)
+            : mq_fail(MQ_E_INPUT, "%s: the data of \"%s\" lie in another file", h->path, name);
     if (status != MQ_OK) close_dataset(d);
     return status;
 }

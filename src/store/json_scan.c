@@ -75,9 +75,7 @@ static bool in_range(unsigned char c, unsigned char lowest, unsigned char highes
     return c >= lowest && c <= highest;
 }
 
-/* Bytes of the UTF-8 sequence that starts at s (left bytes there), 0 when it is not valid: no
- * overlong forms, no surrogates, nothing past U+10FFFF. */
-static size_t utf8_sequence(const unsigned char *s, size_t left)
+size_t mq_utf8_sequence(const unsigned char *s, size_t left)
 {
     if (s[0] < 0x80) return 1;
     if (in_range(s[0], 0xC2, 0xDF)) return left >= 2 && in_range(s[1], 0x80, 0xBF) ? 2 : 0;
@@ -173,7 +171,7 @@ static mq_status one_character(mq_scan *scan, char *piece, size_t *n)
         *n = utf8_encode(code, piece);
         return MQ_OK;
     }
-    *n = utf8_sequence(s, scan->length - scan->at);
+    *n = mq_utf8_sequence(s, scan->length - scan->at);
     if (*n == 0) return mq_scan_fail(scan, "not UTF-8");
     memcpy(piece, s, *n);
     scan->at += *n;

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "calib/calib.h"
 #include "fuzz.h"
+#include "store/h5.h"
 
 #include <hdf5.h>
 #include <mpi.h>
@@ -103,6 +104,33 @@ static void check(const mq_calib *c)
     for (int64_t t = 0; t < tokens; t++) FUZZ_CHECK(c->token[t] >= 0 && c->token[t] < 200);
 }
 
+/* An mq_h5_visit. */
+static mq_status count(void *context, const mq_h5_entry *entry)
+{
+    FUZZ_CHECK(entry->name && entry->type && entry->n_dims <= MQ_H5_MAX_DIMS);
+    (*(int *)context)++;
+    return MQ_OK;
+}
+
+/* What inspect does, which has to agree with the loader where both know the same vocabulary. */
+static void inspect(const mq_calib *calib)
+{
+    int n_attributes = 0, n_members = 0;
+    mq_calib_summary s;
+    mq_h5 *file = NULL;
+    bool good = mq_calib_summarise(path, &s) == MQ_OK;
+    if (s.vocab_size == 200) FUZZ_CHECK(good == (calib != NULL));
+    if (good && calib) {
+        FUZZ_CHECK(s.n_samples == calib->n_samples && s.n_tokens == calib->n_tokens);
+        FUZZ_CHECK(s.shortest == calib->shortest && s.longest == calib->longest);
+    }
+    mq_free(&s.source);
+    FUZZ_CHECK(mq_h5_open(path, &file) == MQ_OK);
+    FUZZ_CHECK(mq_h5_list_attributes(file, count, &n_attributes) == MQ_OK && n_attributes == 4);
+    FUZZ_CHECK(mq_h5_list_members(file, count, &n_members) == MQ_OK && n_members <= 2);
+    mq_h5_close(&file);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 4) return 0;
@@ -111,6 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mq_calib *calib = NULL;
     write_file(&in);
     if (mq_calib_load(comm, path, &options, &calib) == MQ_OK) check(calib);
+    inspect(calib);
     mq_calib_destroy(&calib);
     return 0;
 }

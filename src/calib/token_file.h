@@ -1,0 +1,33 @@
+#ifndef MQ_CALIB_TOKEN_FILE_H
+#define MQ_CALIB_TOKEN_FILE_H
+
+#include "store/h5.h"
+
+/* A token file, open on one rank. What it holds is checked as it is read. Private to src/calib. */
+
+typedef struct mq_token_file {
+    const char *path; /* borrowed */
+    mq_h5 *h5;
+    int64_t *offsets; /* (n_samples + 1), from 0 to n_tokens, ascending */
+    int64_t n_samples, n_tokens;
+} mq_token_file;
+
+/** Opens a file and reads its offsets. Errors: MQ_E_IO; MQ_E_INPUT: not our format or version,
+ *  empty, offsets that do not ascend or do not fit the tokens, a sample of length 0. *out is to be
+ *  closed also on failure. */
+mq_status mq_token_file_open(const char *path, mq_token_file *out);
+void mq_token_file_close(mq_token_file *file);
+
+/** Where its text is from, "" when it does not say; free with mq_free. */
+mq_status mq_token_file_source(const mq_token_file *file, char **source);
+
+/** Of the first n_samples. */
+void mq_token_file_lengths(const mq_token_file *file, int64_t n_samples, int64_t *shortest,
+                           int64_t *longest);
+
+/** Tokens [begin, begin + n), each in [0, vocab_size). Errors: MQ_E_INPUT naming sample and
+ *  position; MQ_E_IO. */
+mq_status mq_token_file_read(const mq_token_file *file, int64_t begin, int64_t n,
+                             int64_t vocab_size, int32_t *out);
+
+#endif
