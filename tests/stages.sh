@@ -104,6 +104,19 @@ readers() {
     step "$name" 900 bash tests/parity/readers.sh "$(tail -n 1 "$setup")" build/mpiquant "$@"
 }
 
+# The tensor of 256000 x 12288 in full; skipped where the temporary folder has no room for it.
+# large_tensor NAME LIMIT GB TYPE RANKS...
+large_tensor() {
+    local name=$1 limit=$2 gb=$3 folder=${TMPDIR:-/tmp} free
+    shift 3
+    free=$(df --output=avail -B 1000000000 "$folder" | tail -n 1)
+    if [ "$free" -lt "$gb" ]; then
+        skip "$name" "it needs $gb GB in $folder, where $((free)) are free"
+        return
+    fi
+    step "$name" "$limit" bash tests/large/run.sh build "$@"
+}
+
 check_format() {
     find src include tests -name '*.[ch]' -print0 | sort -z | xargs -0 clang-format --dry-run -Werror
 }

@@ -2,7 +2,6 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/memory.h"
 #include "cmd/inspect_tokens.h"
 #include "par/collectives.h"
 #include "store/folder.h"
