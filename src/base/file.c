@@ -95,6 +95,16 @@ static mq_status write_all(int fd, const char *path, const char *data, size_t by
     return MQ_OK;
 }
 
+mq_status mq_rename(const char *from, const char *to)
+{
+    if (rename(from, to) == 0) return MQ_OK;
+    int why = errno;
+    bool never = why == EXDEV || why == EPERM || why == ENOSYS || why == EOPNOTSUPP;
+    return mq_fail(MQ_E_IO, "%s: cannot rename to %s: %s%s", from, to, mq_errno_text(why),
+                   never ? ": this storage does not rename files within a folder; choose another"
+                         : "");
+}
+
 mq_status mq_write_file(const char *path, const void *data, size_t bytes)
 {
     char temporary[4096];
@@ -109,10 +119,7 @@ mq_status mq_write_file(const char *path, const void *data, size_t bytes)
     if (close(fd) != 0 && status == MQ_OK) {
         status = mq_fail(MQ_E_IO, "%s: close: %s", temporary, mq_errno_text(errno));
     }
-    if (status == MQ_OK && rename(temporary, path) != 0) {
-        status =
-            mq_fail(MQ_E_IO, "%s: cannot rename to %s: %s", temporary, path, mq_errno_text(errno));
-    }
+    if (status == MQ_OK) status = mq_rename(temporary, path);
     if (status != MQ_OK) unlink(temporary);
     return status;
 }

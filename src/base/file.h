@@ -17,6 +17,9 @@ bool mq_is_folder(const char *path);
  *  Errors: MQ_E_IO when it cannot be read, MQ_E_INPUT when longer than limit. */
 mq_status mq_read_text(const char *path, size_t limit, char **out, size_t *length);
 
+/** Renames a file within its folder. Errors: MQ_E_IO, saying so where the storage cannot rename. */
+mq_status mq_rename(const char *from, const char *to);
+
 /** Writes a whole file under a temporary name, fsyncs it and renames it to `path`. The mode honours
  *  the umask. Errors: MQ_E_IO; nothing is left under `path`, and the temporary name is removed. */
 mq_status mq_write_file(const char *path, const void *data, size_t bytes);

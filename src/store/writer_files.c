@@ -185,10 +185,7 @@ static mq_status rename_all(const mq_writer *w, int32_t *renamed)
 {
     for (*renamed = 0; *renamed < w->n_shards; (*renamed)++) {
         const mq_shard *shard = &w->shard[*renamed];
-        if (rename(shard->part, shard->path) != 0) {
-            return mq_fail(MQ_E_IO, "%s: cannot rename to %s: %s", shard->part, shard->name,
-                           mq_errno_text(errno));
-        }
+        MQ_TRY(mq_rename(shard->part, shard->path));
     }
     return mq_sync_folder(w->folder);
 }

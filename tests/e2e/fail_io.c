@@ -1,6 +1,8 @@
 /* Preloaded into a process: its FAIL_AT-th call (from 1) that writes to a file under FAIL_IN, makes
  * it durable, reserves room for it or renames it fails with the error number FAIL_WITH. With
- * OMPI_COMM_WORLD_RANK only the rank FAIL_RANK counts. */
+ * OMPI_COMM_WORLD_RANK only the rank FAIL_RANK counts. FAIL_RENAME instead of FAIL_AT: every rename
+ * to a path that begins with FAIL_IN fails with that error number, as on storage that cannot
+ * rename. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -84,5 +86,10 @@ int fallocate64(int fd, int mode, off64_t at, off64_t n)
 
 int rename(const char *from, const char *to)
 {
+    const char *why = getenv("FAIL_RENAME"), *in = getenv("FAIL_IN");
+    if (why && in && strncmp(to, in, strlen(in)) == 0) {
+        errno = atoi(why);
+        return -1;
+    }
     return is_due(to) ? -1 : NEXT(rename)(from, to);
 }

@@ -70,6 +70,22 @@ class DiskFaults(unittest.TestCase):
     def test_one_rank_of_two(self):
         self.check_every_call(errno.EIO, 2, 3 * STRIDE, FAIL_RANK='1')
 
+    def test_storage_without_rename(self):
+        """Of anything, of shards, of the index; as where a temporary file lies on another file system."""
+        for name, error in (('', errno.EXDEV), ('/model-', errno.EXDEV),
+                            ('/model.safetensors.index', errno.EACCES)):
+            with self.subTest(name or 'all', error=error):
+                out = self.root / f'rename-{name.strip("/")}-{error}'
+                done = self.quantise(out, 2, {'LD_PRELOAD': str(self.shim), 'FAIL_IN': f'{out}{name}',
+                                              'FAIL_RENAME': str(error)})
+                self.check_refused(done, out, os.strerror(error), 'cannot rename to', f'{out}{name}')
+                self.assertEqual('does not rename files' in done.stderr, error == errno.EXDEV)
+                self.assertEqual(sorted(p.name for p in out.glob('*.safetensors*')), [])
+                self.assertFalse((out / 'mq_report.json').exists())
+                done = self.quantise(out)
+                self.assertEqual(done.returncode, OK, done.stderr)
+                self.assertEqual(harness.files_hash(out), self.hash)
+
     def test_limit_on_file_sizes(self):
         """ulimit -f: 8 MiB, which Open MPI itself can do with, for a shard of 14."""
         out, limit = self.root / 'limited', 8 << 20
