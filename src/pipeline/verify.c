@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/parallel.h"
 #include "format/format.h"
 #include "format/gguf.h"
 #include "model/tensors.h"
@@ -21,7 +22,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { NAME_BYTES = 512, ERROR_ROWS = 256 };
+enum { NAME_BYTES = 512, ERROR_ROWS = 256, TASK_ROWS = 32 };
 
 /* Large for a disk, small enough to be hashed out of the cache. */
 static const size_t chunk_bytes = (size_t)4 << 20;
@@ -104,10 +105,16 @@ static mq_status load_packed(packed_layer *l, bool codes)
     return MQ_OK;
 }
 
-static mq_status read_rows(const packed_layer *l, int64_t r0, int64_t r1, float *w)
+/* Dense rows are read, one thread at a time; packed ones are dequantised on any. */
+static mq_status read_dense(const packed_layer *l, int64_t r0, int64_t r1, float *w)
 {
-    if (!l->source.weight) return mq_stored_dequantise(&l->stored, l->name, r0, r1, w);
+    if (!l->source.weight) return MQ_OK;
     return mq_folder_read_rows(l->folder, l->source.weight, r0, r1, MQ_F32, w);
+}
+
+static mq_status dequantise(const packed_layer *l, int64_t r0, int64_t r1, float *w)
+{
+    return l->source.weight ? MQ_OK : mq_stored_dequantise(&l->stored, l->name, r0, r1, w);
 }
 
 static mq_status load_layer(mq_folder *folder, const mq_arch *arch, int64_t block,
@@ -120,16 +127,6 @@ static mq_status load_layer(mq_folder *folder, const mq_arch *arch, int64_t bloc
     return mq_linear_find(folder, arch, linear, block, &l->source);
 }
 
-/* The source's rows as the run had them: what is packed there it read as BF16. */
-static mq_status read_original(const packed_layer *l, int64_t r0, int64_t r1, float *w)
-{
-    MQ_TRY(read_rows(l, r0, r1, w));
-    for (int64_t i = 0; i < (r1 - r0) * l->n_in && !l->source.weight; i++) {
-        w[i] = mq_bf16_to_f32(mq_f32_to_bf16(w[i]));
-    }
-    return MQ_OK;
-}
-
 /* Without an original: that the weights are finite. */
 static mq_status check_finite(const packed_layer *l)
 {
@@ -137,31 +134,82 @@ static mq_status check_finite(const packed_layer *l)
     if (!l->source.weight) return mq_stored_check(&l->stored, l->name);
     mq_status status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &w);
     for (int64_t r = 0; r < l->n_out && status == MQ_OK; r += ERROR_ROWS) {
-        status = read_rows(l, r, mq_min_i64(r + ERROR_ROWS, l->n_out), w);
+        status = read_dense(l, r, mq_min_i64(r + ERROR_ROWS, l->n_out), w);
     }
     mq_free(&w);
     return status;
 }
 
-/* |w - w_hat|^2 / |w|^2 of a layer, rows in pieces. */
-static mq_status layer_error(const packed_layer *l, const packed_layer *of, double *error)
+/* Rows of a layer beside the original's, and their sums of squares. */
+typedef struct comparison {
+    const packed_layer *l, *of;
+    int64_t r0, r1;                                 /* the rows in hand, at most ERROR_ROWS */
+    float *w, *original;                            /* (r1 - r0, n_in) */
+    double error2[ERROR_ROWS], weight2[ERROR_ROWS]; /* of each row */
+} comparison;
+
+static void compare_row(const float *w, const float *original, int64_t n, double *error2,
+                        double *weight2)
 {
-    float *w = NULL, *original = NULL;
-    double error2 = 0, weight2 = 0;
-    mq_status status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &w);
-    if (status == MQ_OK) status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *w, "rows", &original);
-    for (int64_t r = 0; r < l->n_out && status == MQ_OK; r += ERROR_ROWS) {
-        int64_t end = mq_min_i64(r + ERROR_ROWS, l->n_out);
-        status = read_rows(l, r, end, w);
-        if (status == MQ_OK) status = read_original(of, r, end, original);
-        for (int64_t i = 0; i < (end - r) * l->n_in && status == MQ_OK; i++) {
-            double e = (double)w[i] - (double)original[i];
-            error2 += e * e;
-            weight2 += (double)original[i] * (double)original[i];
+    double e2 = 0, w2 = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double e = (double)w[i] - (double)original[i];
+        e2 += e * e;
+        w2 += (double)original[i] * (double)original[i];
+    }
+    *error2 = e2;
+    *weight2 = w2;
+}
+
+/* What is packed in the source the run had rounded to BF16. */
+static mq_status dequantise_original(const packed_layer *of, int64_t r0, int64_t r1, float *w)
+{
+    MQ_TRY(dequantise(of, r0, r1, w));
+    for (int64_t i = 0; i < (r1 - r0) * of->n_in && !of->source.weight; i++) {
+        w[i] = mq_bf16_to_f32(mq_f32_to_bf16(w[i]));
+    }
+    return MQ_OK;
+}
+
+/* A task: TASK_ROWS of the rows in hand. */
+static mq_status compare_rows(void *context, int64_t task)
+{
+    comparison *c = context;
+    int64_t n = c->l->n_in, first = task * TASK_ROWS;
+    int64_t end = mq_min_i64(first + TASK_ROWS, c->r1 - c->r0);
+    MQ_TRY(dequantise(c->l, c->r0 + first, c->r0 + end, c->w + first * n));
+    MQ_TRY(dequantise_original(c->of, c->r0 + first, c->r0 + end, c->original + first * n));
+    for (int64_t r = first; r < end; r++) {
+        compare_row(c->w + r * n, c->original + r * n, n, &c->error2[r], &c->weight2[r]);
+    }
+    return MQ_OK;
+}
+
+static mq_status compare_layer(comparison *c, double *error2, double *weight2)
+{
+    for (c->r0 = 0; c->r0 < c->l->n_out; c->r0 = c->r1) {
+        c->r1 = mq_min_i64(c->r0 + ERROR_ROWS, c->l->n_out);
+        MQ_TRY(read_dense(c->l, c->r0, c->r1, c->w));
+        MQ_TRY(read_dense(c->of, c->r0, c->r1, c->original));
+        MQ_TRY(mq_parallel_for(mq_ceil_div(c->r1 - c->r0, TASK_ROWS), compare_rows, c));
+        for (int64_t r = 0; r < c->r1 - c->r0; r++) {
+            *error2 += c->error2[r];
+            *weight2 += c->weight2[r];
         }
     }
-    mq_free(&w);
-    mq_free(&original);
+    return MQ_OK;
+}
+
+/* |w - w_hat|^2 / |w|^2 of a layer. */
+static mq_status layer_error(const packed_layer *l, const packed_layer *of, double *error)
+{
+    comparison c = {.l = l, .of = of};
+    double error2 = 0, weight2 = 0;
+    mq_status status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *c.w, "rows", &c.w);
+    if (status == MQ_OK) status = mq_alloc(ERROR_ROWS * l->n_in, sizeof *c.w, "rows", &c.original);
+    if (status == MQ_OK) status = compare_layer(&c, &error2, &weight2);
+    mq_free(&c.w);
+    mq_free(&c.original);
     *error = weight2 > 0 ? error2 / weight2 : NAN;
     return status;
 }
