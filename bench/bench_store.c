@@ -216,8 +216,8 @@ static mq_status measure_reading(const bench *b, mq_folder *f, bool cold)
         snprintf(text, sizeof text, "%s, %s", names[k], cold ? "cold" : "warm");
         series_print(text, &ours[k], gigabytes(b), "GB/s");
     }
-    for (int k = 0; k < 3; k++) {
-        snprintf(text, sizeof text, "%s / plain, %s", names[k], cold ? "cold" : "warm");
+    for (int k = 0; k < 3 && cold; k++) { /* warm it is memory against memory */
+        snprintf(text, sizeof text, "%s / plain, cold", names[k]);
         series_ratio(text, &ours[k], &plain, 0.8);
     }
     return MQ_OK;
