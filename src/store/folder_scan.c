@@ -84,10 +84,12 @@ static mq_status list_shards(const mapped *map, int64_t n, const char *path, mq_
     int n_shards = 0;
     if (n == 0) return mq_fail(MQ_E_INPUT, "%s: weight_map is empty", path);
     MQ_TRY(mq_alloc(n, sizeof *file, "shard names", (void *)&file));
-    for (int64_t i = 0; i < n; i++) file[i] = map[i].file;
-    qsort(file, (size_t)n, sizeof *file, compare_text);
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; i++) {
+    int64_t runs = 0, kept = 0;
+    for (int64_t i = 0; i < n; i++) { /* neighbours by name are mostly in one file: few to sort */
+        if (runs == 0 || strcmp(file[runs - 1], map[i].file) != 0) file[runs++] = map[i].file;
+    }
+    qsort(file, (size_t)runs, sizeof *file, compare_text);
+    for (int64_t i = 0; i < runs; i++) {
         if (kept == 0 || strcmp(file[kept - 1], file[i]) != 0) file[kept++] = file[i];
     }
     mq_status status = mq_to_int(kept, "number of shards", &n_shards);

@@ -178,6 +178,17 @@ static mq_status one_character(mq_scan *scan, char *piece, size_t *n)
     return MQ_OK;
 }
 
+/* Bytes from the current one on that stand for themselves: nearly all of every name. */
+static size_t plain_run(const mq_scan *scan)
+{
+    size_t at = scan->at;
+    for (; at < scan->length; at++) {
+        unsigned char c = (unsigned char)scan->text[at];
+        if (c < 0x20 || c >= 0x80 || c == '"' || c == '\\') break;
+    }
+    return at - scan->at;
+}
+
 mq_status mq_scan_string(mq_scan *scan, char *dst, size_t *length)
 {
     size_t used = 0;
@@ -185,7 +196,10 @@ mq_status mq_scan_string(mq_scan *scan, char *dst, size_t *length)
     scan->at++;
     for (;;) {
         char piece[4];
-        size_t n = 0;
+        size_t n = plain_run(scan);
+        if (dst) memcpy(dst + used, scan->text + scan->at, n);
+        scan->at += n;
+        used += n;
         int c = peek(scan);
         if (c < 0) return mq_scan_fail(scan, "a string does not end");
         if (c == '"') break;
