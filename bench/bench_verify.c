@@ -9,8 +9,7 @@
 
 /* `mpiquant verify` of an output folder beside plain reads of its shards, cold and warm.
  *
- *     bench_verify OUT [RUNS [SOURCE]]     SOURCE: the model it was made from; weights are
- * compared, too */
+ *     bench_verify OUT [RUNS] */
 
 typedef mq_status (*visitor)(const char *path, char *block, int64_t *bytes);
 
@@ -38,7 +37,7 @@ static mq_status visit_shards(const char *folder, visitor visit, char *block, in
     return status;
 }
 
-static mq_status measure(const char *folder, const char *source, bool cold, int runs, char *block)
+static mq_status measure(const char *folder, bool cold, int runs, char *block)
 {
     series plain = {0}, verify = {0};
     int64_t bytes = 0;
@@ -51,7 +50,7 @@ static mq_status measure(const char *folder, const char *source, bool cold, int 
         series_add(&plain, mq_seconds() - start);
         if (cold) MQ_TRY(visit_shards(folder, forget, NULL, NULL));
         start = mq_seconds();
-        MQ_TRY(mq_verify(MPI_COMM_WORLD, folder, source, 1, &result));
+        MQ_TRY(mq_verify(MPI_COMM_WORLD, folder, NULL, 1, &result));
         series_add(&verify, mq_seconds() - start);
     }
     series_print(cold ? "plain: pread, cold" : "plain: pread, warm", &plain, 1e-9 * (double)bytes,
@@ -63,13 +62,13 @@ static mq_status measure(const char *folder, const char *source, bool cold, int 
 
 int main(int argc, char **argv)
 {
-    const char *folder = argc > 1 ? argv[1] : ".", *source = argc > 3 ? argv[3] : NULL;
+    const char *folder = argc > 1 ? argv[1] : ".";
     int runs = argc > 2 ? atoi(argv[2]) : 9;
     char *block = NULL;
     MPI_Init(&argc, &argv);
     mq_status status = mq_alloc(BENCH_BLOCK, 1, "block", &block);
-    if (status == MQ_OK) status = measure(folder, source, true, runs, block);
-    if (status == MQ_OK) status = measure(folder, source, false, runs, block);
+    if (status == MQ_OK) status = measure(folder, true, runs, block);
+    if (status == MQ_OK) status = measure(folder, false, runs, block);
     if (status != MQ_OK) fprintf(stderr, "bench_verify: %s\n", mq_message());
     mq_free(&block);
     MPI_Finalize();
