@@ -119,6 +119,12 @@ static void unpack_group(const unpacking *u, int64_t g, int64_t c, int64_t n, fl
     }
 }
 
+static void unpacking_free(unpacking *u)
+{
+    mq_free(&u->group);
+    mq_free(&u->channel);
+}
+
 static mq_status prepare(unpacking *u, const char *name)
 {
     MQ_TRY(mq_alloc(u->layer->n_groups, sizeof *u->group, "groups of a layer", &u->group));
@@ -138,7 +144,14 @@ mq_status mq_exl2_dequantise(const mq_exl2_layer *layer, const char *name, int64
             unpack_group(&u, g, c, mq_min_i64(TILE, n1 - c), dst + (c - n0) * layer->n_in);
         }
     }
-    mq_free(&u.group);
-    mq_free(&u.channel);
+    unpacking_free(&u);
+    return status;
+}
+
+mq_status mq_exl2_check(const mq_exl2_layer *layer, const char *name)
+{
+    unpacking u = {.layer = layer};
+    mq_status status = prepare(&u, name);
+    unpacking_free(&u);
     return status;
 }

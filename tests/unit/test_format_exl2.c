@@ -133,12 +133,21 @@ static mq_status read_all(const fixture *f, float *w)
     return mq_exl2_dequantise(&f->layer, "x", cut, n_out, w + cut * f->layer.n_in);
 }
 
+/* Without the codes. */
+static mq_status check_tables(const fixture *f)
+{
+    mq_exl2_layer tables = f->layer;
+    tables.weight = NULL;
+    return mq_exl2_check(&tables, "x");
+}
+
 static void check(int64_t n_out, const span *spans, int64_t n_groups)
 {
     fixture f = make(n_out, spans, n_groups);
     int64_t n = n_out * f.layer.n_in;
     float *w = zeroed(n, sizeof *w);
     assert_int_equal(read_all(&f, w), MQ_OK);
+    assert_int_equal(check_tables(&f), MQ_OK);
     for (int64_t i = 0; i < n; i++) {
         if (w[i] == f.meant[i]) continue;
         fail_msg("[%ld, %ld], weight %ld is %g, meant %g", (long)n_out, (long)f.layer.n_in, (long)i,
@@ -193,6 +202,7 @@ static void damaged_layers_are_refused(void **state)
         if (cases[i].where == 's') f.scale_max[cases[i].at] = (uint16_t)cases[i].value;
         mq_status status = read_all(&f, w);
         if (status != MQ_E_INPUT) fail_msg("case %zu gives %d", i, (int)status);
+        assert_int_equal(check_tables(&f), MQ_E_INPUT);
         free(w);
         fixture_free(&f);
     }
