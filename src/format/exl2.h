@@ -33,8 +33,8 @@ int64_t mq_exl2_columns(int64_t n_out);
 mq_status mq_exl2_dequantise(const mq_exl2_layer *layer, const char *name, int64_t n0, int64_t n1,
                              float *dst);
 
-/** What dequantising would refuse, without the codes: layer->weight may be NULL. Cost: reads all but
- *  the roots once. */
+/** What dequantising would refuse, without the codes: layer->weight may be NULL. Cost: reads all
+ * but the roots once. */
 mq_status mq_exl2_check(const mq_exl2_layer *layer, const char *name);
 
 #endif
