@@ -14,7 +14,7 @@
 enum { N_OUT = 4096, N_IN = 4096, GROUP = 128, GROUPS = N_IN / GROUP };
 
 static uint8_t *codes, *zeros;
-static float *scales;
+static float *scales, largest[GROUPS];
 static char *packed; /* as large as the source in F32 */
 
 static mq_status make_layer(void)
@@ -24,6 +24,7 @@ static mq_status make_layer(void)
     MQ_TRY(mq_alloc((int64_t)N_OUT * GROUPS, 1, "zero points", &zeros));
     MQ_TRY(mq_alloc((int64_t)N_OUT * GROUPS, sizeof *scales, "scales", &scales));
     MQ_TRY(mq_alloc((int64_t)N_OUT * N_IN, sizeof(float), "packed layer", &packed));
+    for (int g = 0; g < GROUPS; g++) largest[g] = 0x1p-10f;
     for (int64_t i = 0; i < (int64_t)N_OUT * GROUPS; i++) {
         state = state * 1664525u + 1013904223u;
         scales[i] = mq_f16_to_f32(mq_f32_to_f16((float)(state >> 8) * 0x1p-34f + 0x1p-12f));
@@ -60,10 +61,16 @@ static mq_status measure(const mq_format *format, int bits, bool zero_points, in
 {
     series s = {0};
     char name[80], why[80];
-    mq_layer_codes layer = {{N_OUT, N_IN, GROUP, bits, zero_points, MQ_BF16},
-                            codes,
-                            scales,
-                            zero_points ? zeros : NULL};
+    mq_layer_codes layer = {.shape = {.n_out = N_OUT,
+                                      .n_in = N_IN,
+                                      .group = GROUP,
+                                      .bits = bits,
+                                      .zero_points = zero_points,
+                                      .dtype = MQ_BF16},
+                            .codes = codes,
+                            .scales = scales,
+                            .zeros = zero_points ? zeros : NULL,
+                            .largest = largest};
     if (format->refuses && format->refuses(&layer.shape, why, sizeof why)) return MQ_OK;
     for (int i = 0; i < runs; i++) {
         clock_t start = clock();

@@ -147,7 +147,7 @@ short_stages() {
     esac
     step 'shellcheck' 60 bash -c check_shell
     if step 'build with gcc' 400 env CC=gcc bash -c 'configure_and_build build \
-        -DCMAKE_BUILD_TYPE=Release'; then
+        -DCMAKE_BUILD_TYPE=Release -DMQ_BUILD_BENCH=ON'; then
         tests 'tests, gcc' 700 build --timeout 300
         MPIQUANT=$PWD/build/mpiquant python_tests 'end-to-end tests' 1500 tests/e2e
         readers 'readers of the formats' 4:128 4:64:compressed-tensors
