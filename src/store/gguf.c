@@ -150,21 +150,28 @@ static mq_status read_pairs(reader *r, uint64_t n)
 static mq_status take_shape(reader *r, mq_tensor *t, const uint64_t ne[MQ_GGUF_DIMS],
                             uint64_t *bytes)
 {
-    uint64_t weights = (uint64_t)mq_dtype_weights(t->dtype), elements = 1;
+    uint64_t weights = (uint64_t)mq_dtype_weights(t->dtype);
+    *bytes = mq_dtype_size(t->dtype);
     for (int d = 0; d < t->n_dims; d++) {
         uint64_t dim = d == 0 ? ne[d] / weights : ne[d];
         bool whole = d > 0 || ne[d] % weights == 0;
-        if (!whole || dim == 0 || dim > r->size || elements > r->size / dim) {
+        if (!whole || dim == 0 || *bytes > r->size / dim) {
             return mq_fail(MQ_E_INPUT,
                            "%s: tensor \"%s\": dimension %d is %" PRIu64
                            ", which its type or the file cannot hold",
                            r->path, t->name, d, ne[d]);
         }
-        elements *= dim;
+        *bytes *= dim;
         t->dim[t->n_dims - 1 - d] = (int64_t)dim;
     }
-    *bytes = elements * mq_dtype_size(t->dtype);
     return MQ_OK;
+}
+
+static mq_status truncated_data(const reader *r, const char *name)
+{
+    return mq_fail(MQ_E_INPUT,
+                   "%s: has %" PRIu64 " bytes, too few for tensor \"%s\": truncated, copy it again",
+                   r->path, r->size, name);
 }
 
 static mq_status take_type(reader *r, mq_tensor *t)
@@ -197,6 +204,7 @@ static mq_status read_tensor(reader *r, mq_tensor *t, uint64_t expected)
                        ": a hole or an overlap",
                        r->path, t->name, t->begin, expected);
     }
+    if (t->begin > r->size || bytes > r->size - t->begin) return truncated_data(r, t->name);
     t->end = t->begin + bytes;
     return MQ_OK;
 }

@@ -72,6 +72,7 @@ static void test_damaged_headers(void **state)
         {first, 4, INFOS, 5, "5 dimensions"},
         {first + 4, 8, INFOS, 0, "dimension 0 is 0"},
         {first + 12, 8, INFOS, UINT64_MAX, "dimension 1 is"},
+        {first + 12, 8, INFOS, 15, "dimension 1 is 15"}, /* elements for the file, but not bytes */
         {first + 12, 8, INFOS, 2, "expected 256: a hole or an overlap"},
         {first + 20, 4, INFOS, 14, "type 14"},
         {first + 24, 8, INFOS, 32, "expected 0: a hole or an overlap"},
@@ -104,6 +105,21 @@ static void test_twice(void **state)
     check_refused(&f, "holds a key twice");
 }
 
+/* No larger than the file, but not all of it inside. */
+static void test_past_the_end(void **state)
+{
+    (void)state;
+    static const char last[] = "output_norm.weight";
+    by_hand f = make_by_hand();
+    uint64_t columns = f.n / 8;
+    for (size_t i = f.infos; i < f.data; i++) {
+        char *name = f.bytes + i;
+        if (memcmp(name, last, sizeof last - 1) != 0) continue;
+        memcpy(name + sizeof last - 1 + 4, &columns, sizeof columns);
+    }
+    check_refused(&f, "too few for tensor \"output_norm.weight\"");
+}
+
 /* However short the file, or whichever bit of its header turns: an error, or a header whose tensors
  * lie inside the file. */
 static void test_cut_or_turned_anywhere(void **state)
@@ -134,6 +150,7 @@ int main(void)
         cmocka_unit_test(test_reading),
         cmocka_unit_test(test_damaged_headers),
         cmocka_unit_test(test_twice),
+        cmocka_unit_test(test_past_the_end),
         cmocka_unit_test(test_cut_or_turned_anywhere),
     };
     fd = mkstemp(path);
