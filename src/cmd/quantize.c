@@ -251,8 +251,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--positive-scales", .help = "no negative scales", .flag = &o.positive_scales},
         {"--format", "NAME",
          "checkpoint format: gptq (v1, with zero points v2), gptq_v2, compressed-tensors, exl2, "
-         "gguf "
-         "(for llama.cpp), or dense (dequantised weights)",
+         "gguf (for llama.cpp), or dense (dequantised weights)",
          "gptq", .text = &o.format},
         {"--damp", "X",
          "damping, as a share of the Hessian's mean diagonal; or auto: for each layer the one that "
@@ -264,8 +263,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "auto", .number = &f.shrinkage, .word = "auto", .word_given = &f.auto_shrinkage},
         {"--on-failure", "ACTION",
          "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "
-         "samples, "
-         "and round to nearest the layers for which nothing is left",
+         "samples, and round to nearest the layers for which nothing is left",
          "stop", .text = &o.on_failure},
         {"--preset", "NAME", "effort: fast, default, or best, which takes about twice the time",
          "default", .text = &o.preset},

@@ -33,8 +33,9 @@ mq_status mq_cmd_verify(const mq_comm *comm, int argc, char **argv)
     };
     const mq_args_spec spec = {
         "mpiquant verify",
-        "Checks every header, offset, shape and checksum of an output folder, and that its codes "
-        "dequantise to what the report claims. Exit code 3 when something is wrong.",
+        "Checks every header, offset, shape, scale and checksum of an output folder; with --source "
+        "also that its weights are as far from the original ones as the report says. Exit code 3 "
+        "when something is wrong.",
         positionals,
         1,
         options,
