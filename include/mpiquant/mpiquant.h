@@ -54,6 +54,8 @@ typedef struct mq_quantize_options {
     const char *preset; /* "fast", "default" or "best": what the following are where not given */
     double alpha;       /* asymmetric calibration: share of the earlier layers' errors that a layer
                            makes up for; 0: none, and no second stream; below 0: as the preset */
+    bool measure_alpha; /* for each layer the share that serves held-out samples best, where damping
+                           is measured too; alpha is not used */
     int refine;         /* rounds of refinement after LDLQ; below 0: as the preset */
     int couple;         /* 1: round the rows of a head together, 0: apart; below 0: as the preset */
     const char *scale_search; /* "fast", by the diagonal of H, or "accurate", by its factor; NULL:

@@ -15,4 +15,11 @@ typedef struct mq_unit {
     const int32_t *position; /* (n_tokens) position of each token in its sample */
 } mq_unit;
 
+/** Tokens of the first half where a unit is cut in two: at a sample, from the file alone. Of an odd
+ *  number of samples the larger part goes to one half and to the other in turn. */
+static inline int64_t mq_unit_half(const mq_unit *unit)
+{
+    return unit->offset[(unit->n_samples + (unit->id % 2 == 0)) / 2];
+}
+
 #endif

@@ -24,7 +24,7 @@ typedef struct forms {
     int64_t threads;
     int64_t group, refine, couple;    /* not_given */
     double damping, shrinkage, alpha; /* NaN: not given */
-    bool auto_damping, auto_shrinkage;
+    bool auto_damping, auto_shrinkage, auto_alpha;
     int width[MAX_WIDTHS];
 } forms;
 
@@ -158,8 +158,9 @@ static void choose_group(const forms *f, mq_quantize_options *o)
 /* What the preset decides unless it is given. */
 static mq_status parse_effort(const forms *f, mq_quantize_options *o)
 {
-    if (f->alpha < 0) return mq_fail(MQ_E_USAGE, "--alpha %g: between 0 and 1", f->alpha);
+    if (f->alpha < 0) return mq_fail(MQ_E_USAGE, "--alpha %g: auto, or 0 to 1", f->alpha);
     if (!isnan(f->alpha)) o->alpha = f->alpha;
+    o->measure_alpha = f->auto_alpha;
     if (f->refine != not_given) {
         if (f->refine < 0) return mq_fail(MQ_E_USAGE, "--refine %" PRId64 ": 0 or more", f->refine);
         MQ_TRY(mq_cmd_int(f->refine, "--refine", &o->refine));
@@ -268,8 +269,10 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--preset", "NAME", "effort: fast, default, or best, which takes about twice the time",
          "default", .text = &o.preset},
         {"--alpha", "X",
-         "asymmetric calibration: share of the earlier layers' errors that a layer makes up for",
-         "0; best: 0.75", .number = &f.alpha},
+         "asymmetric calibration: share of the earlier layers' errors that a layer makes up for; "
+         "0: "
+         "none; auto: for each layer the one that serves held-out samples best",
+         "0; best: auto", .number = &f.alpha, .word = "auto", .word_given = &f.auto_alpha},
         {"--refine", "N", "rounds of refinement of scales and codes", "2; fast: 0, best: 8",
          .integer = &f.refine},
         {"--couple-rows", "N", "1: round the rows of an attention head together, 0: apart", "1",

@@ -5,20 +5,13 @@
 
 #include <inttypes.h>
 
-/* Where a unit is cut into its two halves: at a sample, from the file alone. Of an odd number of
- * samples the larger part goes to one half and to the other in turn. */
-static int64_t first_half(const mq_unit *unit)
-{
-    return unit->offset[(unit->n_samples + (unit->id % 2 == 0)) / 2];
-}
-
 static mq_status add_units(const mq_run *run, const mq_activations *a, mq_hessian *half,
                            mq_hessian *h)
 {
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
         const mq_unit *unit = &run->calib->unit[u];
         const char *rows = mq_activations_unit(a, run->calib, u);
-        int64_t cut = half ? first_half(unit) : 0;
+        int64_t cut = half ? mq_unit_half(unit) : 0;
         size_t bytes = (size_t)(cut * a->width) * mq_dtype_size(a->dtype);
         if (half) MQ_TRY(mq_hessian_add(half, rows, a->dtype, cut));
         MQ_TRY(mq_hessian_add(h, rows + bytes, a->dtype, unit->n_tokens - cut));

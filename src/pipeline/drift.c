@@ -37,10 +37,16 @@ static mq_status unit_drift(const mq_run *run, mq_tap_id tap, int64_t u)
                              mq_activations_unit(&now->x, calib, u), n_tok * hidden, drift, dtype);
 }
 
-static mq_status all_drifts(const mq_run *run, mq_tap_id tap, double *largest)
+mq_status mq_run_drift(mq_run *run, mq_tap_id tap)
 {
-    for (int64_t u = 0; u < run->calib->n_local_units; u++) MQ_TRY(unit_drift(run, tap, u));
-    return mq_activations_bounds(&run->drift, run->calib, largest);
+    mq_status status = MQ_OK;
+    if (run->n_streams < 2) return MQ_OK;
+    for (int64_t u = 0; u < run->calib->n_local_units && status == MQ_OK; u++) {
+        status = unit_drift(run, tap, u);
+    }
+    status = mq_agree(run->comm, status);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
 }
 
 static mq_status add_units(const mq_run *run, mq_tap_id tap, mq_cross *cross)
@@ -72,8 +78,7 @@ mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     *out = NULL;
     if (run->n_streams < 2) return MQ_OK;
     mq_status status = mq_alloc(run->arch->hidden, sizeof *largest, "column bounds", &largest);
-    if (status == MQ_OK) status = all_drifts(run, tap, largest);
-    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    if (status == MQ_OK) status = mq_activations_bounds(&run->drift, run->calib, largest);
     if (status == MQ_OK) status = mq_cross_create(run->arch->hidden, h->n, out);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = sum_cross(run, tap, h, largest, *out);

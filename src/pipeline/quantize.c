@@ -153,6 +153,7 @@ static mq_status plan_and_allocate(mq_run *run)
                                    .threads = run->options->threads,
                                    .couple = run->solver.couple,
                                    .halves = run->solver.measure_damping,
+                                   .sampled_drift = run->solver.measure_alpha,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
     MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
     MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));
@@ -186,9 +187,11 @@ static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
     bool halves = mq_run_measures_damping(run, block, tap);
     mq_status status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
     if (status == MQ_OK) status = mq_run_find_ranges(run, block, h);
+    if (status == MQ_OK) status = mq_run_drift(run, tap);
     if (status == MQ_OK) status = mq_run_damping(run, block, tap, half, h, &damping);
     mq_hessian_destroy(&half);
     if (status == MQ_OK) status = mq_run_cross(run, block, tap, h, &cross);
+    for (int l = 0; l < MQ_N_LINEARS && !cross; l++) damping.alpha[l] = 0;
     if (status == MQ_OK) status = mq_run_solve(run, block, tap, h, &damping, cross);
     mq_hessian_destroy(&h);
     mq_cross_destroy(&cross);

@@ -30,6 +30,7 @@ enum { MQ_QUANTISED, MQ_ORIGINAL, MQ_MAX_STREAMS };
  * the relative losses when it is solved on half of the samples, on those and on the others. */
 typedef struct mq_damping_choice {
     mq_damping damping;
+    double alpha[MQ_N_LINEARS]; /* share of the correction that each layer gets */
     double half_loss[MQ_N_LINEARS], held_out_loss[MQ_N_LINEARS]; /* NaN: not measured */
 } mq_damping_choice;
 
@@ -50,9 +51,10 @@ typedef struct mq_run {
     int64_t rope_mean_window;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
-    mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
-    int64_t times_measured[MQ_N_ALL_TAPS];   /* in how many blocks, and in how many of them */
-    int64_t times_unshrunk[MQ_N_ALL_TAPS];   /* the losses spoke for no shrinkage */
+    mq_damping damping_found[MQ_N_ALL_TAPS];         /* last measured; share 0: none yet */
+    double alpha_found[MQ_N_ALL_TAPS][MQ_N_LINEARS]; /* with it */
+    int64_t times_measured[MQ_N_ALL_TAPS]; /* in how many blocks, and in how many of them */
+    int64_t times_unshrunk[MQ_N_ALL_TAPS]; /* the losses spoke for no shrinkage */
     struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
@@ -94,7 +96,12 @@ mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian *
  *  nothing elsewhere. Collective. Cost: reads the rows once. The same for any number of ranks. */
 mq_status mq_run_find_ranges(mq_run *run, int64_t block, const mq_hessian *h);
 
-/** Sums what a tap needs for the correction of its layers over all ranks (drift.c); *out is
+/** With two streams: how far they differ in what the layers of a tap aim at, into run->drift
+ *  (drift.c), for every local unit. After mq_run_hessian, which leaves samples out. Collective
+ *  (agrees). */
+mq_status mq_run_drift(mq_run *run, mq_tap_id tap);
+
+/** Sums what a tap needs for the correction of its layers over all ranks, from run->drift; *out is
  *  NULL with one stream, where the streams do not differ yet, and, when the run is to go on after
  *  failures, where the drift cannot be summed (with a warning). h is the tap's Hessian.
  *  Collective. Caller destroys *out. */

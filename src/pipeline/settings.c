@@ -94,7 +94,10 @@ static mq_status scale_search(const char *name, bool *judge)
 
 static const mq_damping usual_damping = {.share = 0.05, .shrinkage = 0.1};
 
-mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *out)
+/* Where it is not measured. */
+#define USUAL_ALPHA 0.75
+
+static mq_status preset(const char *name, mq_solver_settings *out)
 {
     static const struct {
         const char *name;
@@ -103,21 +106,45 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
         {"fast", {.couple = true}},
         {"default", {.refine = 2, .couple = true, .judge = true, .measure_damping = true}},
         {"best",
-         {.alpha = 0.75, .refine = 8, .couple = true, .judge = true, .measure_damping = true}}};
-    enum { N_PRESETS = sizeof presets / sizeof *presets };
-    int p = 0;
-    while (p < N_PRESETS && (!o->preset || strcmp(o->preset, presets[p].name) != 0)) p++;
-    if (p == N_PRESETS) {
-        return mq_fail(MQ_E_USAGE, "--preset %s: fast, default or best",
-                       o->preset ? o->preset : "");
+         {.alpha = USUAL_ALPHA,
+          .refine = 8,
+          .couple = true,
+          .judge = true,
+          .measure_damping = true}}};
+    for (size_t p = 0; name && p < sizeof presets / sizeof *presets; p++) {
+        *out = presets[p].settings;
+        if (strcmp(name, presets[p].name) == 0) return MQ_OK;
     }
-    if (!(o->alpha <= 1)) return mq_fail(MQ_E_USAGE, "--alpha %g: at most 1", o->alpha);
-    *out = presets[p].settings;
+    return mq_fail(MQ_E_USAGE, "--preset %s: fast, default or best", name ? name : "");
+}
+
+static void set_damping(const mq_quantize_options *o, mq_solver_settings *out)
+{
     if (o->damping >= 0) out->measure_damping = o->damping == 0;
     out->damping.share = o->damping > 0 ? o->damping : usual_damping.share;
     out->damping.shrinkage = o->shrinkage >= 0 ? o->shrinkage : usual_damping.shrinkage;
     out->measure_shrinkage = out->measure_damping && o->shrinkage < 0;
-    if (o->alpha >= 0) out->alpha = o->alpha;
+}
+
+/* It is measured together with the damping. */
+static mq_status set_alpha(const mq_quantize_options *o, mq_solver_settings *out)
+{
+    if (!(o->alpha <= 1)) return mq_fail(MQ_E_USAGE, "--alpha %g: at most 1", o->alpha);
+    if (o->measure_alpha && !out->measure_damping) {
+        return mq_fail(MQ_E_USAGE, "--alpha auto: needs --damp auto, which holds samples out");
+    }
+    if (o->measure_alpha) out->alpha = USUAL_ALPHA;
+    if (o->alpha >= 0 && !o->measure_alpha) out->alpha = o->alpha;
+    bool by_preset = o->alpha < 0 && out->alpha > 0 && out->measure_damping;
+    out->measure_alpha = o->measure_alpha || by_preset;
+    return MQ_OK;
+}
+
+mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *out)
+{
+    MQ_TRY(preset(o->preset, out));
+    set_damping(o, out);
+    MQ_TRY(set_alpha(o, out));
     if (o->refine >= 0) out->refine = o->refine;
     if (o->couple >= 0) out->couple = o->couple > 0;
     if (o->column_order) MQ_TRY(column_order(o->column_order, &out->order));
@@ -224,7 +251,11 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
         MQ_TRY(mq_json_add_double(o, "shrinkage", solver->damping.shrinkage));
     }
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
-    MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));
+    if (solver->measure_alpha) {
+        MQ_TRY(mq_json_add_string(o, "alpha", "auto"));
+    } else {
+        MQ_TRY(mq_json_add_double(o, "alpha", solver->alpha));
+    }
     MQ_TRY(mq_json_add_int(o, "refine", solver->refine));
     MQ_TRY(mq_json_add_bool(o, "couple_rows", solver->couple));
     MQ_TRY(mq_json_add_string(o, "column_order", order_names[solver->order]));

@@ -14,11 +14,12 @@ typedef struct mq_damping {
 
 /** How hard the solver tries: a preset, and what the options change in it. */
 typedef struct mq_solver_settings {
-    double alpha; /* asymmetric calibration; 0: one stream */
+    double alpha; /* asymmetric calibration, where it is not measured; 0: one stream */
     mq_damping damping;
     bool measure_damping;   /* each layer gets what serves held-out samples best, and that above
                                where nothing can be held out */
     bool measure_shrinkage; /* and so is whether there is shrinkage */
+    bool measure_alpha;     /* and alpha, where there is one */
     int refine;             /* rounds after LDLQ */
     bool couple;            /* rows of a head are rounded together */
     bool judge;             /* scales are judged by the factor, not by the diagonal alone */

@@ -87,12 +87,23 @@ static mq_status head_bytes(const mq_arch *arch, int64_t row_blocks, int threads
     return mq_add_size(*out, bytes, out);
 }
 
+/* While damping is measured: a second Hessian, and two sums of what sampled rows make up for. */
+static mq_status held_out_bytes(int64_t n, size_t hessian, const mq_memory_settings *settings,
+                                size_t *out)
+{
+    size_t sums = 0;
+    *out = hessian;
+    if (!settings->sampled_drift) return MQ_OK;
+    MQ_TRY(mq_cross_bytes(2 * MQ_ROW_BLOCK, n, &sums));
+    return mq_add_size(*out, sums, out);
+}
+
 static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_tap_id tap,
                                   const mq_memory_settings *settings, mq_memory_plan *p)
 {
     mq_linear_id linears[MQ_N_LINEARS];
     int64_t n = mq_arch_tap_width(arch, tap), rows = 0;
-    size_t bytes = 0, cross = 0;
+    size_t bytes = 0, cross = 0, held_out = 0;
     bool distributed = n > settings->distribute_above;
     int n_linears = mq_arch_tap_linears(arch, tap, linears);
     for (int l = 0; l < n_linears; l++) {
@@ -103,7 +114,8 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     MQ_TRY(mq_factor_fits(n, comm->size, distributed));
     MQ_TRY(mq_hessian_bytes(n, &bytes));
     if (settings->n_streams > 1) MQ_TRY(mq_cross_bytes(arch->hidden, n, &cross));
-    if (settings->halves) at_least(bytes, &cross); /* gone before the cross sum is made */
+    if (settings->halves) MQ_TRY(held_out_bytes(n, bytes, settings, &held_out));
+    at_least(held_out, &cross); /* gone before the cross sum is made */
     MQ_TRY(mq_add_size(bytes, cross, &bytes));
     at_least(bytes, &p->hessian);
     int64_t parts = distributed ? comm->size : 1;
@@ -140,6 +152,14 @@ static mq_status add_stream(mq_memory_plan *p)
     return mq_mul_size(p->weights, 2, &p->weights);
 }
 
+/* The drift of sampled rows' outputs. */
+static mq_status add_sampled_drift(int64_t n_tokens, mq_memory_plan *p)
+{
+    size_t bytes = 0;
+    MQ_TRY(area(n_tokens, MQ_ROW_BLOCK, mq_dtype_size(MQ_BF16), &bytes));
+    return mq_add_size(p->residual, bytes, &p->residual);
+}
+
 /* With a budget of bits a first walk measures what layers add to the residual stream: the outputs
  * of one unit. */
 static mq_status add_measuring(const mq_arch *arch, int64_t unit_tokens, mq_memory_plan *p)
@@ -171,6 +191,7 @@ static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_cal
     MQ_TRY(block_weight_bytes(arch, &p->weights));
     MQ_TRY(solver_bytes(comm, scheme, settings, p));
     if (settings->n_streams > 1) MQ_TRY(add_stream(p));
+    if (settings->sampled_drift) MQ_TRY(add_sampled_drift(most_tokens, p));
     if (scheme->average_bits > 0) MQ_TRY(add_measuring(arch, calib->max_unit_tokens, p));
     return sum_up(comm, p);
 }

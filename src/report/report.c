@@ -92,6 +92,7 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     MQ_TRY(mq_json_add_double(o, "relative_error", r->relative_error));
     MQ_TRY(mq_json_add_double(o, "damping", r->damping));
     MQ_TRY(mq_json_add_double(o, "shrinkage", r->shrinkage));
+    MQ_TRY(mq_json_add_double(o, "alpha", r->alpha));
     MQ_TRY(mq_json_add_double(o, "half_loss", r->half_loss));
     MQ_TRY(mq_json_add_double(o, "held_out_loss", r->held_out_loss));
     MQ_TRY(mq_json_add_int(o, "attempts", r->attempts));

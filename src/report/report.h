@@ -20,6 +20,7 @@ typedef struct mq_layer_result {
     double relative_error; /* |e|^2 / |w|^2 */
     double damping;        /* share of the mean diagonal that succeeded; NaN for rtn */
     double shrinkage;      /* of the entries off the diagonal; NaN for rtn */
+    double alpha;          /* share of the correction for the drift of the streams that was made */
     double half_loss; /* relative, of sampled rows that were solved on half of the samples, on */
     double held_out_loss; /* those and on the others; NaN: not measured */
     int attempts;

@@ -192,6 +192,9 @@ class BadInput(unittest.TestCase):
             with self.subTest(option, value=value):
                 self.refuse(USAGE, [option], options=(option, value))
 
+    def test_nothing_held_out_to_measure_alpha_on(self):
+        self.refuse(USAGE, ['--alpha auto', '--damp auto'], options=('--alpha', 'auto', '--damp', 0.05))
+
     def test_bad_pattern(self):
         self.refuse(USAGE, ['q_proj('], options=('--skip', 'q_proj('))
         self.refuse(USAGE, ['nothing_like_this'], options=('--skip', 'nothing_like_this'))

@@ -230,6 +230,13 @@ class Failures(unittest.TestCase):
                     self.assertEqual((layer['damping'], layer['held_out_loss']), (0.05, None))
                 else:
                     self.assertTrue(0 <= layer['half_loss'] < layer['held_out_loss'] < 10, layer)
+            alphas = {layer['alpha'] for layer in report['layers']}
+            if 'best' in more:
+                self.assertEqual(report['settings']['alpha'], 'auto')
+                self.assertEqual({layer['alpha'] for layer in report['layers'][:3]}, {0}, 'nothing lost yet')
+                self.assertTrue(len(alphas) > 3 and all(0 <= alpha <= 1 for alpha in alphas), alphas)
+            else:
+                self.assertEqual((report['settings']['alpha'], alphas), (0, {0}))
             if len(samples) > 1:
                 self.assertGreater(report['summary']['more_samples'], 0.05)
                 self.assertRegex(log, r'warning: calibration is thin: .* about \d+ % lower')

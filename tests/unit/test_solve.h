@@ -125,6 +125,26 @@ static inline double quadratic(const double *x, const double *a, int64_t n)
     return sum;
 }
 
+/** x a = b for one row, a (n, n) symmetric positive definite: Gaussian elimination. */
+static inline void naive_solve(const double *a, const double *b, int64_t n, double *x)
+{
+    double *m = zeroed(n * n, sizeof *m);
+    memcpy(m, a, (size_t)(n * n) * sizeof *m);
+    memcpy(x, b, (size_t)n * sizeof *x);
+    for (int64_t k = 0; k < n; k++) {
+        for (int64_t i = k + 1; i < n; i++) {
+            double f = m[i * n + k] / m[k * n + k];
+            for (int64_t j = k; j < n; j++) m[i * n + j] -= f * m[k * n + j];
+            x[i] -= f * x[k];
+        }
+    }
+    for (int64_t k = n - 1; k >= 0; k--) {
+        for (int64_t j = k + 1; j < n; j++) x[k] -= m[k * n + j] * x[j];
+        x[k] /= m[k * n + k];
+    }
+    free(m);
+}
+
 /** Storage of `n_blocks` blocks of one layer; scales and quant are the caller's to fill. */
 typedef struct layer {
     int64_t n_blocks, n, n_groups;

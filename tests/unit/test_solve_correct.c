@@ -10,26 +10,6 @@
 #include "ops/ops.h"
 #include "test_solve.h"
 
-/* x a = b for one row, a (n, n) symmetric positive definite; overwrites its copy of a. */
-static void naive_solve(const double *a, const double *b, int64_t n, double *x)
-{
-    double *m = zeroed(n * n, sizeof *m);
-    memcpy(m, a, (size_t)(n * n) * sizeof *m);
-    memcpy(x, b, (size_t)n * sizeof *x);
-    for (int64_t k = 0; k < n; k++) {
-        for (int64_t i = k + 1; i < n; i++) {
-            double f = m[i * n + k] / m[k * n + k];
-            for (int64_t j = k; j < n; j++) m[i * n + j] -= f * m[k * n + j];
-            x[i] -= f * x[k];
-        }
-    }
-    for (int64_t k = n - 1; k >= 0; k--) {
-        for (int64_t j = k + 1; j < n; j++) x[k] -= m[k * n + j] * x[j];
-        x[k] /= m[k * n + k];
-    }
-    free(m);
-}
-
 /* Panels of M in the order of the call: descending, then ascending. */
 typedef struct both_ways {
     whole_m m;
