@@ -65,15 +65,16 @@ typedef struct cross_job {
     mq_cross *cross;
     const void *a, *x;
     mq_dtype dtype;
-    int64_t n_tok, panels_across;
+    int64_t n_tok, panel_width;
 } cross_job;
 
 static mq_status cross_task(void *context, int64_t t)
 {
     const cross_job *p = context;
     mq_cross *c = p->cross;
-    int64_t i0 = t / p->panels_across * PANEL, n_i = mq_min_i64(PANEL, c->m - i0);
-    int64_t j0 = t % p->panels_across * PANEL, n_j = mq_min_i64(PANEL, c->n - j0);
+    int64_t width = p->panel_width, across = mq_ceil_div(c->n, width);
+    int64_t i0 = t / across * PANEL, n_i = mq_min_i64(PANEL, c->m - i0);
+    int64_t j0 = t % across * width, n_j = mq_min_i64(width, c->n - j0);
     float *g = mq_scratch(SCRATCH_SLOT, (size_t)PANEL * PANEL * sizeof *g);
     if (!g) return mq_fail(MQ_E_MEMORY, "no memory for a panel of a cross sum");
     MQ_TRY(mq_cross_panel(p->a, c->m, i0, n_i, p->x, c->n, j0, n_j, p->dtype, p->n_tok, g));
@@ -90,9 +91,10 @@ mq_status mq_cross_add(mq_cross *cross, const void *a, const void *x, mq_dtype d
 {
     if (!cross->has_grid) return mq_fail(MQ_E_INTERNAL, "a cross sum needs its grid first");
     if (n_tok == 0 || cross->is_zero) return MQ_OK;
-    int64_t across = mq_ceil_div(cross->n, PANEL);
-    cross_job job = {cross, a, x, dtype, n_tok, across};
-    return mq_parallel_for(mq_ceil_div(cross->m, PANEL) * across, cross_task, &job);
+    int64_t width = cross->m < PANEL / 4 ? PANEL / 4 : PANEL; /* more tasks where there are few */
+    cross_job job = {cross, a, x, dtype, n_tok, width};
+    return mq_parallel_for(mq_ceil_div(cross->m, PANEL) * mq_ceil_div(cross->n, width), cross_task,
+                           &job);
 }
 
 mq_status mq_cross_reduce(mq_cross *cross, const mq_comm *comm)

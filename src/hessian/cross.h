@@ -34,8 +34,9 @@ mq_status mq_cross_set_grid(mq_cross *cross, const mq_comm *comm, const double *
                             const int *x_exponent, int64_t n_units);
 
 /** Adds one unit: a (n_tok, m), x (n_tok, n), both BF16 or F32. Products per unit in f32 panels of
- *  512 x 512, rounded to the grid and added in f64. Threads over panels. Not collective.
- *  Errors: MQ_E_INTERNAL before set_grid, those of mq_gemm, MQ_E_MEMORY. */
+ *  512 x 512 (128 wide with fewer than 128 rows), rounded to the grid and added in f64. Threads
+ * over panels. Not collective. Errors: MQ_E_INTERNAL before set_grid, those of mq_gemm,
+ * MQ_E_MEMORY. */
 mq_status mq_cross_add(mq_cross *cross, const void *a, const void *x, mq_dtype dtype,
                        int64_t n_tok);
 

@@ -48,17 +48,21 @@ typedef struct trial {
     mq_sampled_rows rows;
     mq_sampled_drift drift; /* empty: nothing to make up for */
     float *errors;          /* (N_CANDIDATES, blocks of rows, MQ_ROW_BLOCK, n) */
-    float *corrections;     /* the same shape; NULL without drift */
+    float *corrections;     /* (N_CANDIDATES, MQ_ROW_BLOCK, n); NULL without drift */
     double held_out_energy[MQ_N_LINEARS];
     bool weighed;                                      /* the energies are there */
     double found[N_CANDIDATES][N_PARTS][MQ_N_LINEARS]; /* of the layers; losses are relative */
     bool tried[N_CANDIDATES];
 } trial;
 
-/* Block b of candidate c in errors or corrections. */
-static int64_t place_of(const trial *t, int c, int b)
+static float *errors_of(const trial *t, int c, int b)
 {
-    return ((int64_t)c * t->rows.n_blocks + b) * MQ_ROW_BLOCK * t->system.n;
+    return t->errors + ((int64_t)c * t->rows.n_blocks + b) * MQ_ROW_BLOCK * t->system.n;
+}
+
+static float *correction_of(const trial *t, int c)
+{
+    return t->corrections + (int64_t)c * MQ_ROW_BLOCK * t->system.n;
 }
 
 /* The other half, in the order in which the first is processed. */
@@ -76,17 +80,20 @@ static mq_status held_out_entries(void *context, int64_t i0, int64_t i1, int64_t
 
 /* Rows that are judged by the other half, all in one walk over it: errors and corrections, and the
  * weights. */
-enum { MAX_JUDGED = (2 * N_CANDIDATES + 1) * MQ_N_LINEARS };
+enum { MAX_JUDGED = (N_CANDIDATES + 1) * (MQ_N_LINEARS + 1) };
 typedef struct held_out_rows {
     const float *x[MAX_JUDGED]; /* (MQ_ROW_BLOCK, n) each */
     double *sum[MAX_JUDGED];    /* by layer: x H x^T is added */
-    int block[MAX_JUDGED];
+    int64_t n_rows[MAX_JUDGED];
+    const int *layer[MAX_JUDGED]; /* of each row */
     int count;
 } held_out_rows;
 
-static void add_rows(held_out_rows *list, int b, const float *x, double *sum)
+static void add_rows(held_out_rows *list, int64_t n_rows, const int *layer, const float *x,
+                     double *sum)
 {
-    list->block[list->count] = b;
+    list->n_rows[list->count] = n_rows;
+    list->layer[list->count] = layer;
     list->x[list->count] = x;
     list->sum[list->count++] = sum;
 }
@@ -99,10 +106,9 @@ static mq_status judge(trial *t, const held_out_rows *list)
     mq_status status = mq_quadratic_rows(list->x, list->count, t->system.n, t->system.mean,
                                          held_out_entries, t, loss);
     for (int i = 0; i < list->count && status == MQ_OK; i++) {
-        int b = list->block[i];
-        for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
+        for (int64_t r = 0; r < list->n_rows[i]; r++) {
             double x = loss[i * MQ_ROW_BLOCK + r];
-            if (!(x < 0)) list->sum[i][t->rows.layer[b][r]] += x;
+            if (!(x < 0)) list->sum[i][list->layer[i][r]] += x;
         }
     }
     mq_free(&loss);
@@ -134,12 +140,10 @@ static mq_status solve(const mq_run *run, const mq_comm *comm, trial *t, int c, 
     mq_status status = mq_tap_system_try(run, comm, candidate(run, c), 0, s, &minor);
     *solved = status != MQ_E_NOT_PD;
     if (status == MQ_E_NOT_PD) return MQ_OK;
-    for (int b = 0; b < t->rows.n_blocks; b++) {
-        t->rows.block[b].e = t->errors + place_of(t, c, b);
-    }
+    for (int b = 0; b < t->rows.n_blocks; b++) t->rows.block[b].e = errors_of(t, c, b);
     if (status == MQ_OK && t->corrections) {
-        status = mq_sampled_drift_correction(&t->drift, &t->rows, s,
-                                             t->corrections + place_of(t, c, 0), t->found[c][PULL]);
+        status = mq_sampled_drift_correction(&t->drift, s, errors_of(t, c, 0), correction_of(t, c),
+                                             t->found[c][PULL]);
     }
     if (status == MQ_OK) {
         status = mq_ldlq(t->rows.block, t->rows.n_blocks, s->n, s->order,
@@ -150,6 +154,17 @@ static mq_status solve(const mq_run *run, const mq_comm *comm, trial *t, int c, 
     return status;
 }
 
+/* The rows of a candidate that are to be judged. */
+static void add_candidate(held_out_rows *list, trial *t, int c)
+{
+    for (int b = 0; b < t->rows.n_blocks; b++) {
+        add_rows(list, t->rows.n_rows[b], t->rows.layer[b], errors_of(t, c, b),
+                 t->found[c][HELD_OUT]);
+    }
+    if (!t->corrections) return;
+    add_rows(list, t->drift.n_rows, t->drift.layer, correction_of(t, c), t->found[c][DRAG]);
+}
+
 /* Candidates begin, begin + step ... below end. Infinite losses where the matrix cannot be
  * factored. */
 static mq_status try_some(const mq_run *run, const mq_comm *comm, trial *t, int begin, int end,
@@ -157,18 +172,15 @@ static mq_status try_some(const mq_run *run, const mq_comm *comm, trial *t, int 
 {
     held_out_rows list = {.count = 0};
     for (int b = 0; b < t->rows.n_blocks && !t->weighed; b++) {
-        add_rows(&list, b, t->rows.block[b].w, t->held_out_energy);
+        add_rows(&list, t->rows.n_rows[b], t->rows.layer[b], t->rows.block[b].w,
+                 t->held_out_energy);
     }
     t->weighed = true;
     for (int c = begin; c < end; c += step) {
         bool solved = false;
         MQ_TRY(mq_agree(comm, solve(run, comm, t, c, &solved)));
         for (int l = 0; l < MQ_N_LINEARS; l++) t->found[c][HELD_OUT][l] = solved ? 0 : INFINITY;
-        for (int b = 0; b < t->rows.n_blocks && solved; b++) {
-            int64_t at = place_of(t, c, b);
-            add_rows(&list, b, t->errors + at, t->found[c][HELD_OUT]);
-            if (t->corrections) add_rows(&list, b, t->corrections + at, t->found[c][DRAG]);
-        }
+        if (solved) add_candidate(&list, t, c);
     }
     MQ_TRY(judge(t, &list));
     for (int c = begin; c < end; c += step) {
@@ -180,17 +192,12 @@ static mq_status try_some(const mq_run *run, const mq_comm *comm, trial *t, int 
     return MQ_OK;
 }
 
-static mq_status allocate_rows(const trial *t, const char *purpose, float **out)
-{
-    return mq_alloc((int64_t)N_CANDIDATES * t->rows.n_blocks * MQ_ROW_BLOCK,
-                    (size_t)t->system.n * sizeof **out, purpose, out);
-}
-
 static mq_status prepare_rows(const mq_run *run, int64_t block, trial *t)
 {
     MQ_TRY(mq_tap_system_create(run, t->half, &t->system));
     MQ_TRY(mq_sampled_rows_create(run, block, &t->system, &t->rows));
-    return allocate_rows(t, "errors of sampled rows", &t->errors);
+    return mq_alloc((int64_t)N_CANDIDATES * t->rows.n_blocks * MQ_ROW_BLOCK,
+                    (size_t)t->system.n * sizeof *t->errors, "errors of sampled rows", &t->errors);
 }
 
 /* A drift that cannot be summed is for mq_run_cross to tell. */
@@ -199,7 +206,11 @@ static mq_status prepare_drift(mq_run *run, mq_tap_id tap, trial *t)
     if (!run->solver.measure_alpha) return MQ_OK;
     mq_status status = mq_sampled_drift_create(run, tap, &t->rows, &t->system, t->h, &t->drift);
     if (status == MQ_E_NUMERIC || (status == MQ_OK && t->drift.first->is_zero)) return MQ_OK;
-    if (status == MQ_OK) status = allocate_rows(t, "corrections", &t->corrections);
+    if (status == MQ_OK) {
+        status =
+            mq_alloc((int64_t)N_CANDIDATES * MQ_ROW_BLOCK,
+                     (size_t)t->system.n * sizeof *t->corrections, "corrections", &t->corrections);
+    }
     return mq_agree(run->comm, status);
 }
 

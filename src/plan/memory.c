@@ -94,7 +94,7 @@ static mq_status held_out_bytes(int64_t n, size_t hessian, const mq_memory_setti
     size_t sums = 0;
     *out = hessian;
     if (!settings->sampled_drift) return MQ_OK;
-    MQ_TRY(mq_cross_bytes(2 * MQ_ROW_BLOCK, n, &sums));
+    MQ_TRY(mq_cross_bytes(MQ_ROW_BLOCK / 2, n, &sums));
     return mq_add_size(*out, sums, out);
 }
 
@@ -156,7 +156,7 @@ static mq_status add_stream(mq_memory_plan *p)
 static mq_status add_sampled_drift(int64_t n_tokens, mq_memory_plan *p)
 {
     size_t bytes = 0;
-    MQ_TRY(area(n_tokens, MQ_ROW_BLOCK, mq_dtype_size(MQ_BF16), &bytes));
+    MQ_TRY(area(n_tokens, MQ_ROW_BLOCK / 4, mq_dtype_size(MQ_BF16), &bytes));
     return mq_add_size(p->residual, bytes, &p->residual);
 }
 
