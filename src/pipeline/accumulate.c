@@ -16,7 +16,10 @@ static mq_status add_units(const mq_run *run, const mq_activations *a, mq_hessia
         if (half) MQ_TRY(mq_hessian_add(half, rows, a->dtype, cut));
         MQ_TRY(mq_hessian_add(h, rows + bytes, a->dtype, unit->n_tokens - cut));
     }
-    h->n_tokens -= mq_run_tokens_left_out(run);
+    int64_t in_half = 0, in_rest = 0;
+    mq_run_tokens_left_out(run, &in_half, &in_rest);
+    h->n_tokens -= half ? in_rest : in_half + in_rest;
+    if (half) half->n_tokens -= in_half;
     return MQ_OK;
 }
 

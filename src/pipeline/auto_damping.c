@@ -4,7 +4,7 @@
  * few dampings, and judged by the other. All of them start from the same scales, so that nothing
  * but the damping differs. */
 #include "pipeline/row_guard.h"
-#include "pipeline/sampled_drift.h"
+#include "pipeline/sampled_rows.h"
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -13,7 +13,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <string.h>
 
 /* From the weakest to the strongest; none but the first does without the usual shrinkage. */
 static const double shares[] = {0.01, 0.01, 0.05, 0.2, 0.8};
@@ -37,21 +36,18 @@ static int first_candidate(const mq_run *run)
     return run->solver.measure_shrinkage ? UNSHRUNK : UNSHRUNK + 1;
 }
 
-/* What is found of a candidate: its losses on the half and on the samples held out, and of the
- * correction that it asks for (sampled_drift.h) the pull and the drag, D there, on the latter. */
-enum { HALF, HELD_OUT, PULL, DRAG, N_PARTS };
+/* Which samples a loss is over. */
+enum { HALF, HELD_OUT, N_PARTS };
 
 /* What a rank tries on its own and what all have found, by candidate. */
 typedef struct trial {
     const mq_hessian *h, *half;
     mq_tap_system system; /* of the half */
     mq_sampled_rows rows;
-    mq_sampled_drift drift; /* empty: nothing to make up for */
-    float *errors;          /* (N_CANDIDATES, blocks of rows, MQ_ROW_BLOCK, n) */
-    float *corrections;     /* (N_CANDIDATES, MQ_ROW_BLOCK, n); NULL without drift */
+    float *errors; /* (N_CANDIDATES, blocks of rows, MQ_ROW_BLOCK, n) */
     double held_out_energy[MQ_N_LINEARS];
-    bool weighed;                                      /* the energies are there */
-    double found[N_CANDIDATES][N_PARTS][MQ_N_LINEARS]; /* of the layers; losses are relative */
+    bool weighed;                                     /* the energies are there */
+    double loss[N_CANDIDATES][N_PARTS][MQ_N_LINEARS]; /* relative, of the layers */
     bool tried[N_CANDIDATES];
 } trial;
 
@@ -60,40 +56,25 @@ static float *errors_of(const trial *t, int c, int b)
     return t->errors + ((int64_t)c * t->rows.n_blocks + b) * MQ_ROW_BLOCK * t->system.n;
 }
 
-static float *correction_of(const trial *t, int c)
-{
-    return t->corrections + (int64_t)c * MQ_ROW_BLOCK * t->system.n;
-}
-
 /* The other half, in the order in which the first is processed. */
 static mq_status held_out_entries(void *context, int64_t i0, int64_t i1, int64_t j0, int64_t j1,
                                   double *out)
 {
     const trial *t = context;
-    const int64_t *order = t->system.order;
-    double *half = t->system.rows;
-    MQ_TRY(mq_hessian_entries(t->h, order + i0, i1 - i0, order + j0, j1 - j0, out));
-    MQ_TRY(mq_hessian_entries(t->half, order + i0, i1 - i0, order + j0, j1 - j0, half));
-    for (int64_t e = 0; e < (i1 - i0) * (j1 - j0); e++) out[e] -= half[e];
-    return MQ_OK;
+    return mq_tap_system_others(&t->system, t->h, i0, i1, j0, j1, out);
 }
 
-/* Rows that are judged by the other half, all in one walk over it: errors and corrections, and the
- * weights. */
-enum { MAX_JUDGED = (N_CANDIDATES + 1) * (MQ_N_LINEARS + 1) };
+/* Rows that are judged by the other half, all in one walk over it: errors, or the weights. */
 typedef struct held_out_rows {
-    const float *x[MAX_JUDGED]; /* (MQ_ROW_BLOCK, n) each */
-    double *sum[MAX_JUDGED];    /* by layer: x H x^T is added */
-    int64_t n_rows[MAX_JUDGED];
-    const int *layer[MAX_JUDGED]; /* of each row */
+    const float *x[(N_CANDIDATES + 1) * MQ_N_LINEARS]; /* (MQ_ROW_BLOCK, n) each */
+    double *sum[(N_CANDIDATES + 1) * MQ_N_LINEARS];    /* by layer: x H x^T is added */
+    int block[(N_CANDIDATES + 1) * MQ_N_LINEARS];
     int count;
 } held_out_rows;
 
-static void add_rows(held_out_rows *list, int64_t n_rows, const int *layer, const float *x,
-                     double *sum)
+static void add_rows(held_out_rows *list, int b, const float *x, double *sum)
 {
-    list->n_rows[list->count] = n_rows;
-    list->layer[list->count] = layer;
+    list->block[list->count] = b;
     list->x[list->count] = x;
     list->sum[list->count++] = sum;
 }
@@ -106,9 +87,10 @@ static mq_status judge(trial *t, const held_out_rows *list)
     mq_status status = mq_quadratic_rows(list->x, list->count, t->system.n, t->system.mean,
                                          held_out_entries, t, loss);
     for (int i = 0; i < list->count && status == MQ_OK; i++) {
-        for (int64_t r = 0; r < list->n_rows[i]; r++) {
+        int b = list->block[i];
+        for (int64_t r = 0; r < t->rows.n_rows[b]; r++) {
             double x = loss[i * MQ_ROW_BLOCK + r];
-            if (!(x < 0)) list->sum[i][list->layer[i][r]] += x;
+            if (!(x < 0)) list->sum[i][t->rows.layer[b][r]] += x;
         }
     }
     mq_free(&loss);
@@ -128,11 +110,11 @@ static void measure_half(trial *t, int c)
         }
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        t->found[c][HALF][l] = energy[l] > 0 ? loss[l] / energy[l] : 0;
+        t->loss[c][HALF][l] = energy[l] > 0 ? loss[l] / energy[l] : 0;
     }
 }
 
-/* Errors, loss on the half and correction. *solved: false where the matrix cannot be factored. */
+/* Errors and loss on the half. *solved: false where the matrix cannot be factored. */
 static mq_status solve(const mq_run *run, const mq_comm *comm, trial *t, int c, bool *solved)
 {
     mq_tap_system *s = &t->system;
@@ -141,10 +123,6 @@ static mq_status solve(const mq_run *run, const mq_comm *comm, trial *t, int c, 
     *solved = status != MQ_E_NOT_PD;
     if (status == MQ_E_NOT_PD) return MQ_OK;
     for (int b = 0; b < t->rows.n_blocks; b++) t->rows.block[b].e = errors_of(t, c, b);
-    if (status == MQ_OK && t->corrections) {
-        status = mq_sampled_drift_correction(&t->drift, s, errors_of(t, c, 0), correction_of(t, c),
-                                             t->found[c][PULL]);
-    }
     if (status == MQ_OK) {
         status = mq_ldlq(t->rows.block, t->rows.n_blocks, s->n, s->order,
                          mq_factor_diagonal(s->factor), mq_tap_system_panel, s);
@@ -154,17 +132,6 @@ static mq_status solve(const mq_run *run, const mq_comm *comm, trial *t, int c, 
     return status;
 }
 
-/* The rows of a candidate that are to be judged. */
-static void add_candidate(held_out_rows *list, trial *t, int c)
-{
-    for (int b = 0; b < t->rows.n_blocks; b++) {
-        add_rows(list, t->rows.n_rows[b], t->rows.layer[b], errors_of(t, c, b),
-                 t->found[c][HELD_OUT]);
-    }
-    if (!t->corrections) return;
-    add_rows(list, t->drift.n_rows, t->drift.layer, correction_of(t, c), t->found[c][DRAG]);
-}
-
 /* Candidates begin, begin + step ... below end. Infinite losses where the matrix cannot be
  * factored. */
 static mq_status try_some(const mq_run *run, const mq_comm *comm, trial *t, int begin, int end,
@@ -172,52 +139,33 @@ static mq_status try_some(const mq_run *run, const mq_comm *comm, trial *t, int 
 {
     held_out_rows list = {.count = 0};
     for (int b = 0; b < t->rows.n_blocks && !t->weighed; b++) {
-        add_rows(&list, t->rows.n_rows[b], t->rows.layer[b], t->rows.block[b].w,
-                 t->held_out_energy);
+        add_rows(&list, b, t->rows.block[b].w, t->held_out_energy);
     }
     t->weighed = true;
     for (int c = begin; c < end; c += step) {
         bool solved = false;
         MQ_TRY(mq_agree(comm, solve(run, comm, t, c, &solved)));
-        for (int l = 0; l < MQ_N_LINEARS; l++) t->found[c][HELD_OUT][l] = solved ? 0 : INFINITY;
-        if (solved) add_candidate(&list, t, c);
+        for (int l = 0; l < MQ_N_LINEARS; l++) t->loss[c][HELD_OUT][l] = solved ? 0 : INFINITY;
+        for (int b = 0; b < t->rows.n_blocks && solved; b++) {
+            add_rows(&list, b, errors_of(t, c, b), t->loss[c][HELD_OUT]);
+        }
     }
     MQ_TRY(judge(t, &list));
     for (int c = begin; c < end; c += step) {
         for (int l = 0; l < MQ_N_LINEARS; l++) {
-            double energy = t->held_out_energy[l], *loss = &t->found[c][HELD_OUT][l];
+            double energy = t->held_out_energy[l], *loss = &t->loss[c][HELD_OUT][l];
             if (isfinite(*loss)) *loss = energy > 0 ? *loss / energy : 0;
         }
     }
     return MQ_OK;
 }
 
-static mq_status prepare_rows(const mq_run *run, int64_t block, trial *t)
+static mq_status prepare(const mq_run *run, int64_t block, trial *t)
 {
     MQ_TRY(mq_tap_system_create(run, t->half, &t->system));
     MQ_TRY(mq_sampled_rows_create(run, block, &t->system, &t->rows));
     return mq_alloc((int64_t)N_CANDIDATES * t->rows.n_blocks * MQ_ROW_BLOCK,
                     (size_t)t->system.n * sizeof *t->errors, "errors of sampled rows", &t->errors);
-}
-
-/* A drift that cannot be summed is for mq_run_cross to tell. */
-static mq_status prepare_drift(mq_run *run, mq_tap_id tap, trial *t)
-{
-    if (!run->solver.measure_alpha) return MQ_OK;
-    mq_status status = mq_sampled_drift_create(run, tap, &t->rows, &t->system, t->h, &t->drift);
-    if (status == MQ_E_NUMERIC || (status == MQ_OK && t->drift.first->is_zero)) return MQ_OK;
-    if (status == MQ_OK) {
-        status =
-            mq_alloc((int64_t)N_CANDIDATES * MQ_ROW_BLOCK,
-                     (size_t)t->system.n * sizeof *t->corrections, "corrections", &t->corrections);
-    }
-    return mq_agree(run->comm, status);
-}
-
-static mq_status prepare(mq_run *run, int64_t block, mq_tap_id tap, trial *t)
-{
-    mq_status status = mq_agree(run->comm, prepare_rows(run, block, t));
-    return status == MQ_OK ? prepare_drift(run, tap, t) : status;
 }
 
 /* Wide matrices are factored by all ranks together, one candidate after the other; of the narrow
@@ -238,7 +186,7 @@ static mq_status try_own(const mq_run *run, trial *t, int begin, int end)
     status = mq_agree(run->comm, status);
     if (status != MQ_OK) return status;
     /* The others hold 0. */
-    return mq_sum_f64(run->comm, t->found[begin][0], (end - begin) * N_PARTS * MQ_N_LINEARS);
+    return mq_sum_f64(run->comm, t->loss[begin][0], (end - begin) * N_PARTS * MQ_N_LINEARS);
 }
 
 /* Candidates [begin, end). */
@@ -253,7 +201,7 @@ static mq_status try_candidates(const mq_run *run, trial *t, int begin, int end)
 static double held_out(const mq_run *run, const trial *t, int c)
 {
     double sum = 0;
-    for (int l = 0; l < run->result->n_layers; l++) sum += t->found[c][HELD_OUT][l];
+    for (int l = 0; l < run->result->n_layers; l++) sum += t->loss[c][HELD_OUT][l];
     return sum / run->result->n_layers;
 }
 
@@ -310,22 +258,12 @@ bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
     return run->solver.measure_damping && due;
 }
 
-/* The share of the correction that serves samples held out best is the quotient a: signal over
- * signal and noise. What all samples give has half the noise. */
-static double share_of_correction(double pull, double drag)
-{
-    double a = pull / drag;
-    return a > 0 ? fmin(2 * a / (1 + a), 1) : 0;
-}
-
 static void take(const mq_run *run, const trial *t, int c, mq_damping_choice *out)
 {
     out->damping = candidate(run, c);
     for (int l = 0; l < run->result->n_layers; l++) {
-        double drag = t->found[c][DRAG][l];
-        out->half_loss[l] = t->found[c][HALF][l];
-        out->held_out_loss[l] = t->found[c][HELD_OUT][l];
-        if (drag > 0) out->alpha[l] = share_of_correction(t->found[c][PULL][l], drag);
+        out->half_loss[l] = t->loss[c][HALF][l];
+        out->held_out_loss[l] = t->loss[c][HELD_OUT][l];
     }
 }
 
@@ -335,24 +273,18 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
     trial t = {.h = h, .half = half};
     mq_damping found = run->damping_found[tap];
     out->damping = found.share > 0 ? found : run->solver.damping;
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        out->half_loss[l] = out->held_out_loss[l] = NAN;
-        out->alpha[l] = found.share > 0 ? run->alpha_found[tap][l] : run->solver.alpha;
-    }
-    if (!half) return MQ_OK;
-    mq_status status = prepare(run, block, tap, &t);
+    for (int l = 0; l < MQ_N_LINEARS; l++) out->half_loss[l] = out->held_out_loss[l] = NAN;
+    if (!half || half->n_tokens == 0) return MQ_OK;
+    mq_status status = mq_agree(run->comm, prepare(run, block, &t));
     int best = -1;
     if (status == MQ_OK) status = choose(run, &t, &best);
     if (status == MQ_OK && best >= 0) {
         best = with_the_others(run, tap, best);
         take(run, &t, best, out);
         run->damping_found[tap] = out->damping;
-        memcpy(run->alpha_found[tap], out->alpha, sizeof out->alpha);
     }
     mq_sampled_rows_free(&t.rows);
-    mq_sampled_drift_free(&t.drift);
     mq_free(&t.errors);
-    mq_free(&t.corrections);
     mq_tap_system_destroy(&t.system);
     mq_timing_lap(&run->timing, MQ_T_DAMPING);
     if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);

@@ -11,9 +11,8 @@ typedef struct fill_job {
     const mq_cross *cross;
     mq_row_work *work;
     double factor;
-    const double *alpha; /* of each layer in `result` */
-    const mq_tap_result *result;
-    float *panel; /* (n, nk): rows and columns of C in processing order */
+    const double *alpha; /* by linear */
+    float *panel;        /* (n, nk): rows and columns of C in processing order */
     int64_t k0, nk;
 } fill_job;
 
@@ -83,14 +82,13 @@ static mq_status copy_task(void *context, int64_t i)
 static mq_status weaken_task(void *context, int64_t i)
 {
     const fill_job *job = context;
-    float alpha = (float)job->alpha[job->work->layer[i] - job->result->layer];
+    float alpha = (float)job->alpha[job->work->layer[i]->linear];
     float *e = job->work->block[i].e;
     for (int64_t k = 0; k < MQ_ROW_BLOCK * job->work->system->n; k++) e[k] *= alpha;
     return MQ_OK;
 }
 
-mq_status mq_correct_tap(const mq_run *run, mq_tap_id tap, const mq_cross *cross,
-                         const double *alpha, mq_row_work *work)
+mq_status mq_correct_tap(const mq_run *run, mq_tap_id tap, const mq_cross *cross, mq_row_work *work)
 {
     const mq_tap_system *s = work->system;
     const double *r = mq_factor_diagonal(s->factor);
@@ -98,8 +96,7 @@ mq_status mq_correct_tap(const mq_run *run, mq_tap_id tap, const mq_cross *cross
     mq_linear_id linear;
     mq_status status = mq_alloc(s->n, sizeof *pivot, "pivots", &pivot);
     for (int64_t j = 0; j < s->n && status == MQ_OK; j++) pivot[j] = r[j] * r[j] / s->mean;
-    fill_job job = {
-        .cross = cross, .work = work, .factor = 1 / s->mean, .alpha = alpha, .result = run->result};
+    fill_job job = {.cross = cross, .work = work, .factor = 1 / s->mean, .alpha = run->alpha};
     if (status == MQ_OK && mq_tap_writes_residual(tap, &linear)) {
         status = mq_parallel_for(work->n_blocks, copy_task, &job);
     } else if (status == MQ_OK) {

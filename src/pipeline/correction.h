@@ -4,10 +4,9 @@
 #include "pipeline/row_work.h"
 
 /** Moves this rank's rows towards what makes up for the drift of the streams: w += alpha B (H +
- *  lambda I)^-1, with the alpha of each layer in run->result, and B the layers' rows of the cross
- * sum (drift.c), or W times it where the drift is that of inputs. Needs the system's factor.
- * Collective. */
+ *  lambda I)^-1, with alpha from run->alpha and B the layers' rows of the cross sum (drift.c), or W
+ * times it where the drift is that of inputs. Needs the system's factor. Collective. */
 mq_status mq_correct_tap(const mq_run *run, mq_tap_id tap, const mq_cross *cross,
-                         const double *alpha, mq_row_work *work);
+                         mq_row_work *work);
 
 #endif

@@ -11,6 +11,7 @@
 #include "pipeline/measure.h"
 #include "pipeline/output.h"
 #include "pipeline/row_work.h"
+#include "pipeline/sampled_drift.h"
 #include "pipeline/settings.h"
 #include "pipeline/startup.h"
 #include "pipeline/tokens.h"
@@ -153,7 +154,7 @@ static mq_status plan_and_allocate(mq_run *run)
                                    .threads = run->options->threads,
                                    .couple = run->solver.couple,
                                    .halves = run->solver.measure_damping,
-                                   .sampled_drift = run->solver.measure_alpha,
+                                   .drift_rows = run->solver.measure_alpha ? MQ_DRIFT_ROWS : 0,
                                    .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
     MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
     MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));
@@ -187,11 +188,11 @@ static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
     bool halves = mq_run_measures_damping(run, block, tap);
     mq_status status = mq_run_hessian(run, block, tap, halves ? &half : NULL, &h);
     if (status == MQ_OK) status = mq_run_find_ranges(run, block, h);
-    if (status == MQ_OK) status = mq_run_drift(run, tap);
     if (status == MQ_OK) status = mq_run_damping(run, block, tap, half, h, &damping);
+    if (status == MQ_OK) status = mq_run_drift(run, tap);
+    if (status == MQ_OK) status = mq_run_alpha(run, block, tap, half, h, damping.damping);
     mq_hessian_destroy(&half);
     if (status == MQ_OK) status = mq_run_cross(run, block, tap, h, &cross);
-    for (int l = 0; l < MQ_N_LINEARS && !cross; l++) damping.alpha[l] = 0;
     if (status == MQ_OK) status = mq_run_solve(run, block, tap, h, &damping, cross);
     mq_hessian_destroy(&h);
     mq_cross_destroy(&cross);
@@ -350,6 +351,7 @@ mq_status mq_quantize(MPI_Comm parent, const mq_quantize_options *options)
     mq_status status = mq_agree(comm, mq_settings_check(options));
     if (status == MQ_OK) status = mq_agree(comm, mq_settings_solver(options, &run.solver));
     run.n_streams = run.solver.alpha > 0 ? 2 : 1;
+    for (int l = 0; l <= MQ_HEAD; l++) run.alpha[l] = run.solver.alpha;
     if (status == MQ_OK) status = mq_start_kernels(comm, options->threads);
     if (status == MQ_OK) status = run_all(&run);
     if (status == MQ_E_INTERNAL) return status; /* freeing is collective: see mpiquant.h */

@@ -30,7 +30,6 @@ enum { MQ_QUANTISED, MQ_ORIGINAL, MQ_MAX_STREAMS };
  * the relative losses when it is solved on half of the samples, on those and on the others. */
 typedef struct mq_damping_choice {
     mq_damping damping;
-    double alpha[MQ_N_LINEARS]; /* share of the correction that each layer gets */
     double half_loss[MQ_N_LINEARS], held_out_loss[MQ_N_LINEARS]; /* NaN: not measured */
 } mq_damping_choice;
 
@@ -45,16 +44,16 @@ typedef struct mq_run {
     mq_gguf_pairs gguf; /* with that format: what goes before its tensors */
     mq_stream stream[MQ_MAX_STREAMS];
     int n_streams;
-    mq_activations drift; /* with two streams: what the layers of a tap are to make up for */
+    mq_activations drift;      /* with two streams: what the layers of a tap are to make up for */
+    double alpha[MQ_HEAD + 1]; /* by linear, how much of that: as asked for, or last measured */
     float *rope;
     mq_rope_mean *rope_mean; /* for blocks of rope_mean_window; NULL: not made yet */
     int64_t rope_mean_window;
     void *work; /* workspace of one unit */
     mq_tap_result *result;
-    mq_damping damping_found[MQ_N_ALL_TAPS];         /* last measured; share 0: none yet */
-    double alpha_found[MQ_N_ALL_TAPS][MQ_N_LINEARS]; /* with it */
-    int64_t times_measured[MQ_N_ALL_TAPS]; /* in how many blocks, and in how many of them */
-    int64_t times_unshrunk[MQ_N_ALL_TAPS]; /* the losses spoke for no shrinkage */
+    mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
+    int64_t times_measured[MQ_N_ALL_TAPS];   /* in how many blocks, and in how many of them */
+    int64_t times_unshrunk[MQ_N_ALL_TAPS];   /* the losses spoke for no shrinkage */
     struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;
@@ -97,9 +96,15 @@ mq_status mq_run_hessian(mq_run *run, int64_t block, mq_tap_id tap, mq_hessian *
 mq_status mq_run_find_ranges(mq_run *run, int64_t block, const mq_hessian *h);
 
 /** With two streams: how far they differ in what the layers of a tap aim at, into run->drift
- *  (drift.c), for every local unit. After mq_run_hessian, which leaves samples out. Collective
- *  (agrees). */
+ *  (drift.c), for every local unit. After mq_run_hessian, which leaves samples out. Collective. */
 mq_status mq_run_drift(mq_run *run, mq_tap_id tap);
+
+/** With --alpha auto: measures run->alpha of the layers bound in run->result (auto_alpha.c), from
+ *  run->drift and the Hessians that mq_run_hessian gave, with the tap's damping. half: NULL, or
+ *  without tokens: what was measured last stays. Collective. Errors: MQ_E_MEMORY, those of
+ *  mq_factor_create and mq_folder_read_rows. Same result for any rank count: bitwise. */
+mq_status mq_run_alpha(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                       const mq_hessian *h, mq_damping damping);
 
 /** Sums what a tap needs for the correction of its layers over all ranks, from run->drift; *out is
  *  NULL with one stream, where the streams do not differ yet, and, when the run is to go on after
@@ -114,8 +119,8 @@ mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
 bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap);
 
 /** The damping to begin with. half: as mq_run_hessian gave it, then the damping is measured on the
- *  layers bound in run->result (auto_damping.c); NULL: that of the same tap in an earlier block
- *  with --damp auto, where there was one, else the one asked for. Collective. */
+ *  layers bound in run->result (auto_damping.c); NULL or without tokens: that of the same tap in an
+ * earlier block with --damp auto, where there was one, else the one asked for. Collective. */
 mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
                          const mq_hessian *h, mq_damping_choice *out);
 

@@ -25,7 +25,7 @@ static bool alike(const mq_quant *a, const mq_quant *b)
            a->largest == b->largest;
 }
 
-/* Which row of which layer every row of every block is. */
+/* Which layer every row of every block is of. */
 static void deal(const mq_tap_result *result, mq_sampled_rows *s)
 {
     for (int l = 0; l < result->n_layers; l++) {
@@ -35,10 +35,7 @@ static void deal(const mq_tap_result *result, mq_sampled_rows *s)
         }
         int b = s->n_blocks - 1;
         int64_t some = mq_min_i64(ROWS / result->n_layers, layer->n_out);
-        for (int64_t i = 0; i < some; i++) {
-            s->layer[b][s->n_rows[b]] = l;
-            s->row[b][s->n_rows[b]++] = i * layer->n_out / some;
-        }
+        for (int64_t i = 0; i < some; i++) s->layer[b][s->n_rows[b]++] = l;
     }
 }
 
@@ -77,9 +74,11 @@ static mq_status read(const mq_run *run, int64_t block, const mq_tap_system *sys
 {
     int64_t n = system->n;
     for (int b = 0; b < s->n_blocks; b++) {
-        for (int64_t r = 0; r < s->n_rows[b]; r++) {
+        for (int64_t r = 0, i = 0; r < s->n_rows[b]; r++, i++) {
+            if (r > 0 && s->layer[b][r] != s->layer[b][r - 1]) i = 0;
             const mq_tap_layer *layer = &run->result->layer[s->layer[b][r]];
-            int64_t row = s->row[b][r];
+            int64_t some = mq_min_i64(ROWS / run->result->n_layers, layer->n_out);
+            int64_t row = i * layer->n_out / some;
             float *e = s->block[b].e + r * n, *w = s->block[b].w + r * n;
             MQ_TRY(mq_run_read_rows(run, block, layer, row, row + 1, e));
             for (int64_t k = 0; k < n; k++) w[k] = e[system->order[k]];

@@ -9,10 +9,9 @@
 typedef struct mq_sampled_rows {
     mq_row_block block[MQ_N_LINEARS]; /* one for each run of layers that are quantised alike */
     int n_blocks;
-    int64_t n_rows[MQ_N_LINEARS];            /* of each block that are not padding */
-    int layer[MQ_N_LINEARS][MQ_ROW_BLOCK];   /* of each row: its number in run->result */
-    int64_t row[MQ_N_LINEARS][MQ_ROW_BLOCK]; /* and its own within that layer */
-    float *w, *e, *scales;                   /* storage of the blocks */
+    int64_t n_rows[MQ_N_LINEARS];          /* of each block that are not padding */
+    int layer[MQ_N_LINEARS][MQ_ROW_BLOCK]; /* of each row: its number in run->result */
+    float *w, *e, *scales;                 /* storage of the blocks */
     uint8_t *codes, *zeros;
     double *sums;
 } mq_sampled_rows;

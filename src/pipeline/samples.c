@@ -63,17 +63,17 @@ static void clear_left_out(const mq_run *run)
     }
 }
 
-int64_t mq_run_tokens_left_out(const mq_run *run)
+void mq_run_tokens_left_out(const mq_run *run, int64_t *first_half, int64_t *second_half)
 {
     const uint8_t *left_out = run->left_out;
-    int64_t n = 0;
+    *first_half = *second_half = 0;
     for (int64_t u = 0; u < run->calib->n_local_units && left_out; u++) {
         const mq_unit *unit = &run->calib->unit[u];
         for (int64_t s = 0; s < unit->n_samples; s++) {
-            if (*left_out++) n += unit->offset[s + 1] - unit->offset[s];
+            int64_t *half = unit->offset[s] < mq_unit_half(unit) ? first_half : second_half;
+            if (*left_out++) *half += unit->offset[s + 1] - unit->offset[s];
         }
     }
-    return n;
 }
 
 /* ---- the search ----------------------------------------------------------------------------- */

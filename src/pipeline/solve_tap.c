@@ -33,7 +33,8 @@ mq_status mq_run_check_loss(const mq_run *run, int64_t block, mq_linear_id linea
 }
 
 static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s,
-                              const mq_damping_choice *damping, int l, double seconds)
+                              const mq_damping_choice *damping, bool corrected, int l,
+                              double seconds)
 {
     const mq_tap_layer *layer = &run->result->layer[l];
     double loss = mq_tap_result_sum(layer, MQ_STAT_LOSS);
@@ -54,7 +55,7 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .relative_error = weight2 > 0 ? error2 / weight2 : 0,
         .damping = s->damping.share,
         .shrinkage = s->damping.shrinkage,
-        .alpha = measured ? damping->alpha[l] : 0,
+        .alpha = corrected && measured ? run->alpha[layer->linear] : 0,
         .half_loss = damping->half_loss[l],
         .held_out_loss = damping->held_out_loss[l],
         .attempts = s->attempts + (s->factor != NULL),
@@ -91,7 +92,6 @@ typedef struct pass_context {
     int64_t block;
     mq_tap_id tap;
     const mq_cross *cross; /* NULL: nothing to make up for */
-    const double *alpha;   /* how much of that each layer does */
     mq_tap_judge judge;
     mq_head_moments moments;
     bool couple; /* the rows of a head */
@@ -100,7 +100,7 @@ typedef struct pass_context {
 static mq_status solve_pass(mq_run *run, const pass_context *c, mq_row_work *w)
 {
     bool correct = c->cross && w->system->factor;
-    if (correct) MQ_TRY(mq_correct_tap(run, c->tap, c->cross, c->alpha, w));
+    if (correct) MQ_TRY(mq_correct_tap(run, c->tap, c->cross, w));
     mq_timing_lap(&run->timing, MQ_T_CORRECTION);
     MQ_TRY(mq_agree(run->comm, mq_row_work_scales(&c->judge, w)));
     mq_timing_lap(&run->timing, MQ_T_SCALES);
@@ -125,9 +125,9 @@ static mq_status prepare_passes(mq_run *run, mq_tap_system *s, pass_context *c)
 
 /* From the factored system to codes in the node's memory. */
 static mq_status solve_rows(mq_run *run, int64_t block, mq_tap_id tap, const mq_cross *cross,
-                            const double *alpha, mq_tap_system *s)
+                            mq_tap_system *s)
 {
-    pass_context c = {.block = block, .tap = tap, .cross = cross, .alpha = alpha};
+    pass_context c = {.block = block, .tap = tap, .cross = cross};
     mq_status status = prepare_passes(run, s, &c);
     for (int64_t p = 0; p < mq_row_passes(run) && status == MQ_OK; p++) {
         mq_row_work w = {0};
@@ -150,10 +150,10 @@ mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     mq_status status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, damping->damping, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
-    if (status == MQ_OK) status = solve_rows(run, block, tap, cross, damping->alpha, &s);
+    if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s);
     if (status == MQ_OK && !s.factor) warn_fallback(run, block, tap, &s);
     for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {
-        status = report_layer(run, block, &s, damping, l, mq_seconds() - started);
+        status = report_layer(run, block, &s, damping, cross != NULL, l, mq_seconds() - started);
     }
     mq_tap_system_destroy(&s);
     if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);

@@ -73,6 +73,17 @@ static mq_status damped_entries(void *context, int64_t i0, int64_t i1, int64_t j
     return MQ_OK;
 }
 
+mq_status mq_tap_system_others(const mq_tap_system *s, const mq_hessian *all, int64_t i0,
+                               int64_t i1, int64_t j0, int64_t j1, double *out)
+{
+    const int64_t *order = s->order;
+    double *own = s->rows;
+    MQ_TRY(mq_hessian_entries(all, order + i0, i1 - i0, order + j0, j1 - j0, out));
+    MQ_TRY(mq_hessian_entries(s->h, order + i0, i1 - i0, order + j0, j1 - j0, own));
+    for (int64_t e = 0; e < (i1 - i0) * (j1 - j0); e++) out[e] -= own[e];
+    return MQ_OK;
+}
+
 typedef struct rows_job {
     const mq_tap_system *system;
     float *out;

@@ -44,6 +44,12 @@ void mq_tap_system_destroy(mq_tap_system *system);
  *  Threads. */
 mq_status mq_tap_system_rows(mq_tap_system *system, int64_t k0, int64_t k1, float *out);
 
+/** Entries [i0, i1) x [j0, j1), in the system's order, of all less the system's Hessian: of the
+ * other half where the system is of one half and `all` of both. out (i1 - i0, j1 - j0), at most
+ *  MQ_FACTOR_PANEL rows. Not collective. */
+mq_status mq_tap_system_others(const mq_tap_system *system, const mq_hessian *all, int64_t i0,
+                               int64_t i1, int64_t j0, int64_t j1, double *out);
+
 /** One attempt: factors with this damping. Collective on comm; root and distributed as in
  * mq_factor_create. Errors: those of mq_factor_create. */
 mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, mq_damping damping, int root,

@@ -87,15 +87,15 @@ static mq_status head_bytes(const mq_arch *arch, int64_t row_blocks, int threads
     return mq_add_size(*out, bytes, out);
 }
 
-/* While damping is measured: a second Hessian, and two sums of what sampled rows make up for. */
-static mq_status held_out_bytes(int64_t n, size_t hessian, const mq_memory_settings *settings,
-                                size_t *out)
+/* While damping is measured: a second Hessian; weights and codes of sampled rows and the errors
+ * that each candidate leaves them, at worst a block of rows for every layer; rows of H. What alpha
+ * takes after that is less. */
+static mq_status held_out_bytes(int64_t n, int n_linears, size_t hessian, size_t *out)
 {
-    size_t sums = 0;
-    *out = hessian;
-    if (!settings->sampled_drift) return MQ_OK;
-    MQ_TRY(mq_cross_bytes(MQ_ROW_BLOCK / 2, n, &sums));
-    return mq_add_size(*out, sums, out);
+    enum { FLOATS_OF_A_BLOCK = 8, FLOATS_OF_ROWS = 6 };
+    int64_t rows = MQ_ROW_BLOCK * (FLOATS_OF_A_BLOCK * (int64_t)n_linears + FLOATS_OF_ROWS);
+    MQ_TRY(area(rows, n, sizeof(float), out));
+    return mq_add_size(*out, hessian, out);
 }
 
 static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_tap_id tap,
@@ -114,7 +114,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
     MQ_TRY(mq_factor_fits(n, comm->size, distributed));
     MQ_TRY(mq_hessian_bytes(n, &bytes));
     if (settings->n_streams > 1) MQ_TRY(mq_cross_bytes(arch->hidden, n, &cross));
-    if (settings->halves) MQ_TRY(held_out_bytes(n, bytes, settings, &held_out));
+    if (settings->halves) MQ_TRY(held_out_bytes(n, n_linears, bytes, &held_out));
     at_least(held_out, &cross); /* gone before the cross sum is made */
     MQ_TRY(mq_add_size(bytes, cross, &bytes));
     at_least(bytes, &p->hessian);
@@ -152,11 +152,11 @@ static mq_status add_stream(mq_memory_plan *p)
     return mq_mul_size(p->weights, 2, &p->weights);
 }
 
-/* The drift of sampled rows' outputs. */
-static mq_status add_sampled_drift(int64_t n_tokens, mq_memory_plan *p)
+/* The drift of the outputs of the rows that alpha is measured on. */
+static mq_status add_sampled_drift(int64_t n_tokens, int64_t rows, mq_memory_plan *p)
 {
     size_t bytes = 0;
-    MQ_TRY(area(n_tokens, MQ_ROW_BLOCK / 4, mq_dtype_size(MQ_BF16), &bytes));
+    MQ_TRY(area(n_tokens, rows, mq_dtype_size(MQ_BF16), &bytes));
     return mq_add_size(p->residual, bytes, &p->residual);
 }
 
@@ -191,7 +191,7 @@ static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_cal
     MQ_TRY(block_weight_bytes(arch, &p->weights));
     MQ_TRY(solver_bytes(comm, scheme, settings, p));
     if (settings->n_streams > 1) MQ_TRY(add_stream(p));
-    if (settings->sampled_drift) MQ_TRY(add_sampled_drift(most_tokens, p));
+    MQ_TRY(add_sampled_drift(most_tokens, settings->drift_rows, p));
     if (scheme->average_bits > 0) MQ_TRY(add_measuring(arch, calib->max_unit_tokens, p));
     return sum_up(comm, p);
 }

@@ -24,7 +24,7 @@ typedef struct mq_memory_settings {
     int64_t distribute_above; /* of the factorisation */
     int n_streams;            /* 2 with asymmetric calibration, else 1 */
     bool halves;              /* the Hessian is summed by halves */
-    bool sampled_drift;       /* and so are the drifts of sampled rows */
+    int64_t drift_rows;       /* that alpha is measured on; 0: none */
     int64_t pass_blocks;      /* row blocks that a rank solves at a time */
     bool refine;              /* rounds of refinement after LDLQ */
     int threads;              /* of a rank */

@@ -17,6 +17,7 @@ static inline bool tiny_run_open(mq_run *run, const mq_comm *comm,
     *run = (mq_run){.comm = comm, .options = options};
     mq_stream *stream = &run->stream[MQ_QUANTISED];
     mq_status status = mq_settings_solver(options, &run->solver);
+    for (int l = 0; l <= MQ_HEAD; l++) run->alpha[l] = run->solver.alpha;
     if (status == MQ_OK) status = mq_arch_load(comm, path, &run->arch);
     if (status == MQ_OK) status = mq_folder_open(comm, path, &run->source);
     if (status == MQ_OK) status = mq_scheme_create(run->arch, options, &run->scheme);

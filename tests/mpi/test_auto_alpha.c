@@ -29,7 +29,7 @@ typedef struct setting {
     tokens stream[MQ_MAX_STREAMS];
     int64_t n, hidden;
     double *a, *b; /* (n, n) sums over the halves */
-    mq_damping_choice choice;
+    mq_damping damping;
 } setting;
 
 /* ---- a run with two streams ------------------------------------------------------------------ */
@@ -105,7 +105,8 @@ static mq_status make_run(setting *s)
     return mq_activations_create(&s->calib, s->hidden, MQ_BF16, "drift", &run->drift);
 }
 
-static bool begin(setting *s, mq_tap_id tap, int64_t distribute_above, double noise)
+static bool begin(setting *s, const char *model, mq_tap_id tap, int64_t distribute_above,
+                  double noise)
 {
     memset(s, 0, sizeof *s);
     if (!CHECK_ALL(mq_comm_create(MPI_COMM_WORLD, &s->comm) == MQ_OK)) return false;
@@ -115,7 +116,8 @@ static bool begin(setting *s, mq_tap_id tap, int64_t distribute_above, double no
     s->options.group = 32;
     s->options.distribute_above = distribute_above;
     s->tap = tap;
-    if (!tiny_run_open(&s->run, s->comm, &s->options, "llama2", tap)) return false;
+    s->damping = (mq_damping){0.05, 0.1};
+    if (!tiny_run_open(&s->run, s->comm, &s->options, model, tap)) return false;
     s->n = s->run.result->n_in;
     s->hidden = s->run.arch->hidden;
     make_units(s);
@@ -144,7 +146,7 @@ static bool measure(setting *s)
     mq_hessian *h = NULL, *half = NULL;
     mq_status status = mq_run_hessian(&s->run, 0, s->tap, &half, &h);
     if (status == MQ_OK) status = mq_run_drift(&s->run, s->tap);
-    if (status == MQ_OK) status = mq_run_damping(&s->run, 0, s->tap, half, h, &s->choice);
+    if (status == MQ_OK) status = mq_run_alpha(&s->run, 0, s->tap, half, h, s->damping);
     mq_hessian_destroy(&half);
     mq_hessian_destroy(&h);
     return CHECK_ALL(status == MQ_OK);
@@ -216,35 +218,35 @@ static void add_row(const setting *s, const double *damped, int l, int64_t r, do
 
 static double naive_alpha(const setting *s, int l)
 {
-    int64_t n = s->n, n_out = s->run.result->layer[l].n_out;
-    mq_damping damping = s->choice.damping;
+    int64_t n = s->n, n_out = s->run.result->layer[l].n_out, some = 32 / s->run.result->n_layers;
     double *damped = zeroed(n * n, sizeof *damped), mean = 0, pull = 0, drag = 0;
     memcpy(damped, s->a, (size_t)(n * n) * sizeof *damped);
     for (int64_t j = 0; j < n; j++) mean += s->a[j * n + j] / (double)n;
     for (int64_t j = 0; j < n; j++) {
-        damped[j * n + j] = s->a[j * n + j] / (1 - damping.shrinkage) + damping.share * mean;
+        damped[j * n + j] = s->a[j * n + j] / (1 - s->damping.shrinkage) + s->damping.share * mean;
     }
-    /* Every fourth of those that the damping is measured on. */
-    for (int64_t i = 0; i < 64; i += 4) add_row(s, damped, l, i * n_out / 64, &pull, &drag);
+    for (int64_t i = 0; i < some; i++) add_row(s, damped, l, i * n_out / some, &pull, &drag);
     free(damped);
-    double a = pull / drag;
-    return a > 0 ? fmin(2 * a / (1 + a), 1) : 0;
+    int64_t in_half = 0;
+    for (int64_t t = 0; t < N_TOKENS; t++) in_half += in_first_half(t);
+    double a = pull / drag, part = (double)in_half / N_TOKENS;
+    return a > 0 ? fmin(a / (a + part * (1 - a)), 1) : 0;
 }
 
 /* ---- tests ----------------------------------------------------------------------------------- */
 
-static void check(mq_tap_id tap, int64_t distribute_above, double noise, double least, double most)
+static void check(const char *model, mq_tap_id tap, int64_t distribute_above, double noise,
+                  double least, double most)
 {
     setting s;
-    if (!begin(&s, tap, distribute_above, noise)) return;
+    if (!begin(&s, model, tap, distribute_above, noise)) return;
     if (measure(&s)) {
         sum_halves(&s);
         for (int l = 0; l < s.run.result->n_layers; l++) {
-            double got = s.choice.alpha[l], expected = naive_alpha(&s, l);
+            double got = s.run.alpha[s.run.result->layer[l].linear], expected = naive_alpha(&s, l);
             CHECK_MSG(fabs(got - expected) <= 0.005, "layer %d: %g, expected %g", l, got, expected);
             CHECK_MSG(got >= least && got <= most, "layer %d: %g is not from %g to %g", l, got,
                       least, most);
-            CHECK(s.run.alpha_found[tap][l] == got);
         }
     }
     end(&s);
@@ -252,43 +254,56 @@ static void check(mq_tap_id tap, int64_t distribute_above, double noise, double 
 
 static void test_inputs(void)
 {
-    check(MQ_TAP_MLP_IN, 8192, 0, 0.97, 1);
-    check(MQ_TAP_MLP_IN, 8192, 0.6, 0.2, 0.9);
-    check(MQ_TAP_MLP_IN, 0, 0.6, 0.2, 0.9);
-    check(MQ_TAP_MLP_IN, 8192, 10, 0, 0.2);
+    check("llama2", MQ_TAP_MLP_IN, 8192, 0, 0.97, 1);
+    check("llama2", MQ_TAP_MLP_IN, 8192, 0.6, 0.2, 0.9);
+    check("llama2", MQ_TAP_MLP_IN, 0, 0.6, 0.2, 0.9);
+    check("llama2", MQ_TAP_MLP_IN, 8192, 10, 0, 0.2);
 }
 
 static void test_residual(void)
 {
-    check(MQ_TAP_MLP_MID, 8192, 0, 0.97, 1);
-    check(MQ_TAP_MLP_MID, 8192, 0.6, 0.1, 0.9);
-    check(MQ_TAP_MLP_MID, 0, 0.6, 0.1, 0.9);
+    check("llama2", MQ_TAP_MLP_MID, 8192, 0, 0.97, 1);
+    check("llama2", MQ_TAP_MLP_MID, 8192, 0.6, 0.1, 0.9);
+    check("llama2", MQ_TAP_MLP_MID, 0, 0.6, 0.1, 0.9);
 }
 
-/* A number that was asked for holds for all layers, and so does the usual one where nothing is held
- * out or the streams do not differ. */
+/* q, k, v, gate and up of a parallel block read one tap. */
+static void test_parallel_block(void)
+{
+    check("command_r", MQ_TAP_ATTN_IN, 8192, 0.6, 0.1, 0.95);
+}
+
+/* What was asked for or measured last stays where nothing is to be measured, nothing is held out,
+ * the half is not positive definite, or the streams do not differ. */
 static void test_not_measured(void)
 {
     setting s;
-    if (!begin(&s, MQ_TAP_MLP_IN, 8192, 0.1)) return;
+    if (!begin(&s, "llama2", MQ_TAP_MLP_IN, 8192, 0.1)) return;
+    double *alpha = s.run.alpha;
     s.run.solver.measure_alpha = false;
-    s.run.solver.alpha = 0.3;
-    if (measure(&s)) CHECK(s.choice.alpha[0] == 0.3 && s.choice.alpha[1] == 0.3);
+    if (measure(&s)) CHECK(alpha[MQ_GATE] == 0.75 && alpha[MQ_UP] == 0.75);
     s.run.solver.measure_alpha = true;
-    mq_hessian *h = NULL;
-    if (CHECK_ALL(mq_run_hessian(&s.run, 0, s.tap, NULL, &h) == MQ_OK)) {
-        s.run.alpha_found[s.tap][0] = 0; /* as measured in an earlier block */
-        CHECK(mq_run_damping(&s.run, 1, s.tap, NULL, h, &s.choice) == MQ_OK);
-        CHECK(s.choice.alpha[0] == 0 && s.choice.alpha[1] == 0.3);
+    alpha[MQ_UP] = 0.3;
+    mq_hessian *h = NULL, *none = NULL;
+    mq_status status = mq_run_hessian(&s.run, 0, s.tap, NULL, &h);
+    if (status == MQ_OK) status = mq_hessian_create(s.n, &none);
+    if (CHECK_ALL(status == MQ_OK)) {
+        CHECK(mq_run_alpha(&s.run, 0, s.tap, NULL, h, s.damping) == MQ_OK);
+        CHECK(mq_run_alpha(&s.run, 0, s.tap, none, h, s.damping) == MQ_OK);
+        CHECK(mq_run_alpha(&s.run, 0, s.tap, h, h, s.damping) == MQ_OK);
+        CHECK(alpha[MQ_GATE] == 0.75 && alpha[MQ_UP] == 0.3);
     }
     mq_hessian_destroy(&h);
+    mq_hessian_destroy(&none);
+    s.damping = (mq_damping){-10, 0};
+    if (measure(&s)) CHECK(alpha[MQ_GATE] == 0.75 && alpha[MQ_UP] == 0.3);
+    s.damping = (mq_damping){0.05, 0};
     mq_activations *now = &s.run.stream[MQ_QUANTISED].tap[s.tap];
     for (int64_t u = 0; u < s.calib.n_local_units; u++) {
         memcpy(mq_activations_unit(&s.run.stream[MQ_ORIGINAL].tap[s.tap], &s.calib, u),
                mq_activations_unit(now, &s.calib, u), (size_t)(s.unit[u].n_tokens * s.n) * 2);
     }
-    s.run.damping_found[s.tap].share = 0;
-    if (measure(&s)) CHECK(s.choice.alpha[0] == 0.3 && s.choice.alpha[1] == 0.3);
+    if (measure(&s)) CHECK(alpha[MQ_GATE] == 0.75 && alpha[MQ_UP] == 0.3);
     end(&s);
 }
 
@@ -298,6 +313,7 @@ int main(int argc, char **argv)
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     RUN(test_inputs);
     RUN(test_residual);
+    RUN(test_parallel_block);
     RUN(test_not_measured);
     mq_ops_stop();
     return harness_finish();
