@@ -81,8 +81,8 @@ static void warn_about_calibration(const mq_run *run)
 static void warn_about_damping(const mq_run *run)
 {
     if (!run->solver.measure_damping || run->calib->n_samples > 1) return;
-    mq_warn("--damp auto holds samples out, and there is one in all: damping %g",
-            run->solver.damping.share);
+    mq_warn("--damp auto holds samples out, and there is one in all: damping %g, alpha %g",
+            run->solver.damping.share, run->solver.alpha);
 }
 
 static void warn_about_gptq_readers(const mq_run *run)

@@ -305,12 +305,15 @@ class Failures(unittest.TestCase):
         # What could not be factored is called indefinite and damped more, and nothing else is.
         self.assertEqual((q['trouble'], q['damping'] > damp, q['attempts'] > 1),
                          ('none', False, False) if q['trouble'] == 'none' else ('indefinite', True, True))
+        out, _ = self.quantise(OK, model, calib, *FEW, '--preset', 'best', '--bits', 3, '--damp', damp)
+        self.check_layers(out)
+        self.check_layers(self.quantise(OK, model, calib, *FEW, '--preset', 'best', '--bits', 3)[0])
 
     def test_dead_channels(self):
         def dead(w):
             w[3::8] = 0
             return w
-        model = self.damaged('dead', {'model.layers.0.input_layernorm.weight': dead})
+        model = self.damaged('dead', {f'model.layers.{i}.input_layernorm.weight': dead for i in range(2)})
         self.check_channels(model, 0.05, dead_columns=32, trouble='none')
         out, _ = self.quantise(OK, model, self.calib(self.samples(8, 64)), '--layers', '0:1', '--group-size', 64,
                                '--refine', 2)
@@ -340,7 +343,7 @@ class Failures(unittest.TestCase):
             w[7] = 1e8
             return w
         for name, change in (('spread', spread), ('massive', massive)):
-            model = self.damaged(name, {'model.layers.0.input_layernorm.weight': change})
+            model = self.damaged(name, {f'model.layers.{i}.input_layernorm.weight': change for i in range(2)})
             for damp in (0.05, 1e-9):
                 self.check_channels(model, damp)
 

@@ -92,6 +92,21 @@ class SameBytes(unittest.TestCase):
         others = {self.quantise(name, 1, '--preset', name, *option[2:]) for name in ('fast', 'default')}
         self.assertEqual(len(others | hashes), 3)
 
+    def test_parallel_block(self):
+        """Five layers read one tap, and what the MLP adds to the stream is made up for with it."""
+        samples = [[(7 * i + 13 * j) % 90 for j in range(32 - i)] for i in range(8)]
+        calib = harness.write_calib(pathlib.Path(self.folder.name) / 'tiny.h5', samples, 96)
+        model = harness.ROOT / 'tests' / 'data' / 'tiny' / 'command_r'
+        option = ('--preset', 'best', '--bits', 3, '--group-size', 32)
+        hashes = set()
+        for ranks, more in ((1, ()), (2, ()), (3, ()), (2, ('--distribute-above', 0))):
+            out = pathlib.Path(self.folder.name) / f'parallel{len(more)}-{ranks}'
+            done = harness.run(ranks, 'quantize', model, '--calib', calib, '--output', out, '--unit-tokens', 70,
+                               *option, *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            hashes.add(harness.files_hash(out))
+        self.assertEqual(len(hashes), 1)
+
     def test_auto_damping(self):
         """Half sums, candidates shared out among ranks, or factored by all of them."""
         option = ('--damp', 'auto', '--bits', 3, '--group-size', 64, '--layers', '0:2')
