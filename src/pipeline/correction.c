@@ -24,8 +24,10 @@ static mq_status gather_task(void *context, int64_t i)
     int64_t end = mq_min_i64((i + 1) * MQ_ROW_BLOCK, s->n);
     for (int64_t r = i * MQ_ROW_BLOCK; r < end; r++) {
         const double *from = job->cross->sum + s->order[r] * s->n;
+        double factor = job->factor * s->scale[s->order[r]];
         for (int64_t k = 0; k < job->nk; k++) {
-            job->panel[r * job->nk + k] = (float)(from[s->order[job->k0 + k]] * job->factor);
+            int64_t j = s->order[job->k0 + k];
+            job->panel[r * job->nk + k] = (float)(from[j] * s->scale[j] * factor);
         }
     }
     return MQ_OK;
@@ -73,7 +75,8 @@ static mq_status copy_task(void *context, int64_t i)
         const double *from = job->cross->sum + (work->first_row[i] + r) * s->n;
         float *to = work->block[i].e + r * s->n;
         for (int64_t k = 0; k < s->n; k++) {
-            to[k] = r < rows ? (float)(from[s->order[k]] * job->factor) : 0;
+            int64_t j = s->order[k];
+            to[k] = r < rows ? (float)(from[j] * s->scale[j] * job->factor) : 0;
         }
     }
     return MQ_OK;
@@ -91,7 +94,7 @@ static mq_status weaken_task(void *context, int64_t i)
 mq_status mq_correct_tap(const mq_run *run, mq_tap_id tap, const mq_cross *cross, mq_row_work *work)
 {
     const mq_tap_system *s = work->system;
-    const double *r = mq_factor_diagonal(s->factor);
+    const double *r = s->r;
     double *pivot = NULL;
     mq_linear_id linear;
     mq_status status = mq_alloc(s->n, sizeof *pivot, "pivots", &pivot);

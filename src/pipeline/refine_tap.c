@@ -11,6 +11,14 @@ typedef struct rows_of_h {
     float *panel; /* (128, n) */
 } rows_of_h;
 
+static void scale_rows(const mq_tap_system *s, int64_t k0, int64_t k1, float *rows)
+{
+    for (int64_t k = k0; k < k1; k++) {
+        float *row = rows + (k - k0) * s->n;
+        for (int64_t j = 0; j < s->n; j++) row[j] *= (float)(s->scale[k] * s->scale[j]);
+    }
+}
+
 /* Rows of the damped Hessian for the sweeps. Dead columns are all 0: no scale is to be fitted to
  * weights that nothing reads. Every rank holds all of H. */
 static mq_status rows_source(void *context, int64_t k0, int64_t k1, const float **h)
@@ -19,6 +27,7 @@ static mq_status rows_source(void *context, int64_t k0, int64_t k1, const float 
     mq_tap_system *s = p->system;
     *h = p->panel;
     MQ_TRY(mq_tap_system_rows(s, k0, k1, p->panel));
+    if (s->scaled) scale_rows(s, k0, k1, p->panel);
     for (int64_t k = k0; k < k1; k++) {
         if (s->diagonal[k] == 0) continue;
         p->panel[(k - k0) * s->n + k] = (float)((s->diagonal[k] + s->added[k]) / s->mean);

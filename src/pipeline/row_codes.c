@@ -7,9 +7,8 @@ static mq_status solve(const mq_run *run, int rounds, mq_row_work *w, mq_row_gua
 {
     mq_tap_system *s = w->system;
     MQ_TRY(mq_row_guard_create(run, w, guard));
-    mq_status status =
-        mq_agree(run->comm, mq_ldlq(w->block, w->n_blocks, s->n, s->order,
-                                    mq_factor_diagonal(s->factor), mq_tap_system_panel, s));
+    mq_status status = mq_agree(
+        run->comm, mq_ldlq(w->block, w->n_blocks, s->n, s->order, s->r, mq_tap_system_panel, s));
     if (status == MQ_OK) status = mq_refine_tap(run, rounds, w);
     return status == MQ_OK ? mq_row_guard_apply(w, guard) : status;
 }

@@ -61,8 +61,7 @@ mq_status mq_row_guard_create(const mq_run *run, mq_row_work *w, mq_row_guard *g
     mq_status status = mq_agree(run->comm, create(w, g));
     if (status != MQ_OK) return status;
     status = mq_agree(run->comm,
-                      mq_measure_errors(w->block, w->n_blocks, s->n, mq_factor_diagonal(s->factor),
-                                        mq_tap_system_panel, s));
+                      mq_measure_errors(w->block, w->n_blocks, s->n, s->r, mq_tap_system_panel, s));
     if (status != MQ_OK) return status;
     take_out_dampings(w);
     for (int64_t i = 0; i < w->n_blocks; i++) {

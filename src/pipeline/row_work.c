@@ -111,7 +111,7 @@ mq_status mq_row_work_load(const mq_run *run, int64_t block, mq_tap_system *s, i
         const mq_row_block *b = &w->block[i];
         MQ_TRY(load_rows(run, block, w, i, b->e));
         for (int64_t r = 0; r < MQ_ROW_BLOCK; r++) {
-            for (int64_t k = 0; k < s->n; k++) b->w[r * s->n + k] = b->e[r * s->n + s->order[k]];
+            mq_tap_system_gather(s, b->e + r * s->n, b->w + r * s->n);
         }
     }
     return MQ_OK;
@@ -149,8 +149,9 @@ mq_status mq_row_work_scales(const mq_tap_judge *judge, mq_row_work *w)
     return mq_parallel_for(w->n_blocks, scales_task, &job);
 }
 
-static void measure_row(const mq_row_block *b, int64_t n, int64_t r)
+static void measure_row(const mq_tap_system *s, const mq_row_block *b, int64_t r)
 {
+    int64_t n = s->n;
     float *packed = b->w + r * n;
     const float *source = b->e + r * n;
     double error2 = 0, weight2 = 0;
@@ -158,7 +159,7 @@ static void measure_row(const mq_row_block *b, int64_t n, int64_t r)
     mq_dequantise_row(b->codes + r * n, b->scales + at, b->zeros ? b->zeros + at : NULL, n,
                       &b->quant, packed);
     for (int64_t k = 0; k < n; k++) {
-        double e = (double)source[k] - (double)packed[k];
+        double e = (double)source[k] - (double)packed[k] * s->scale[k];
         error2 += e * e;
         weight2 += (double)source[k] * (double)source[k];
     }
@@ -172,7 +173,7 @@ mq_status mq_row_work_measure(const mq_run *run, int64_t block, mq_row_work *w)
         const mq_row_block *b = &w->block[i];
         int64_t rows = mq_min_i64(MQ_ROW_BLOCK, w->layer[i]->n_out - w->first_row[i]);
         MQ_TRY(load_rows(run, block, w, i, b->e));
-        for (int64_t r = 0; r < rows; r++) measure_row(b, w->system->n, r);
+        for (int64_t r = 0; r < rows; r++) measure_row(w->system, b, r);
     }
     return MQ_OK;
 }

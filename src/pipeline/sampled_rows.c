@@ -81,7 +81,8 @@ static mq_status read(const mq_run *run, int64_t block, const mq_tap_system *sys
             int64_t row = i * layer->n_out / some;
             float *e = s->block[b].e + r * n, *w = s->block[b].w + r * n;
             MQ_TRY(mq_run_read_rows(run, block, layer, row, row + 1, e));
-            for (int64_t k = 0; k < n; k++) w[k] = e[system->order[k]];
+            mq_tap_system_gather(system, e, w);
+            for (int64_t j = 0; j < n; j++) e[j] = (float)((double)e[j] / system->scale[j]);
         }
     }
     return MQ_OK;

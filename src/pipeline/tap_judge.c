@@ -64,7 +64,7 @@ mq_status mq_tap_judge_create(const mq_run *run, mq_tap_system *s, mq_tap_judge 
         int64_t group = judge->group[i];
         int32_t *order = judge->order[i];
         double *r2 = judge->r2[i];
-        const double *diagonal = mq_factor_diagonal(s->factor);
+        const double *diagonal = s->r;
         status = mq_gather_groups(s->n, group, s->order, diagonal, mq_tap_system_panel, s, order,
                                   judge->m[i], r2);
         status = mq_agree(run->comm, status);

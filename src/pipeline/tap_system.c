@@ -23,6 +23,8 @@ void mq_tap_system_destroy(mq_tap_system *s)
     mq_factor_destroy(&s->factor);
     mq_free(&s->order);
     mq_free(&s->original);
+    mq_free(&s->scale);
+    mq_free(&s->r);
     mq_free(&s->diagonal);
     mq_free(&s->added);
     mq_free(&s->panel);
@@ -36,11 +38,16 @@ mq_status mq_tap_system_create(const mq_run *run, const mq_hessian *h, mq_tap_sy
     s->damping = (mq_damping){.share = NAN, .shrinkage = NAN};
     MQ_TRY(mq_alloc(s->n, sizeof *s->order, "column order", &s->order));
     MQ_TRY(mq_alloc(s->n, sizeof *s->original, "column order", &s->original));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->scale, "scales of columns", &s->scale));
+    MQ_TRY(mq_alloc(s->n, sizeof *s->r, "diagonal", &s->r));
     MQ_TRY(mq_alloc(s->n, sizeof *s->diagonal, "diagonal", &s->diagonal));
     MQ_TRY(mq_alloc(s->n, sizeof *s->added, "diagonal", &s->added));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->panel, "panel of the factor", &s->panel));
     MQ_TRY(mq_alloc(s->n, MQ_FACTOR_PANEL * sizeof *s->rows, "rows of a Hessian", &s->rows));
-    for (int64_t j = 0; j < s->n; j++) s->original[j] = j;
+    for (int64_t j = 0; j < s->n; j++) {
+        s->original[j] = j;
+        s->scale[j] = 1;
+    }
     mq_hessian_diagonal(h, s->diagonal);
     MQ_TRY(mq_order_columns_by(run->solver.order, s->diagonal, s->n,
                                run->result->layer[0].quant.group, s->order));
@@ -82,6 +89,27 @@ mq_status mq_tap_system_others(const mq_tap_system *s, const mq_hessian *all, in
     MQ_TRY(mq_hessian_entries(s->h, order + i0, i1 - i0, order + j0, j1 - j0, own));
     for (int64_t e = 0; e < (i1 - i0) * (j1 - j0); e++) out[e] -= own[e];
     return MQ_OK;
+}
+
+void mq_tap_system_scale(mq_tap_system *s, const float *column_scale)
+{
+    s->scaled = column_scale != NULL;
+    for (int64_t k = 0; k < s->n; k++) {
+        int64_t j = s->order[k];
+        double scale = column_scale ? (double)column_scale[j] : 1, change = scale / s->scale[j];
+        s->scale[j] = scale;
+        s->r[k] *= change;
+        s->diagonal[j] *= change * change;
+        s->added[j] *= change * change;
+    }
+}
+
+void mq_tap_system_gather(const mq_tap_system *s, const float *row, float *to)
+{
+    for (int64_t k = 0; k < s->n; k++) {
+        int64_t j = s->order[k];
+        to[k] = (float)((double)row[j] / s->scale[j]);
+    }
 }
 
 typedef struct rows_job {
@@ -147,6 +175,7 @@ mq_status mq_tap_system_try(const mq_run *run, const mq_comm *comm, mq_damping d
     bool distributed = s->n > run->options->distribute_above;
     set_damping(s, damping);
     MQ_TRY(mq_factor_create(comm, s->n, distributed, root, damped_entries, s, &s->factor, minor));
+    memcpy(s->r, mq_factor_diagonal(s->factor), (size_t)s->n * sizeof *s->r);
     s->damping = damping;
     return MQ_OK;
 }
@@ -173,9 +202,20 @@ mq_status mq_tap_system_factor(const mq_run *run, int64_t block, mq_tap_id tap, 
     }
 }
 
+/* M_ik s_i / s_k. */
+static void scale_panel(const mq_tap_system *s, int64_t k0, int64_t k1)
+{
+    for (int64_t i = 0; i < k1; i++) {
+        float *row = s->panel + i * (k1 - k0), scale = (float)s->scale[s->order[i]];
+        for (int64_t k = k0; k < k1; k++) row[k - k0] *= scale / (float)s->scale[s->order[k]];
+    }
+}
+
 mq_status mq_tap_system_panel(void *context, int64_t k0, int64_t k1, const float **m)
 {
     mq_tap_system *s = context;
     *m = s->panel;
-    return mq_factor_panel(s->factor, k0, k1, s->panel);
+    MQ_TRY(mq_factor_panel(s->factor, k0, k1, s->panel));
+    if (s->scaled) scale_panel(s, k0, k1);
+    return MQ_OK;
 }

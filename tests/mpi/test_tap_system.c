@@ -5,6 +5,7 @@
 #include "pipeline/tap_system.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { N = 150 };
@@ -225,6 +226,48 @@ static void test_shrinkage(void)
     end(&s);
 }
 
+/* M_ik s_i / s_k and R_kk s_k; and the same bits as before when that is undone. */
+static void test_scaled_columns(void)
+{
+    setting s;
+    float scale[N], *m = NULL;
+    double diagonal[N], added[N];
+    if (!begin(&s, 0.05, 2 * N)) return;
+    add_tokens(&s, 2 * N, 1);
+    if (!CHECK(factor(&s) == MQ_OK)) return;
+    const mq_tap_system *t = &s.system;
+    const double *r = mq_factor_diagonal(t->factor);
+    for (int64_t j = 0; j < N; j++) scale[j] = ldexpf(1, (int)(j * 7 % 9) - 4);
+    memcpy(diagonal, t->diagonal, sizeof diagonal);
+    memcpy(added, t->added, sizeof added);
+    m = malloc(N * MQ_FACTOR_PANEL * sizeof *m);
+    for (int64_t k0 = 0; k0 < N; k0 += MQ_FACTOR_PANEL) {
+        int64_t k1 = k0 + MQ_FACTOR_PANEL < N ? k0 + MQ_FACTOR_PANEL : N, nk = k1 - k0;
+        const float *panel = NULL;
+        mq_tap_system_scale(&s.system, NULL);
+        CHECK(mq_tap_system_panel(&s.system, k0, k1, &panel) == MQ_OK);
+        memcpy(m, panel, (size_t)(k1 * nk) * sizeof *m);
+        mq_tap_system_scale(&s.system, scale);
+        CHECK(mq_tap_system_panel(&s.system, k0, k1, &panel) == MQ_OK);
+        for (int64_t e = 0; e < k1 * nk; e++) {
+            float of_row = scale[t->order[e / nk]], of_column = scale[t->order[k0 + e % nk]];
+            CHECK(panel[e] == m[e] * of_row / of_column);
+        }
+    }
+    for (int64_t k = 0; k < N; k++) {
+        int64_t j = t->order[k];
+        double squared = (double)scale[j] * (double)scale[j];
+        CHECK(t->r[k] == r[k] * (double)scale[j]);
+        CHECK(t->diagonal[j] == diagonal[j] * squared && t->added[j] == added[j] * squared);
+    }
+    mq_tap_system_scale(&s.system, NULL);
+    CHECK(memcmp(t->r, r, sizeof diagonal) == 0);
+    CHECK(memcmp(t->diagonal, diagonal, sizeof diagonal) == 0);
+    CHECK(memcmp(t->added, added, sizeof added) == 0);
+    free(m);
+    end(&s);
+}
+
 static void test_no_tokens(void)
 {
     setting s;
@@ -246,6 +289,7 @@ static void test_all(void)
     RUN(test_every_step);
     RUN(test_ladder_ends);
     RUN(test_shrinkage);
+    RUN(test_scaled_columns);
     RUN(test_no_tokens);
 }
 
