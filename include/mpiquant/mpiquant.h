@@ -49,6 +49,9 @@ typedef struct mq_quantize_options {
     double shrinkage;       /* share by which the off-diagonal entries of H are made smaller; below
                                0: 0.1, but none where damping is measured and held-out samples are
                                clearly better served without */
+    int scale_columns;      /* 0: never; below 0: where damping is measured, the columns of layers
+                               after a norm are scaled by powers of two, which the norm takes, if
+                               that serves held-out samples clearly better */
     const char *on_failure; /* "stop": the run ends; "rtn": it leaves spoilt samples out, and rounds
                                to nearest the layers for which nothing else is left */
     const char *preset; /* "fast", "default" or "best": what the following are where not given */

@@ -24,7 +24,8 @@ typedef struct forms {
     int64_t threads;
     int64_t group, refine, couple;    /* not_given */
     double damping, shrinkage, alpha; /* NaN: not given */
-    bool auto_damping, auto_shrinkage, auto_alpha;
+    double scale_columns;             /* likewise */
+    bool auto_damping, auto_shrinkage, auto_scaling, auto_alpha;
     int width[MAX_WIDTHS];
 } forms;
 
@@ -144,6 +145,16 @@ static mq_status parse_shrinkage(const forms *f, mq_quantize_options *o)
     return MQ_OK;
 }
 
+static mq_status parse_scaling(const forms *f, mq_quantize_options *o)
+{
+    if (f->auto_scaling || isnan(f->scale_columns)) return MQ_OK;
+    if (f->scale_columns != 0) {
+        return mq_fail(MQ_E_USAGE, "--scale-columns %g: auto or 0", f->scale_columns);
+    }
+    o->scale_columns = 0;
+    return MQ_OK;
+}
+
 /* The format decides unless it is given; a format that is not there is refused later. */
 static void choose_group(const forms *f, mq_quantize_options *o)
 {
@@ -203,6 +214,7 @@ static mq_status run(const mq_comm *comm, mq_quantize_options *o, forms *f)
     if (status == MQ_OK) status = parse_bits(f->bits, o);
     if (status == MQ_OK) status = parse_damping(f, o);
     if (status == MQ_OK) status = parse_shrinkage(f, o);
+    if (status == MQ_OK) status = parse_scaling(f, o);
     if (status == MQ_OK) status = parse_widths(f->widths, f->width, o);
     if (status == MQ_OK) status = mq_cmd_int(f->threads, "--threads", &o->threads);
     if (status == MQ_OK) status = parse_effort(f, o);
@@ -227,6 +239,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
                .damping = NAN,
                .alpha = NAN,
                .shrinkage = NAN,
+               .scale_columns = NAN,
                .threads = o.threads,
                .group = not_given,
                .refine = not_given,
@@ -262,6 +275,10 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "share by which correlations of input columns are made smaller; auto: 0.1, but none where "
          "--damp auto finds that layers do better without",
          "auto", .number = &f.shrinkage, .word = "auto", .word_given = &f.auto_shrinkage},
+        {"--scale-columns", "X",
+         "auto: where --damp auto finds that layers after a norm do better so, scale their columns "
+         "by powers of two, which the norm takes; 0: never",
+         "auto", .number = &f.scale_columns, .word = "auto", .word_given = &f.auto_scaling},
         {"--on-failure", "ACTION",
          "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "
          "samples, and round to nearest the layers for which nothing is left",

@@ -26,6 +26,7 @@ static void dequantise_row(const mq_layer_codes *layer, int64_t r, float *out)
         dequantise_group(layer->codes + r * s->n_in + i * s->group, s->group, layer->scales[g],
                          zero, out + i * s->group);
     }
+    for (int64_t k = 0; layer->column_scale && k < s->n_in; k++) out[k] *= layer->column_scale[k];
 }
 
 static mq_status pack(const mq_layer_codes *layer, int part, int64_t r0, int64_t r1, void *out)
@@ -43,4 +44,5 @@ static mq_status pack(const mq_layer_codes *layer, int part, int64_t r0, int64_t
     return status;
 }
 
-const mq_format mq_format_dense = {.name = "dense", .parts = parts, .pack = pack};
+const mq_format mq_format_dense = {
+    .name = "dense", .columns = MQ_COLUMNS_IN_WEIGHTS, .parts = parts, .pack = pack};

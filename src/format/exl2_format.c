@@ -93,6 +93,7 @@ const mq_format mq_format_exl2 = {.name = "exl2",
                                   .form = MQ_PACKED_EXL2,
                                   .half_biases = true,
                                   .scales = MQ_SCALES_SQUARES,
+                                  .columns = MQ_COLUMNS_NEVER,
                                   .parts = parts,
                                   .pack = pack,
                                   .refuses = refuses};

@@ -24,10 +24,12 @@ typedef struct mq_layer_shape {
 /** A layer as the solver left it: w = scale * (code - zero). */
 typedef struct mq_layer_codes {
     mq_layer_shape shape;
-    const uint8_t *codes; /* (n_out, n_in), in [0, 2^bits - 1] */
-    const float *scales;  /* (n_out, n_in / group), on the format's grid */
-    const uint8_t *zeros; /* the same shape; NULL: 2^(bits-1) throughout */
-    const float *largest; /* (n_in / group) of square scales (base/squares.h), else NULL */
+    const uint8_t *codes;      /* (n_out, n_in), in [0, 2^bits - 1] */
+    const float *scales;       /* (n_out, n_in / group), on the format's grid */
+    const uint8_t *zeros;      /* the same shape; NULL: 2^(bits-1) throughout */
+    const float *largest;      /* (n_in / group) of square scales (base/squares.h), else NULL */
+    const float *column_scale; /* (n_in) s of scaled columns: codes and scales are those of
+                                  W diag(1/s); NULL: they are not scaled */
 } mq_layer_codes;
 
 /** One tensor of a packed layer. */
@@ -47,11 +49,20 @@ typedef enum mq_scale_form {
     MQ_SCALES_SQUARES    /* base/squares.h */
 } mq_scale_form;
 
+/** Where the powers of two go that columns were scaled by. */
+typedef enum mq_columns_form {
+    MQ_COLUMNS_IN_NORMS,   /* into the weights of the norm before the layer: packed layers stay as
+                              they are */
+    MQ_COLUMNS_IN_WEIGHTS, /* back into the layer's weights */
+    MQ_COLUMNS_NEVER       /* they are not scaled */
+} mq_columns_form;
+
 typedef struct mq_format {
     const char *name;    /* for --format */
     mq_packed_form form; /* how its layers are read again; NONE: they are not packed */
     bool half_biases;    /* biases of packed layers become F16; else they stay as they are */
     mq_scale_form scales;
+    mq_columns_form columns;
     bool gguf;     /* one file model.gguf, with llama.cpp's names; else safetensors */
     int64_t group; /* the group size it is made for; 0: any */
     /** The layer's tensors, the one with the codes first; returns how many. */

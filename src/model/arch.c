@@ -89,7 +89,7 @@ int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS])
 }
 
 /* The tap that a linear reads. */
-static mq_tap_id tap_of(const mq_arch *arch, mq_linear_id linear)
+mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear)
 {
     switch (linear) {
     case MQ_O:
@@ -113,9 +113,16 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 {
     int n = 0;
     for (int i = 0; i <= MQ_HEAD; i++) {
-        if (tap_of(arch, (mq_linear_id)i) == tap) linears[n++] = (mq_linear_id)i;
+        if (mq_arch_linear_tap(arch, (mq_linear_id)i) == tap) linears[n++] = (mq_linear_id)i;
     }
     return n;
+}
+
+const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap)
+{
+    if (tap == MQ_TAP_HEAD_IN) return arch->final_norm;
+    if (tap == MQ_TAP_ATTN_IN) return arch->attn_norm;
+    return tap == MQ_TAP_MLP_IN ? arch->mlp_norm : NULL;
 }
 
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)

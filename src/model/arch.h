@@ -146,6 +146,12 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 /** Width of a tap's activations. */
 int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap);
 
+/** The norm that makes a tap's activations, or NULL. */
+const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);
+
+/** The tap that feeds a linear. */
+mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
+
 /** True for a tap whose one layer adds to the residual stream: o or down, which *linear becomes. */
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear);
 

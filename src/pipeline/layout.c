@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "model/tensors.h"
 #include "pipeline/gguf_copy.h"
+#include "plan/scaled_norm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,8 @@ typedef enum replacement {
     PACKED,      /* the weight of a layer that is quantised */
     DEQUANTISED, /* the codes of one that is packed in the source and kept */
     HALF_BIAS,
-    DROPPED /* scales and the like of a packed one */
+    SCALED_NORM, /* the same tensor, written when its scales are known */
+    DROPPED      /* scales and the like of a packed one */
 } replacement;
 
 /* Sorted by name for lookups. */
@@ -79,6 +81,17 @@ bool mq_layout_has_head(const mq_folder *source, const mq_scheme *scheme)
     return !arch->tied || (!scheme->format->gguf && mq_folder_find(source, arch->head));
 }
 
+static void replace_norms(const mq_folder *source, const mq_scheme *scheme, int64_t block,
+                          replaced_list *list)
+{
+    static const mq_tap_id taps[] = {MQ_TAP_ATTN_IN, MQ_TAP_MLP_IN};
+    if (scheme->format->columns != MQ_COLUMNS_IN_NORMS) return;
+    for (int t = 0; t < 2; t++) {
+        const mq_tensor *norm = mq_scaled_norm(source, scheme, block, taps[t]);
+        if (norm) replace(list, block, MQ_N_LINEARS, norm->name, SCALED_NORM);
+    }
+}
+
 static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
                                replaced_list *list)
 {
@@ -87,6 +100,7 @@ static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
         for (int l = 0; l < MQ_N_LINEARS; l++) {
             MQ_TRY(replace_linear(source, scheme, b, (mq_linear_id)l, list));
         }
+        replace_norms(source, scheme, b, list);
     }
     if (!mq_layout_has_head(source, scheme)) return MQ_OK;
     return replace_linear(source, scheme, 0, MQ_HEAD, list);
@@ -98,7 +112,7 @@ static mq_status list_replaced(const mq_folder *source, const mq_scheme *scheme,
     int64_t n_linears = 0, room = 0;
     *list = (replaced_list){.n = 0};
     MQ_TRY(mq_mul_i64(scheme->arch->n_blocks, MQ_N_LINEARS, &n_linears));
-    MQ_TRY(mq_mul_i64(n_linears + 1, MQ_N_STORED + 1, &room));
+    MQ_TRY(mq_mul_i64(n_linears + 1, MQ_N_STORED + 2, &room)); /* its parts, a bias, a norm */
     MQ_TRY(mq_alloc(room, sizeof *list->item, "output layout", &list->item));
     MQ_TRY(fill_replaced(source, scheme, list));
     qsort(list->item, (size_t)list->n, sizeof *list->item, by_name);
@@ -208,6 +222,7 @@ static void append_replaced(tensor_list *list, const mq_scheme *scheme, const re
     case HALF_BIAS:
         append(list, scheme->arch, half, t->name);
         return;
+    case SCALED_NORM:
     case DROPPED:
         return;
     }
@@ -220,7 +235,7 @@ static mq_status fill_list(const mq_folder *source, const mq_scheme *scheme, ten
     for (int64_t i = 0; i < source->n_tensors && status == MQ_OK; i++) {
         const mq_tensor *t = &source->tensor[i];
         const replaced *r = find_replaced(&gone, t->name);
-        if (r) {
+        if (r && r->by != SCALED_NORM) {
             append_replaced(list, scheme, r, t);
         } else {
             status = append_source(list, scheme->arch, t);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "model/tensors.h"
+#include "pipeline/column_scales.h"
 #include "pipeline/complete.h"
 #include "pipeline/gguf_header.h"
 #include "pipeline/kept.h"
@@ -43,6 +44,8 @@ static mq_status open_inputs(mq_run *run)
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
+    run->scheme->scale_columns =
+        run->solver.scale_columns && run->scheme->format->columns != MQ_COLUMNS_NEVER;
     MQ_TRY(mq_agree(comm, check_head(run)));
     mq_scheme_take_types(run->scheme, run->source);
     if (run->scheme->format->gguf) {
@@ -206,7 +209,8 @@ static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
     if (run->result->n_layers == 0) return MQ_OK;
     MQ_TRY(quantise_tap(run, block, tap));
     MQ_TRY(mq_run_replace_weights(run));
-    return mq_run_write_layers(run, block);
+    MQ_TRY(mq_run_write_layers(run, block));
+    return mq_run_write_norm(run, block, tap);
 }
 
 static mq_status run_block(mq_run *run, int64_t block)

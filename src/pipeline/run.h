@@ -30,6 +30,7 @@ enum { MQ_QUANTISED, MQ_ORIGINAL, MQ_MAX_STREAMS };
  * the relative losses when it is solved on half of the samples, on those and on the others. */
 typedef struct mq_damping_choice {
     mq_damping damping;
+    bool scale_columns; /* by powers of two (column_scales.h) */
     double half_loss[MQ_N_LINEARS], held_out_loss[MQ_N_LINEARS]; /* NaN: not measured */
 } mq_damping_choice;
 
@@ -52,6 +53,7 @@ typedef struct mq_run {
     void *work; /* workspace of one unit */
     mq_tap_result *result;
     mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
+    bool scaling_found[MQ_N_ALL_TAPS];       /* last measured */
     int64_t times_measured[MQ_N_ALL_TAPS];   /* in how many blocks, and in how many of them */
     int64_t times_unshrunk[MQ_N_ALL_TAPS];   /* the losses spoke for no shrinkage */
     struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */

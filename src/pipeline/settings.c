@@ -26,6 +26,7 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .preset = "default",
         .on_failure = "stop",
         .column_order = "diagonal",
+        .scale_columns = -1,
         .alpha = -1,
         .refine = -1,
         .couple = -1,
@@ -124,6 +125,7 @@ static void set_damping(const mq_quantize_options *o, mq_solver_settings *out)
     out->damping.share = o->damping > 0 ? o->damping : usual_damping.share;
     out->damping.shrinkage = o->shrinkage >= 0 ? o->shrinkage : usual_damping.shrinkage;
     out->measure_shrinkage = out->measure_damping && o->shrinkage < 0;
+    out->scale_columns = out->measure_damping && o->scale_columns != 0;
 }
 
 /* It is measured together with the damping. */
@@ -249,6 +251,11 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
         MQ_TRY(mq_json_add_string(o, "shrinkage", "auto"));
     } else {
         MQ_TRY(mq_json_add_double(o, "shrinkage", solver->damping.shrinkage));
+    }
+    if (solver->scale_columns) {
+        MQ_TRY(mq_json_add_string(o, "scale_columns", "auto"));
+    } else {
+        MQ_TRY(mq_json_add_int(o, "scale_columns", 0));
     }
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
     if (solver->measure_alpha) {

@@ -20,6 +20,7 @@ typedef struct mq_solver_settings {
                                where nothing can be held out */
     bool measure_shrinkage; /* and so is whether there is shrinkage */
     bool measure_alpha;     /* and alpha, where there is one */
+    bool scale_columns;     /* of a tap where that serves held-out samples */
     int refine;             /* rounds after LDLQ */
     bool couple;            /* rows of a head are rounded together */
     bool judge;             /* scales are judged by the factor, not by the diagonal alone */

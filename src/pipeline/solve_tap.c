@@ -1,4 +1,5 @@
 /* From a Hessian to codes: order, damping, one factorisation, then every rank its row blocks. */
+#include "pipeline/column_scales.h"
 #include "pipeline/correction.h"
 #include "pipeline/row_codes.h"
 
@@ -30,6 +31,13 @@ mq_status mq_run_check_loss(const mq_run *run, int64_t block, mq_linear_id linea
                    "%s: the loss of its codes is not a finite number: its weights are too large to "
                    "be worked on in F32; keep it with --skip",
                    name);
+}
+
+static int64_t scaled_columns(const mq_tap_system *s)
+{
+    int64_t n = 0;
+    for (int64_t j = 0; j < s->n; j++) n += s->scale[j] != 1;
+    return n;
 }
 
 static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s,
@@ -64,6 +72,7 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .tokens = s->h->n_tokens,
         .rank_bound = mq_hessian_rank_bound(s->h),
         .dead = s->n_dead,
+        .scaled = scaled_columns(s),
         .seconds = seconds,
     };
     if (measured) MQ_TRY(mq_run_check_loss(run, block, r.linear, r.relative_loss + energy));
@@ -106,8 +115,10 @@ static mq_status solve_pass(mq_run *run, const pass_context *c, mq_row_work *w)
     mq_timing_lap(&run->timing, MQ_T_SCALES);
     if (c->couple) MQ_TRY(mq_agree(run->comm, mq_row_work_metrics(run, &c->moments, w)));
     mq_timing_lap(&run->timing, MQ_T_HEADS);
+    /* The errors that the codes are chosen by are those of the corrected, scaled weights. */
+    bool other = correct || w->system->scaled;
     mq_status status = mq_row_codes(run, run->solver.refine, w);
-    if (status == MQ_OK && correct) status = mq_row_work_measure(run, c->block, w);
+    if (status == MQ_OK && other) status = mq_row_work_measure(run, c->block, w);
     MQ_TRY(mq_agree(run->comm, status));
     mq_timing_lap(&run->timing, MQ_T_LDLQ);
     return MQ_OK;
@@ -150,6 +161,9 @@ mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     mq_status status = mq_agree(run->comm, mq_tap_system_create(run, h, &s));
     if (status == MQ_OK) status = mq_tap_system_factor(run, block, tap, damping->damping, &s);
     mq_timing_lap(&run->timing, MQ_T_FACTOR);
+    if (status == MQ_OK && damping->scale_columns && s.factor) {
+        status = mq_scale_columns(run, tap, &s);
+    }
     if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s);
     if (status == MQ_OK && !s.factor) warn_fallback(run, block, tap, &s);
     for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {

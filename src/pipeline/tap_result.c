@@ -89,6 +89,10 @@ mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_
     *out = NULL;
     mq_status status = mq_tap_result_bytes(scheme, &bytes);
     if (status == MQ_OK) status = mq_alloc(1, sizeof **out, "tap result", out);
+    if (status == MQ_OK) {
+        status = mq_alloc(scheme->arch->hidden, sizeof *(*out)->column_scale, "scales of columns",
+                          &(*out)->column_scale);
+    }
     status = mq_agree(comm, status);
     if (status == MQ_OK) {
         status = mq_share_create(comm, bytes, "codes of a tap", &(*out)->share);
@@ -101,6 +105,7 @@ void mq_tap_result_destroy(mq_tap_result **result)
 {
     if (*result) {
         mq_share_destroy(&(*result)->share);
+        mq_free(&(*result)->column_scale);
         mq_free(&(*result)->range);
         mq_free(&(*result)->largest);
     }
@@ -131,6 +136,7 @@ mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int
 {
     size_t bytes = 0, at = 0;
     MQ_TRY(describe(scheme, block, tap, result, &bytes));
+    result->scaled = false;
     char *base = result->share->base;
     for (int i = 0; i < result->n_layers; i++) {
         mq_tap_layer *layer = &result->layer[i];
@@ -147,6 +153,11 @@ mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int
         MQ_TRY(add_padded(&at, size.stats * blocks));
     }
     return scheme->format->scales == MQ_SCALES_SQUARES ? bind_ranges(result) : MQ_OK;
+}
+
+void mq_tap_result_unscale(const mq_tap_result *result, float *row)
+{
+    for (int64_t j = 0; result->scaled && j < result->n_in; j++) row[j] *= result->column_scale[j];
 }
 
 void mq_tap_layer_set_bits(mq_tap_layer *layer, int bits)

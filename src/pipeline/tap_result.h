@@ -39,8 +39,10 @@ typedef struct mq_tap_result {
     int n_layers; /* layers of this tap that are quantised */
     int64_t n_row_blocks;
     mq_tap_layer layer[MQ_N_LINEARS];
-    int64_t n_groups; /* of all layers */
-    double *range;    /* storage of the layers */
+    bool scaled;         /* codes and scales are those of W diag(1 / column_scale) */
+    float *column_scale; /* (n_in) powers of two; room for a tap as wide as the residual stream */
+    int64_t n_groups;    /* of all layers */
+    double *range;       /* storage of the layers */
     float *largest;
 } mq_tap_result;
 
@@ -55,6 +57,9 @@ mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes);
  *  collective. Errors: MQ_E_MEMORY. */
 mq_status mq_tap_result_bind(mq_tap_result *result, const mq_scheme *scheme, int64_t block,
                              mq_tap_id tap);
+
+/** From a dequantised row (n_in) of a layer to its weights: nothing to do unless it is scaled. */
+void mq_tap_result_unscale(const mq_tap_result *result, float *row);
 
 /** Gives a layer so many bits, and where scales are squares what follows for them. */
 void mq_tap_layer_set_bits(mq_tap_layer *layer, int bits);

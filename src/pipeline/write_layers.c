@@ -32,6 +32,7 @@ static mq_status replace_row_block(void *context, int64_t i)
         char *dst = (char *)job->weights->w[layer->linear] + (size_t)(r * n) * element;
         mq_dequantise_row(layer->codes + r * n, layer->scales + r * n_groups,
                           layer->zeros ? layer->zeros + r * n_groups : NULL, n, &layer->quant, row);
+        mq_tap_result_unscale(job->result, row);
         MQ_TRY(mq_from_f32(row, n, job->weights->dtype, dst));
     }
     return MQ_OK;
@@ -144,7 +145,8 @@ static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *lay
                             .codes = layer->codes,
                             .scales = layer->scales,
                             .zeros = layer->zeros,
-                            .largest = layer->largest};
+                            .largest = layer->largest,
+                            .column_scale = run->result->scaled ? run->result->column_scale : NULL};
     mq_arch_linear_name(run->arch, layer->linear, block, module, sizeof module);
     int n = format->parts(&codes.shape, part);
     for (int p = 0; p < n; p++) {

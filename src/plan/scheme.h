@@ -29,6 +29,7 @@ typedef struct mq_scheme {
     double average_bits;             /* the budget; 0: none */
     int width[MQ_MAX_WIDTHS];        /* that it mixes, ascending */
     int n_widths;
+    bool scale_columns; /* where that serves a tap, and the format has a place for it */
 } mq_scheme;
 
 /** Layers of a block that some readers fuse, and so must be packed alike, with the fused name (NULL

@@ -102,6 +102,7 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     MQ_TRY(mq_json_add_int(o, "rank_bound", r->rank_bound));
     MQ_TRY(mq_json_add_bool(o, "rank_deficient", r->rank_bound < n_in));
     MQ_TRY(mq_json_add_int(o, "dead_columns", r->dead));
+    MQ_TRY(mq_json_add_int(o, "scaled_columns", r->scaled));
     return mq_json_add_double(o, "seconds", r->seconds);
 }
 

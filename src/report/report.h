@@ -29,6 +29,7 @@ typedef struct mq_layer_result {
     int64_t tokens;           /* that H was summed over */
     int64_t rank_bound;       /* rank(H) is at most this */
     int64_t dead;             /* input columns that were zero on every token */
+    int64_t scaled;           /* that were scaled */
     double seconds;           /* of the tap, this rank */
 } mq_layer_result;
 

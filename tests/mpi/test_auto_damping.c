@@ -2,6 +2,7 @@
  * against a naive solver in f64, for any number of ranks, factored by one rank or by all. */
 #include "base/memory.h"
 #include "ops/ops.h"
+#include "plan/scaled_norm.h"
 
 #include "../unit/test_solve.h"
 #include "test_tiny_run.h"
@@ -107,20 +108,24 @@ static void end(setting *s)
     mq_comm_destroy(&s->comm);
 }
 
-/* Adds one row's losses and energies on both halves under the naive solver. */
+/* Adds one row's losses and energies on both halves under the naive solver; columns scaled by
+ * column_scale, as r and diagonal are. */
 static void add_row(const setting *s, const float *row, const int64_t *order, const double *r,
-                    const double *diagonal, const mq_quant *quant, double sums[4])
+                    const double *diagonal, const mq_quant *quant, const double *column_scale,
+                    double sums[4])
 {
     int64_t n = s->n;
-    float scales[8];
+    float scales[8], scaled[128];
     uint8_t *codes = zeroed(n, 1);
     double *w = zeroed(n, sizeof *w), *e = zeroed(n, sizeof *e);
-    CHECK(mq_search_scales(row, 1, n, diagonal, quant, scales, NULL) == MQ_OK);
-    for (int64_t k = 0; k < n; k++) w[k] = (double)row[order[k]];
+    for (int64_t j = 0; j < n; j++) scaled[j] = row[j] / (float)column_scale[j];
+    CHECK(mq_search_scales(scaled, 1, n, diagonal, quant, scales, NULL) == MQ_OK);
+    for (int64_t k = 0; k < n; k++) w[k] = (double)scaled[order[k]];
     naive_ldlq(w, n, order, r, scales, quant, codes);
     for (int64_t j = 0; j < n; j++) {
         w[j] = (double)row[j];
-        e[j] = w[j] - (codes[j] - (1 << (quant->bits - 1))) * (double)scales[j / quant->group];
+        double packed = (codes[j] - (1 << (quant->bits - 1))) * (double)scales[j / quant->group];
+        e[j] = w[j] - packed * column_scale[j];
     }
     sums[0] += quadratic(e, s->a, n);
     sums[1] += quadratic(w, s->a, n);
@@ -131,13 +136,35 @@ static void add_row(const setting *s, const float *row, const int64_t *order, co
     free(e);
 }
 
+/* 2^round(1/4 log2(w^2 / R^2) - its mean over the group), w^2 summed over all rows of the tap. */
+static void naive_column_scales(const setting *s, const int64_t *order, const double *pivots,
+                                double *scale)
+{
+    int64_t n = s->n, group = s->run.result->layer[0].quant.group;
+    double w2[128] = {0}, wanted[128] = {0};
+    for (int l = 0; l < N_LAYERS; l++) {
+        const mq_tap_layer *of = &s->run.result->layer[l];
+        const uint16_t *w = s->run.stream[MQ_QUANTISED].weights->w[of->linear];
+        for (int64_t i = 0; i < of->n_out * n; i++) w2[i % n] += pow(mq_bf16_to_f32(w[i]), 2);
+    }
+    for (int64_t k = 0; k < n; k++) {
+        wanted[order[k]] = log2(w2[order[k]] / (pivots[k] * pivots[k])) / 4;
+    }
+    for (int64_t j = 0; j < n; j++) {
+        double mean = 0;
+        for (int64_t i = j / group * group; i < (j / group + 1) * group; i++) mean += wanted[i];
+        double e = nearbyint(wanted[j] - mean / (double)group);
+        scale[j] = exp2(e > 4 ? 4 : e < -4 ? -4 : e);
+    }
+}
+
 /* Relative losses of a layer on the halves: 64 of its 96 rows. */
-static void naive_losses(const setting *s, int l, mq_damping damping, double out[2])
+static void naive_losses(const setting *s, int l, mq_damping damping, bool scale, double out[2])
 {
     const mq_tap_layer *of = &s->run.result->layer[l];
     const uint16_t *weights = s->run.stream[MQ_QUANTISED].weights->w[of->linear];
     int64_t n = s->n, order[128];
-    double diagonal[128], pivots[128], mean = 0, sums[4] = {0};
+    double diagonal[128] = {0}, pivots[128], column_scale[128], mean = 0, sums[4] = {0};
     double *damped = zeroed(n * n, sizeof *damped), *r = zeroed(n * n, sizeof *r);
     float *m = zeroed(n * n, sizeof *m), *row = zeroed(n, sizeof *row);
     for (int64_t j = 0; j < n; j++) diagonal[j] = s->a[j * n + j];
@@ -149,9 +176,13 @@ static void naive_losses(const setting *s, int l, mq_damping damping, double out
         if (p == q) damped[i] += damping.share * mean * (1 - damping.shrinkage);
     }
     naive_factor(damped, n, r, m, pivots);
+    for (int64_t j = 0; j < n; j++) column_scale[j] = 1;
+    if (scale) naive_column_scales(s, order, pivots, column_scale);
+    for (int64_t i = 0; i < n * n; i++) r[i] *= column_scale[order[i / n]];
+    for (int64_t j = 0; j < n; j++) diagonal[j] *= column_scale[j] * column_scale[j];
     for (int64_t i = 0; i < 64; i++) {
         CHECK(mq_to_f32(weights + i * 96 / 64 * n, MQ_BF16, n, row) == MQ_OK);
-        add_row(s, row, order, r, diagonal, &of->quant, sums);
+        add_row(s, row, order, r, diagonal, &of->quant, column_scale, sums);
     }
     out[0] = sums[0] / sums[1];
     out[1] = sums[2] / sums[3];
@@ -174,7 +205,7 @@ static void naive_trials(const setting *s, double loss[N_CANDIDATES][N_LAYERS][2
     for (int c = 0; c < N_CANDIDATES; c++) {
         held_out[c] = 0;
         for (int l = 0; l < N_LAYERS; l++) {
-            naive_losses(s, l, candidates[c], loss[c][l]);
+            naive_losses(s, l, candidates[c], false, loss[c][l]);
             held_out[c] += loss[c][l][1];
         }
     }
@@ -232,6 +263,93 @@ static void test_against_naive(void)
     check_choice(8192, 4000, true, &thick);
     CHECK(thin == thin_distributed);
     CHECK_MSG(thin > USUAL && thick == 0, "%d for few tokens, %d for many", thin, thick);
+}
+
+static double unevenness(int64_t j)
+{
+    return ldexp(1, (int)(j * 5 % 7) - 3);
+}
+
+/* Weights and inputs of the same layers, whose columns have been scaled as if to make it hard. */
+static void make_uneven(const setting *s)
+{
+    int64_t n = s->n;
+    double *half = s->half->packed, *h = s->h->packed;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = i; j < n; j++) {
+            double factor = 1 / (unevenness(i) * unevenness(j));
+            s->a[i * n + j] = s->a[j * n + i] = *half++ *= factor;
+            *h++ *= factor;
+            s->b[i * n + j] = s->b[j * n + i] = h[-1] - half[-1];
+        }
+    }
+    for (int l = 0; l < N_LAYERS && s->comm->node_rank == 0; l++) {
+        const mq_tap_layer *of = &s->run.result->layer[l];
+        uint16_t *w = s->run.stream[MQ_QUANTISED].weights->w[of->linear];
+        for (int64_t i = 0; i < of->n_out * n; i++) {
+            w[i] = mq_f32_to_bf16(mq_bf16_to_f32(w[i]) * (float)unevenness(i % n));
+        }
+    }
+    CHECK(mq_share_fence(s->comm, s->run.stream[MQ_QUANTISED].weights->share) == MQ_OK);
+}
+
+/* Columns are scaled where that takes off a tenth at the usual damping: what was made uneven, and
+ * not what is even. */
+static void check_scaling(int64_t distribute_above, bool uneven)
+{
+    setting s;
+    mq_damping_choice got;
+    double plain = 0, scaled = 0, loss[N_LAYERS][2], unscaled[2];
+    if (!begin(&s, distribute_above, 400, true)) return;
+    if (uneven) make_uneven(&s);
+    s.run.scheme->scale_columns = true;
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    for (int l = 0; l < N_LAYERS; l++) {
+        naive_losses(&s, l, candidates[USUAL], false, unscaled);
+        naive_losses(&s, l, candidates[USUAL], true, loss[l]);
+        plain += unscaled[1];
+        scaled += loss[l][1];
+    }
+    CHECK_MSG(got.scale_columns == uneven, "%g of the loss left", scaled / plain);
+    CHECK(uneven ? scaled < 0.85 * plain : scaled > 0.95 * plain);
+    CHECK(s.run.scaling_found[tap] == got.scale_columns);
+    for (int l = 0; l < N_LAYERS && uneven; l++) {
+        CHECK_MSG(near(got.half_loss[l], loss[l][0]) && near(got.held_out_loss[l], loss[l][1]),
+                  "layer %d: %g and %g, expected %g and %g", l, got.half_loss[l],
+                  got.held_out_loss[l], loss[l][0], loss[l][1]);
+    }
+    CHECK(mq_run_damping(&s.run, 1, tap, NULL, s.h, &got) == MQ_OK);
+    CHECK(got.scale_columns == uneven); /* what was found last holds where nothing is measured */
+    end(&s);
+}
+
+static void test_scaling(void)
+{
+    check_scaling(8192, true);
+    check_scaling(0, true);
+    check_scaling(8192, false);
+}
+
+/* A kept layer would read what was scaled for the others. */
+static void test_scaling_with_a_kept_layer(void)
+{
+    setting s;
+    mq_damping_choice got;
+    if (!begin(&s, 8192, 400, false)) return;
+    s.run.scheme->scale_columns = true;
+    CHECK(mq_scaled_norm(s.run.source, s.run.scheme, 0, tap) != NULL);
+    CHECK(mq_scaled_norm(s.run.source, s.run.scheme, 0, MQ_TAP_MLP_MID) == NULL);
+    CHECK(mq_scaled_norm(s.run.source, s.run.scheme, 0, MQ_TAP_HEAD_IN) == NULL);
+    s.run.scheme->layer[MQ_UP].quantise = false;
+    CHECK(mq_scaled_norm(s.run.source, s.run.scheme, 0, tap) == NULL);
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(!got.scale_columns);
+    s.run.scaling_found[tap] = true; /* in another block */
+    CHECK(mq_run_damping(&s.run, 0, tap, NULL, s.h, &got) == MQ_OK);
+    CHECK(!got.scale_columns);
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(!got.scale_columns && s.run.scaling_found[tap]);
+    end(&s);
 }
 
 /* One that was asked for is never left out. */
@@ -334,6 +452,8 @@ int main(int argc, char **argv)
     harness_start(&argc, &argv);
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     RUN(test_against_naive);
+    RUN(test_scaling);
+    RUN(test_scaling_with_a_kept_layer);
     RUN(test_fixed_shrinkage);
     RUN(test_blocks_that_differ);
     RUN(test_indefinite_half);

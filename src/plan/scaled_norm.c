@@ -1,0 +1,25 @@
+#include "plan/scaled_norm.h"
+
+/* A layer that stays as it is would read what was scaled for the others. */
+static bool all_quantised(const mq_scheme *scheme, int64_t block, mq_tap_id tap)
+{
+    mq_linear_id linears[MQ_N_LINEARS];
+    int n = mq_arch_tap_linears(scheme->arch, tap, linears);
+    for (int l = 0; l < n; l++) {
+        if (!mq_scheme_layer(scheme, block, linears[l])->quantise) return false;
+    }
+    return true;
+}
+
+const mq_tensor *mq_scaled_norm(const mq_folder *source, const mq_scheme *scheme, int64_t block,
+                                mq_tap_id tap)
+{
+    char name[2 * MQ_ARCH_NAME];
+    const char *pattern = mq_arch_tap_norm(scheme->arch, tap);
+    if (!scheme->scale_columns || !pattern || tap == MQ_TAP_HEAD_IN) return NULL;
+    if (!all_quantised(scheme, block, tap)) return NULL;
+    mq_arch_name(pattern, block, name, sizeof name);
+    const mq_tensor *norm = mq_folder_find(source, name);
+    bool exact = norm && (norm->dtype == MQ_F16 || norm->dtype == MQ_BF16 || norm->dtype == MQ_F32);
+    return exact ? norm : NULL;
+}
