@@ -14,6 +14,7 @@
 #include "model/tensors.h"
 #include "model/weights.h"
 #include "par/collectives.h"
+#include "pipeline/norm_ratio.h"
 #include "pipeline/startup.h"
 
 #include <inttypes.h>
@@ -84,11 +85,13 @@ typedef struct packed_layer {
     mq_linear_source source;
     mq_stored_layer stored;
     char *data[MQ_N_STORED];
+    float *column_scale; /* (n_in) what makes its columns the source's (norm_ratio.h); or NULL */
 } packed_layer;
 
 static void layer_free(packed_layer *l)
 {
     for (int i = 0; i < MQ_N_STORED; i++) mq_free(&l->data[i]);
+    mq_free(&l->column_scale);
 }
 
 static mq_status load_packed(packed_layer *l, bool codes)
@@ -148,12 +151,13 @@ typedef struct comparison {
     double error2[ERROR_ROWS], weight2[ERROR_ROWS]; /* of each row */
 } comparison;
 
-static void compare_row(const float *w, const float *original, int64_t n, double *error2,
-                        double *weight2)
+static void compare_row(const float *w, const float *scale, const float *original, int64_t n,
+                        double *error2, double *weight2)
 {
     double e2 = 0, w2 = 0;
     for (int64_t i = 0; i < n; i++) {
-        double e = (double)w[i] - (double)original[i];
+        double s = scale ? (double)scale[i] : 1;
+        double e = (double)w[i] * s - (double)original[i];
         e2 += e * e;
         w2 += (double)original[i] * (double)original[i];
     }
@@ -180,7 +184,8 @@ static mq_status compare_rows(void *context, int64_t task)
     MQ_TRY(dequantise(c->l, c->r0 + first, c->r0 + end, c->w + first * n));
     MQ_TRY(dequantise_original(c->of, c->r0 + first, c->r0 + end, c->original + first * n));
     for (int64_t r = first; r < end; r++) {
-        compare_row(c->w + r * n, c->original + r * n, n, &c->error2[r], &c->weight2[r]);
+        compare_row(c->w + r * n, c->l->column_scale, c->original + r * n, n, &c->error2[r],
+                    &c->weight2[r]);
     }
     return MQ_OK;
 }
@@ -214,7 +219,7 @@ static mq_status layer_error(const packed_layer *l, const packed_layer *of, doub
     return status;
 }
 
-static mq_status error_of_layer(const verifier *v, const packed_layer *l, int64_t block,
+static mq_status error_of_layer(const verifier *v, packed_layer *l, int64_t block,
                                 mq_linear_id linear, double *error)
 {
     packed_layer of = {.n_out = 0};
@@ -224,6 +229,9 @@ static mq_status error_of_layer(const verifier *v, const packed_layer *l, int64_
     if (status == MQ_OK && (of.n_out != l->n_out || of.n_in != l->n_in)) {
         status = mq_fail(MQ_E_INPUT, "%s: %s does not have the shape of the quantised layer",
                          v->source->path, l->name);
+    }
+    if (status == MQ_OK) {
+        status = mq_norm_ratio(v->folder, v->source, v->arch, block, linear, &l->column_scale);
     }
     if (status == MQ_OK && !of.source.weight) status = load_packed(&of, true);
     if (status == MQ_OK) status = layer_error(l, &of, error);

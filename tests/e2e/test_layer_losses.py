@@ -11,6 +11,7 @@ import llama_numpy
 import numpy as np
 
 sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
+import columns  # noqa: E402
 import gptq_pack  # noqa: E402
 import gptq_reference  # noqa: E402
 
@@ -52,7 +53,8 @@ class LayerLosses(unittest.TestCase):
         done = harness.run(1, 'quantize', source, '--calib', calib, '--output', out, '--group-size', GROUP, *options)
         self.assertEqual(done.returncode, 0, done.stderr)
         config, tensors = llama_numpy.load(source)
-        packed = {k: v.astype(np.float64) for k, v in gptq_reference.read_folder(out).items()}
+        packed = columns.unscale(gptq_reference.read_folder(out), gptq_reference.read_tensors(source))
+        packed = {k: v.astype(np.float64) for k, v in packed.items()}
         report = json.loads((out / 'mq_report.json').read_text(encoding='utf-8'))
         return (config, tensors), (config, packed), {layer['name']: layer for layer in report['layers']}
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from gptq_reference import read_folder
+from columns import unscale
+from gptq_reference import read_folder, read_tensors
 from reference_forward import read_samples
 
 STAGES = (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("self_attn.o_proj",),
@@ -66,7 +67,7 @@ def main():
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(args.source, dtype=torch.float32).eval()
     samples = read_samples(args.tokens)
-    quantised = read_folder(args.output)
+    quantised = unscale(read_folder(args.output), read_tensors(args.source))
     layers = json.loads((args.output / "mq_report.json").read_text())["layers"]
     report = {layer["name"]: layer["relative_loss"] for layer in layers}
     worst = 0.0
