@@ -2,7 +2,7 @@
  * against a naive solver in f64, for any number of ranks, factored by one rank or by all. */
 #include "base/memory.h"
 #include "ops/ops.h"
-#include "plan/scaled_norm.h"
+#include "pipeline/column_scales.h"
 
 #include "../unit/test_solve.h"
 #include "test_tiny_run.h"
@@ -352,6 +352,45 @@ static void test_scaling_with_a_kept_layer(void)
     end(&s);
 }
 
+static void choose_scales(setting *s, mq_tap_system *system, float *scale)
+{
+    double w2[128];
+    CHECK(mq_column_energies(&s->run, w2) == MQ_OK);
+    mq_choose_column_scales(&s->run, tap, system, w2, scale);
+}
+
+/* The first column with a scale above 1, or below. */
+static int64_t first(const float *scale, bool above)
+{
+    int64_t j = 0;
+    while (j < 127 && !(above ? scale[j] > 1 : scale[j] < 1)) j++;
+    return j;
+}
+
+/* The largest BF16 is not multiplied, and no digit of the smallest is lost. */
+static void test_norms_at_the_end_of_their_type(void)
+{
+    setting s;
+    mq_tap_system system = {0};
+    float before[128], after[128];
+    int64_t minor = 0;
+    if (!begin(&s, 8192, 400, true)) return;
+    make_uneven(&s);
+    s.run.scheme->scale_columns = true;
+    CHECK(mq_tap_system_create(&s.run, s.h, &system) == MQ_OK);
+    CHECK(mq_tap_system_try(&s.run, s.comm, candidates[USUAL], 0, &system, &minor) == MQ_OK);
+    choose_scales(&s, &system, before);
+    int64_t large = first(before, true), small = first(before, false);
+    float *norm = s.run.stream[MQ_QUANTISED].weights->mlp_norm;
+    norm[large] = 0x1.fep127F;
+    norm[small] = 0x1.02p-126F;
+    choose_scales(&s, &system, after);
+    CHECK(after[large] == 1 && after[small] == 1);
+    for (int64_t j = 0; j < s.n; j++) CHECK(j == large || j == small || after[j] == before[j]);
+    mq_tap_system_destroy(&system);
+    end(&s);
+}
+
 /* One that was asked for is never left out. */
 static void test_fixed_shrinkage(void)
 {
@@ -454,6 +493,7 @@ int main(int argc, char **argv)
     RUN(test_against_naive);
     RUN(test_scaling);
     RUN(test_scaling_with_a_kept_layer);
+    RUN(test_norms_at_the_end_of_their_type);
     RUN(test_fixed_shrinkage);
     RUN(test_blocks_that_differ);
     RUN(test_indefinite_half);
