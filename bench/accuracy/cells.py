@@ -67,6 +67,10 @@ METHODS = (
     step("alpha 0.5", "--alpha", "0.5"),
     step("alpha 0.75", "--alpha", "0.75"),
     step("alpha 1", "--alpha", "1"),
+    step("scale-columns 0", "--scale-columns", "0"),
+    ours("best, alpha 0.75", "--preset", "best", "--alpha", "0.75"),
+    ours("best, alpha 1", "--preset", "best", "--alpha", "1"),
+    ours("best, scale-columns 0", "--preset", "best", "--scale-columns", "0"),
     step("column-order groups", "--column-order", "groups", seeds=(0,)),
     step("column-order original", "--column-order", "original", seeds=(0,)),
     step("zero-points", "--zero-points", seeds=(0,)),
@@ -81,7 +85,6 @@ METHODS = (
     Method("llmcompressor-imatrix", "llmcompressor", {"observer": "imatrix_mse"}),
     Method("llmcompressor-no-order", "llmcompressor", {"actorder": None}),
     Method("autoround-default", "autoround", {}, seeds=(0,)),
-    Method("autoround-light", "autoround", {"iters": 50}, seeds=(0,)),
 )
 
 
