@@ -87,12 +87,12 @@ static mq_status head_bytes(const mq_arch *arch, int64_t row_blocks, int threads
     return mq_add_size(*out, bytes, out);
 }
 
-/* While damping is measured: a second Hessian; weights and codes of sampled rows and the errors
- * that each candidate leaves them, at worst a block of rows for every layer; rows of H. What alpha
- * takes after that is less. */
+/* While damping is measured: a second Hessian; weights and codes of sampled rows, as they are and
+ * scaled, and the errors of each trial, at worst a block of rows for every layer; rows of H. What
+ * alpha takes after that is less. */
 static mq_status held_out_bytes(int64_t n, int n_linears, size_t hessian, size_t *out)
 {
-    enum { FLOATS_OF_A_BLOCK = 8, FLOATS_OF_ROWS = 6 };
+    enum { FLOATS_OF_A_BLOCK = 11, FLOATS_OF_ROWS = 6 };
     int64_t rows = MQ_ROW_BLOCK * (FLOATS_OF_A_BLOCK * (int64_t)n_linears + FLOATS_OF_ROWS);
     MQ_TRY(area(rows, n, sizeof(float), out));
     return mq_add_size(*out, hessian, out);
