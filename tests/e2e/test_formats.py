@@ -62,6 +62,17 @@ class Formats(unittest.TestCase):
             if name.removesuffix('.weight') not in self.packed():
                 np.testing.assert_array_equal(tensors[name], value, name)
 
+    def test_dense_layers_of_few_weights_verify(self):
+        """Few enough for what BF16 rounds off them to be seen in their error."""
+        samples = [[(7 * i + 13 * j) % 90 for j in range(32)] for i in range(8)]
+        calib, out = harness.write_calib(self.root / 'tiny.h5', samples, 96), self.root / 'tiny'
+        model = harness.ROOT / 'tests' / 'data' / 'tiny' / 'mistral'
+        done = harness.run(1, 'quantize', model, '--calib', calib, '--output', out, '--group-size', 32,
+                           '--format', 'dense')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        done = harness.run(1, 'verify', out, '--source', model)
+        self.assertEqual(done.returncode, OK, done.stderr)
+
     def test_dense_is_gptq_rounded_to_the_source_type(self):
         out, gptq = self.quantise('--format', 'dense'), self.quantise()
         tensors, meant = gptq_reference.read_tensors(out), gptq_reference.read_folder(gptq)
