@@ -163,7 +163,7 @@ short_stages() {
     if step 'build of the fuzz targets' 400 env CC=clang bash -c 'configure_and_build build-fuzz \
         -DCMAKE_BUILD_TYPE=Debug -DMQ_FUZZ=ON -DMQ_BUILD_TESTS=OFF \
         -DMQ_SANITIZE=fuzzer-no-link,address,undefined'; then
-        step 'fuzzing, 10 s a target' 300 bash tests/fuzz/run.sh build-fuzz 10
+        step 'fuzzing, 15 s a target' 300 bash tests/fuzz/run.sh build-fuzz 15
     fi
     python_tests 'Python tests' 200 tests/unit
 }

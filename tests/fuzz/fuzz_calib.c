@@ -7,11 +7,9 @@
 #include <hdf5.h>
 #include <mpi.h>
 #include <sanitizer/lsan_interface.h>
-#include <string.h>
-#include <unistd.h>
 
 static mq_comm *comm;
-static char path[] = "/tmp/mpiquant-fuzz-XXXXXX";
+static char path[64];
 
 /* MPI stays up: what MPI_Finalize loses would count as leaks. */
 static void end(void)
@@ -25,6 +23,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     FUZZ_CHECK(MPI_Init(argc, argv) == MPI_SUCCESS);
     FUZZ_CHECK(mq_comm_create(MPI_COMM_WORLD, &comm) == MQ_OK);
     __lsan_enable();
+    fuzz_scratch_name(path);
     int fd = mkstemp(path);
     FUZZ_CHECK(fd >= 0);
     close(fd);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the inputs that the fuzz targets start from.
 
-    seeds.py DIR        DIR/header, DIR/index, DIR/config, DIR/packed, DIR/calib
+    seeds.py DIR        a folder in DIR for each
 
 Needs nothing but Python.
 """
@@ -69,6 +69,96 @@ def configs():
         yield 0x80, (ROOT / f"configs/arch/{family}.json").read_text(encoding="utf-8")
 
 
+def text_of_gguf(text):
+    """A string as GGUF has it."""
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def filled(data):
+    """Up to a multiple of 32 bytes."""
+    return data + bytes(-len(data) % 32)
+
+
+def gguf(pairs, tensors):
+    """A GGUF file of pairs (key, kind, bytes) and tensors (name, dimensions, type, bytes)."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
+    for key, kind, value in pairs:
+        head += text_of_gguf(key) + struct.pack("<I", kind) + value
+    data = b""
+    for name, dims, kind, body in tensors:
+        head += text_of_gguf(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, len(data))
+        data += filled(body)
+    return filled(head) + data
+
+
+def ggufs():
+    """Files with a value of every kind, tensors of every type, and what is refused."""
+    widths = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+    scalars = [(f"k{kind}", kind, bytes(range(width))) for kind, width in widths.items()]
+    arrays = [(f"a{kind}", 9, struct.pack("<IQ", kind, 3) + bytes(3 * width)) for kind, width in widths.items()]
+    texts = [("general.architecture", 8, text_of_gguf("llama")),
+             ("tokens", 9, struct.pack("<IQ", 8, 2) + text_of_gguf("a") + text_of_gguf(""))]
+    tensors = [("token_embd.weight", (64, 3), 30, bytes(range(192)) * 2), ("blk.0.attn_q.weight", (64, 2), 2, bytes(72)),
+               ("blk.0.attn_k.weight", (32, 3), 8, bytes(102)), ("blk.0.attn_v.weight", (32,), 3, bytes(20)),
+               ("output_norm.weight", (5,), 0, bytes(20)), ("f16", (2, 1, 2, 1), 1, bytes(8))]
+    yield gguf(texts, tensors[:5])
+    yield gguf(scalars + texts, [])
+    yield gguf(arrays, tensors)
+    yield gguf([("general.alignment", 4, bytes([64, 0, 0, 0]))], tensors[:1])
+    yield gguf(texts + texts[:1], tensors[:2] * 2)
+    yield gguf([("nested", 9, struct.pack("<IQIQ", 9, 1, 4, 0))], [("x", (1 << 62, 4), 0, b"")])
+
+
+def field(number, data):
+    """A field of a protocol buffer that holds less than 128 bytes."""
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def pieces(n):
+    """A SentencePiece model: <unk>, a control token, bytes, pieces; trained with BPE, changes nothing."""
+    texts = ["<unk>", "<s>", "<0x00>", "<0xFF>", *(f"\u2581{i}" for i in range(n - 4))]
+    body = b"".join(field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", -i) + bytes([0x18, kind]))
+                    for i, (text, kind) in enumerate(zip(texts, [2, 3, 6, 6] + [1] * n)))
+    return body + field(2, b"\x18\x02") + field(3, field(1, b"identity") + b"\x18\x00\x20\x00")
+
+
+def piece_models():
+    """SentencePiece models: a sound one, one without types, other algorithms, other fields."""
+    yield pieces(8)
+    yield field(1, field(1, b"a")) + field(1, field(1, b"b") + b"\x18\x04")
+    yield field(1, field(1, b"a") + b"\x15" + bytes(4)) + field(2, b"\x18\x01\x21" + bytes(8))
+    yield field(3, field(2, b"table") + b"\x20\x01") + field(1, field(1, b"a")) + b"\xf8\xff\xff\xff\x0f\x01"
+
+
+def tokenizers():
+    """A first byte and four files, as fuzz_tokenizer.c has them."""
+    vocab = {chr(97 + i): i for i in range(26)} | {"ab": 26, "bc": 27}
+    bytes_last = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    split = {"type": "Split", "behavior": "Isolated", "invert": False,
+             "pattern": {"Regex": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+                                  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}}
+    cuts = [{"type": "ByteLevel", "add_prefix_space": False},
+            {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True},
+                                                   {"type": "ByteLevel"}]},
+            {"type": "Sequence", "pretokenizers": [split, bytes_last]}]
+    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                                                         {"Sequence": {"id": "A", "type_id": 0}}]}
+    added = [{"id": 30, "content": "<s>", "special": True}, {"id": 31, "content": "<|im_end|>", "special": False},
+             {"id": 32, "content": "word"}]
+    settings = [{"bos_token": "<s>", "eos_token": {"content": "<|im_end|>"}, "chat_template": "{{ x }}"},
+                {"add_bos_token": True, "bos_token": "<s>",
+                 "chat_template": [{"name": "default", "template": "{{ y }}"}]}]
+    config = {"bos_token_id": 30, "eos_token_id": 3, "pad_token_id": 99}
+    for i, cut in enumerate(cuts):
+        for ignore in (False, True):
+            model = {"type": "BPE", "vocab": vocab, "merges": [["a", "b"], "b c"], "ignore_merges": ignore}
+            tokenizer = {"model": model, "pre_tokenizer": cut, "added_tokens": added, "normalizer": {"type": "NFC"},
+                         "post_processor": [template, {"type": "Sequence", "processors": [template]}, None][i]}
+            yield bytes([i]) + b"\0".join(json.dumps(x).encode() for x in (tokenizer, settings[i % 2], config))
+    made_of = {"model": {"type": "BPE", "byte_fallback": True, "vocab": {"\u25810": 4}}, "added_tokens": added[:1]}
+    yield b"\0" + b"\0".join([json.dumps(made_of).encode(), b"{}", b"{}", pieces(8)])
+
+
 def write(folder, inputs):
     """One file each."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +172,9 @@ def main():
     write(out / "header", (struct.pack("<Q", n) + text.encode() for n, text in headers()))
     write(out / "index", (text.encode() for text in indexes()))
     write(out / "config", (bytes([kind]) + text.encode() for kind, text in configs()))
+    write(out / "gguf", ggufs())
+    write(out / "pieces", piece_models())
+    write(out / "tokenizer", tokenizers())
     body = bytes(range(1, 200))
     write(out / "packed", [bytes([2, bits, 33, 2, 16, form]) + body for bits in range(4) for form in range(8)]
           + [bytes([1, bits, 33, 2, rows]) + body[:40] + bytes([any_]) + body for bits in range(6)
