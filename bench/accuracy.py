@@ -13,7 +13,7 @@ besides the demo model: third/ (tools/train_demo.py --family qwen3 --out DIR/thi
 (tools/smollm2_to_hf.py); one that is missing is left out. Other tools run in environments of their
 own: python -m venv ~/.cache/mpiquant/peers/NAME, then its pip install -r
 bench/accuracy/requirements-NAME.txt, for llmcompressor and autoround; gptqmodel in the one that
-tests/parity/setup_readers.sh makes. A tool without one is left out.
+`tests/readers/install.sh python` makes. A tool without one is left out.
 
 Needs numpy, h5py and tokenizers (.venv of tools/setup).
 """

@@ -88,20 +88,23 @@ python_tests() {
     record_junit "$name" $code
 }
 
-# Outputs of the demo model, held against readers that other people wrote. Skipped where those cannot
-# be installed.
-# readers NAME BITS:GROUP...
+# Outputs held against readers that other people wrote. Skipped where those cannot be installed.
+# readers NAME LIMIT WHAT...      WHAT: of tests/readers/run.sh
 readers() {
-    local name=$1 code=0 setup=$logs/readers-setup.log
-    shift
-    timeout --kill-after=10 480 bash tests/parity/setup_readers.sh >"$setup" 2>&1 </dev/null || code=$?
-    [ $code -ne 124 ] || echo 'installing them took more than 480 s' >>"$setup"
-    if [ $code -ne 0 ]; then
-        skip "$name" "$(tail -n 1 "$setup")"
-        return
-    fi
-    # The last line is the Python to use.
-    step "$name" 900 bash tests/parity/readers.sh "$(tail -n 1 "$setup")" build/mpiquant "$@"
+    local name=$1 limit=$2 setup=$logs/readers-setup.log which=python environment code
+    shift 2
+    [ "$*" != gguf ] || which='python llama'
+    for environment in $which; do
+        code=0
+        timeout --kill-after=10 480 bash tests/readers/install.sh "$environment" >"$setup" 2>&1 \
+            </dev/null || code=$?
+        [ $code -ne 124 ] || echo 'installing them took more than 480 s' >>"$setup"
+        if [ $code -ne 0 ]; then
+            skip "$name" "$(tail -n 1 "$setup")"
+            return
+        fi
+    done
+    step "$name" "$limit" bash tests/readers/run.sh build/mpiquant "$@"
 }
 
 # The tensor of 256000 x 12288 in full; skipped where the temporary folder has no room for it.
@@ -150,7 +153,7 @@ short_stages() {
         -DCMAKE_BUILD_TYPE=Release -DMQ_BUILD_BENCH=ON'; then
         tests 'tests, gcc' 700 build --timeout 300
         MPIQUANT=$PWD/build/mpiquant python_tests 'end-to-end tests' 1500 tests/e2e
-        readers 'readers of the formats' 4:128 4:64:compressed-tensors
+        readers 'readers of the formats' 900 4:128 4:64:compressed-tensors
     fi
     if step 'build with clang' 400 env CC=clang bash -c 'configure_and_build build-clang \
         -DCMAKE_BUILD_TYPE=Release'; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare the weights that other readers make of GPTQ folders with ours, bit for bit.
 
-    python tests/parity/exact_weights.py DIR... [--reader gptqmodel|transformers|compressed-tensors]
+    python tests/readers/exact_weights.py DIR... [--reader gptqmodel|transformers|compressed-tensors]
 
 Ours: gptq_reference.py in float32, rounded to float16 once. A code less its zero point is an exact
 integer and the product with a float16 scale is rounded once by every reader, so all must agree.
@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gptq_reference import (PARTS, module_settings, quantization_config, read_folder, read_tensors,
-                            unpack_rows)
-from readers import READERS
+from logits import READERS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity"))
+from gptq_reference import (PARTS, module_settings, quantization_config, read_folder,  # noqa: E402
+                            read_tensors, unpack_rows)
 
 
 def from_kernel(reader):

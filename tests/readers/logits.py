@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Load a GPTQ folder with GPTQModel and with transformers and compare their logits with ours.
 
-    python tests/parity/readers.py DIR [--tokens F.h5] [--samples 1] [--length 256]
+    python tests/readers/logits.py DIR [--tokens F.h5] [--samples 1] [--length 256]
                                        [--reader gptqmodel|transformers|both]
                                        [--kernel torch|auto]
 
@@ -31,6 +31,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity"))
 
 PRECISIONS = {"f16": torch.float16, "bf16": torch.bfloat16}
 

@@ -2,7 +2,7 @@
 # Holds model.gguf against llama.cpp itself: tokens, and probabilities beside those of transformers from
 # the dense output of the same settings. Small random models of all families and tokenizers, and the
 # demo model with every type of blocks.
-#   llama_cpp.sh READERS LLAMA PROGRAM     READERS, LLAMA: Pythons of setup_readers.sh, setup_llama.sh
+#   llama_cpp.sh READERS LLAMA PROGRAM     READERS, LLAMA: of install.sh python, llama
 set -euo pipefail
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../../tools/common.sh"
@@ -26,16 +26,16 @@ check() {
             --format "$form" --group-size 32 --output "$out/$form" "$@" >>"$out/log" 2>&1 ||
             die "$(tail -n 3 "$out/log")"
     done
-    "$readers" tests/parity/llama_parity.py prompts "$model" >"$out/prompts.json" 2>>"$out/log"
-    "$llama" tests/parity/llama_answers.py "$out/gguf/model.gguf" "$out/prompts.json" \
+    "$readers" tests/readers/llama_parity.py prompts "$model" >"$out/prompts.json" 2>>"$out/log"
+    "$llama" tests/readers/llama_answers.py "$out/gguf/model.gguf" "$out/prompts.json" \
         >"$out/answers.json" 2>>"$out/log" || die "$(tail -n 3 "$out/log")"
-    "$readers" tests/parity/llama_parity.py compare "$out/dense" "$out/prompts.json" \
+    "$readers" tests/readers/llama_parity.py compare "$out/dense" "$out/prompts.json" \
         "$out/answers.json" --kl "$kl" 2>>"$out/log" || failed=1
 }
 
-"$readers" tests/parity/llama_models.py "$work/models" 2>"$work/log" || die "$(tail -n 3 "$work/log")"
+"$readers" tests/readers/llama_models.py "$work/models" 2>"$work/log" || die "$(tail -n 3 "$work/log")"
 cp -r "$work/models/mistral" "$work/models/pieces"
-"$llama" tests/parity/llama_pieces.py "$work/models/pieces"
+"$llama" tests/readers/llama_pieces.py "$work/models/pieces"
 for model in "$work"/models/*; do
     limit=2e-3
     case $model in *_plus) limit=2e-2 ;; esac # 64 blocks round one after the other

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Give a model folder a SentencePiece tokenizer: tokenizer.model, and tokenizer.json as transformers has it.
 
-    python tests/parity/llama_pieces.py FOLDER [TOKENIZER.model]
+    python tests/readers/llama_pieces.py FOLDER [TOKENIZER.model]
 
 Without a model one is trained on the demo model's text, as Llama 2's was: BPE, bytes for what is
 unknown, texts as they are with a space before them. Needs sentencepiece.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compare llama.cpp on model.gguf with transformers and tokenizers on the dense output.
 
-    python tests/parity/llama_parity.py prompts MODEL >PROMPTS.json
-    python tests/parity/llama_parity.py compare DENSE PROMPTS.json ANSWERS.json [--kl X]
+    python tests/readers/llama_parity.py prompts MODEL >PROMPTS.json
+    python tests/readers/llama_parity.py compare DENSE PROMPTS.json ANSWERS.json [--kl X]
 
 DENSE: the same settings with --format dense. llama.cpp rounds activations to blocks of 8 bits before
 it multiplies them with blocks of weights, so its logits differ a little; a wrong row order, name or

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make small random models with tokenizers of every kind that --format gguf has a name for.
 
-    python tests/parity/llama_models.py OUT
+    python tests/readers/llama_models.py OUT
 
 One folder per case: a family of make_tiny.py with a larger vocabulary, and a tokenizer trained on
 the demo model's text with the cuts of a known one. Needs tokenizers, torch and transformers.
@@ -10,11 +10,13 @@ import json
 import sys
 from pathlib import Path
 
-import make_tiny
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity"))
+import make_tiny  # noqa: E402
 
 TEXT = Path(__file__).resolve().parents[2] / "models" / "demo" / "calibration.jsonl"
 VOCAB = 1024

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What llama.cpp itself makes of a GGUF file: tokens of texts, and probabilities after prompts.
 
-    python tests/parity/llama_answers.py MODEL.gguf PROMPTS.json >ANSWERS.json
+    python tests/readers/llama_answers.py MODEL.gguf PROMPTS.json >ANSWERS.json
 
 PROMPTS.json comes from llama_parity.py. Needs xllamacpp, which holds llama.cpp's server.
 """

@@ -2,7 +2,7 @@
 # Quantises the demo model and holds the outputs against the libraries that read them. GPTQ: logits of
 # GPTQModel and transformers from the packed folder in float16, its weights bit for bit, and perplexity
 # and KL of `mpiquant eval` in float32. compressed-tensors: weights bit for bit.
-#   readers.sh PYTHON PROGRAM BITS:GROUP[:OPTION,...]...      PYTHON: of tests/parity/setup_readers.sh
+#   packed.sh PYTHON PROGRAM BITS:GROUP[:OPTION,...]...      PYTHON: of install.sh python
 # OPTION: gptq_v2 or compressed-tensors, zero-points, or lm-head, on a copy of the model that has a head
 # of its own.
 set -euo pipefail
@@ -39,8 +39,8 @@ options_of() {
 }
 
 check_gptq() {
-    "$python" tests/parity/readers.py "$1" --tokens "$work/heldout.h5" --precision f16
-    "$python" tests/parity/exact_weights.py "$1" --reader gptqmodel
+    "$python" tests/readers/logits.py "$1" --tokens "$work/heldout.h5" --precision f16
+    "$python" tests/readers/exact_weights.py "$1" --reader gptqmodel
     "$program" eval "$1" --reference "$source" --tokens "$work/heldout.h5" --precision f32 \
         --json >"$work/ours.json"
     "$python" tests/parity/reference_forward.py "$1" --reference "$source" \
@@ -56,7 +56,7 @@ for scheme in "$@"; do
         --output "$out" --bits "$bits" --group-size "$group" --format "$format" \
         ${arguments[@]+"${arguments[@]}"}
     if [ "$format" = compressed-tensors ]; then
-        "$python" tests/parity/exact_compressed.py "$out"
+        "$python" tests/readers/exact_compressed.py "$out"
     else
         check_gptq "$out"
     fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare the weights that transformers makes of compressed-tensors folders with ours, bit for bit.
 
-    python tests/parity/exact_compressed.py DIR...
+    python tests/readers/exact_compressed.py DIR...
 
 Ours: compressed_reference.py in float32, rounded once to the type of the scales: a code less its zero
 point is an exact integer there, and the library rounds its product with the scale once. Folders with
@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compressed_reference import PARTS, module_weights, quantization_config, read_folder
 from compressed_tensors.compressors.pack_quantized import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "parity"))
+from compressed_reference import PARTS, module_weights, quantization_config, read_folder  # noqa: E402
 
 
 def from_transformers(folder, _):
