@@ -2,9 +2,11 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "cmd/inspect_tokens.h"
 #include "par/collectives.h"
 #include "store/folder.h"
+#include "store/gguf.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -43,12 +45,14 @@ static mq_status print_tensors_json(const mq_tensor *tensor, int64_t n, char *co
     return status;
 }
 
+/* For a terminal, which must not be told what to do by a name. */
 static void print_tensors(const mq_tensor *tensor, int64_t n, char *const *shard, const char *file)
 {
     uint64_t bytes = 0;
     for (int64_t i = 0; i < n; i++) {
         char text[128];
         bytes += tensor[i].end - tensor[i].begin;
+        mq_make_printable(tensor[i].name);
         printf("%-60s %-28s %14" PRIu64 "  %s\n", tensor[i].name,
                mq_tensor_describe(&tensor[i], text, sizeof text), tensor[i].end - tensor[i].begin,
                shard ? shard[tensor[i].shard] : file);
@@ -59,7 +63,7 @@ static void print_tensors(const mq_tensor *tensor, int64_t n, char *const *shard
 static mq_status inspect_folder(const mq_comm *comm, const char *path, bool json)
 {
     mq_folder *folder = NULL;
-    mq_status status = mq_folder_open(comm, path, &folder);
+    mq_status status = mq_folder_open_any(comm, path, &folder);
     if (status == MQ_OK && comm->rank == 0) {
         if (json) {
             status = print_tensors_json(folder->tensor, folder->n_tensors, folder->shard, "");
@@ -71,10 +75,12 @@ static mq_status inspect_folder(const mq_comm *comm, const char *path, bool json
     return status;
 }
 
-static mq_status inspect_safetensors(const char *path, bool json)
+typedef mq_status header_reader(const char *path, mq_header *out);
+
+static mq_status inspect_tensors(const char *path, header_reader *read, bool json)
 {
     mq_header header = {0};
-    MQ_TRY(mq_header_read(path, &header));
+    MQ_TRY(read(path, &header));
     mq_status status = MQ_OK;
     if (json) {
         status = print_tensors_json(header.tensor, header.n_tensors, NULL, path);
@@ -85,15 +91,21 @@ static mq_status inspect_safetensors(const char *path, bool json)
     return status;
 }
 
-static bool is_hdf5(const char *path)
+static bool begins_with(const char *path, const char *magic, size_t bytes)
 {
-    unsigned char head[8] = {0};
+    char head[8];
     FILE *f = fopen(path, "rb");
     if (!f) return false;
-    bool hdf5 = fread(head, 1, sizeof head, f) == sizeof head &&
-                memcmp(head, "\x89HDF\r\n\x1a\n", sizeof head) == 0;
+    bool same = fread(head, 1, bytes, f) == bytes && memcmp(head, magic, bytes) == 0;
     fclose(f);
-    return hdf5;
+    return same;
+}
+
+static mq_status inspect_file(const char *path, bool json)
+{
+    if (begins_with(path, "\x89HDF\r\n\x1a\n", 8)) return mq_inspect_tokens(path, json);
+    bool gguf = begins_with(path, mq_gguf_magic, 4);
+    return inspect_tensors(path, gguf ? mq_gguf_read : mq_header_read, json);
 }
 
 static mq_status inspect(const mq_comm *comm, const char *path, bool json)
@@ -103,10 +115,7 @@ static mq_status inspect(const mq_comm *comm, const char *path, bool json)
     mq_status status = mq_highest_i64(comm, &folder, 1);
     if (status != MQ_OK) return status;
     if (folder) return inspect_folder(comm, path, json);
-    if (comm->rank == 0) {
-        status = is_hdf5(path) ? mq_inspect_tokens(path, json) : inspect_safetensors(path, json);
-    }
-    return mq_agree(comm, status);
+    return mq_agree(comm, comm->rank == 0 ? inspect_file(path, json) : MQ_OK);
 }
 
 mq_status mq_cmd_inspect(const mq_comm *comm, int argc, char **argv)
@@ -114,7 +123,7 @@ mq_status mq_cmd_inspect(const mq_comm *comm, int argc, char **argv)
     const char *path = NULL;
     bool json = false, help = false;
     const mq_positional positionals[] = {
-        {"FILE|DIR", "safetensors file, model folder or token file", .text = &path},
+        {"FILE|DIR", "safetensors or GGUF file, model folder or token file", .text = &path},
     };
     const mq_option options[] = {
         {"--json", .help = "print one JSON object on stdout", .flag = &json},

@@ -160,6 +160,11 @@ mq_status mq_folder_open_gguf(const mq_comm *comm, const char *path, mq_folder *
     return open_folder(comm, path, mq_folder_scan_gguf, out);
 }
 
+mq_status mq_folder_open_any(const mq_comm *comm, const char *path, mq_folder **out)
+{
+    return open_folder(comm, path, mq_folder_scan_any, out);
+}
+
 void mq_folder_close(mq_folder **folder)
 {
     mq_folder *f = *folder;

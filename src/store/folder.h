@@ -30,6 +30,10 @@ mq_status mq_folder_open(const mq_comm *comm, const char *path, mq_folder **out)
 /** Opens a folder that holds model.gguf. Collective on comm. Errors as those of mq_gguf_read. */
 mq_status mq_folder_open_gguf(const mq_comm *comm, const char *path, mq_folder **out);
 
+/** Opens a folder that holds safetensors, or else model.gguf. Collective on comm. Errors as above.
+ */
+mq_status mq_folder_open_any(const mq_comm *comm, const char *path, mq_folder **out);
+
 /** Closes the files of this rank. Not collective. *folder may be NULL and becomes NULL. */
 void mq_folder_close(mq_folder **folder);
 

@@ -207,13 +207,22 @@ static mq_status scan_single(const char *path, const char *name, header_reader *
     return merge_headers(path, out);
 }
 
+static bool holds(const char *path, const char *name)
+{
+    char *file = NULL;
+    bool found = mq_path_join(path, name, &file) == MQ_OK && mq_file_exists(file);
+    mq_free(&file);
+    return found;
+}
+
+static bool is_gguf(const char *path)
+{
+    return holds(path, mq_gguf_file) && !holds(path, single_file) && !holds(path, index_file);
+}
+
 static mq_status holds_none(const char *path)
 {
-    char *gguf = NULL;
-    MQ_TRY(mq_path_join(path, mq_gguf_file, &gguf));
-    bool has_gguf = mq_file_exists(gguf);
-    mq_free(&gguf);
-    if (has_gguf) {
+    if (is_gguf(path)) {
         return mq_fail(MQ_E_INPUT,
                        "%s: holds %s, which is for llama.cpp: evaluate it there, or write --format "
                        "dense with the same settings",
@@ -259,6 +268,11 @@ mq_status mq_folder_scan_gguf(const char *path, mq_folder_scan *out)
 {
     memset(out, 0, sizeof *out);
     return scan_single(path, mq_gguf_file, mq_gguf_read, out);
+}
+
+mq_status mq_folder_scan_any(const char *path, mq_folder_scan *out)
+{
+    return is_gguf(path) ? mq_folder_scan_gguf(path, out) : mq_folder_scan_files(path, out);
 }
 
 void mq_folder_scan_clear(mq_folder_scan *scan)

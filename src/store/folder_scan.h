@@ -23,6 +23,9 @@ mq_status mq_folder_scan_files(const char *path, mq_folder_scan *out);
 /** Reads the header of model.gguf instead. */
 mq_status mq_folder_scan_gguf(const char *path, mq_folder_scan *out);
 
+/** Reads model.gguf where there are no safetensors, else those. */
+mq_status mq_folder_scan_any(const char *path, mq_folder_scan *out);
+
 void mq_folder_scan_clear(mq_folder_scan *scan);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 #include "format/gguf.h"
 
 #include <errno.h>
@@ -55,7 +56,7 @@ static mq_status skip(reader *r, uint64_t bytes)
     return MQ_OK;
 }
 
-/* A string of less than `room` bytes, without NUL bytes inside. */
+/* A string of less than `room` bytes: UTF-8, without NUL bytes inside. */
 static mq_status take_name(reader *r, char *to, size_t room, const char *what)
 {
     uint64_t length = 0;
@@ -66,8 +67,9 @@ static mq_status take_name(reader *r, char *to, size_t room, const char *what)
     }
     MQ_TRY(take(r, to, (size_t)length));
     to[length] = '\0';
-    if (strlen(to) == length) return MQ_OK;
-    return mq_fail(MQ_E_INPUT, "%s: the %s \"%s\" holds a NUL byte", r->path, what, to);
+    if (strlen(to) == length && mq_is_utf8(to)) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: the %s \"%s\" holds a NUL byte, or is not UTF-8", r->path, what,
+                   to);
 }
 
 /* ---- pairs ----------------------------------------------------------------------------------- */

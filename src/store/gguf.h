@@ -16,8 +16,8 @@ extern const char mq_gguf_file[];  /* its name in a folder */
 /** Reads and checks the header of a file. Tensors as in safetensors: shapes row-major, with
  * elements of the type (blocks), places from the start of the data. Not collective. Errors: MQ_E_IO
  * when it cannot be opened or read; MQ_E_INPUT naming file and tensor or key: not GGUF 3,
- * truncated, a key or name twice, an unknown type, a tensor that does not begin where the one
- * before ended, filled up to 32 bytes, bytes too many. */
+ * truncated, a key or name twice or not UTF-8, an unknown type, a tensor that does not begin where
+ * the one before ended, filled up to 32 bytes, bytes too many. */
 mq_status mq_gguf_read(const char *path, mq_header *out);
 
 #endif

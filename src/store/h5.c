@@ -2,8 +2,8 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 #include "store/h5_private.h"
-#include "store/json_scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -142,23 +142,6 @@ mq_status mq_h5_attribute_int(mq_h5 *file, const char *name, int64_t *out)
     return status;
 }
 
-static bool is_control(const unsigned char *s, size_t n)
-{
-    if (n == 1) return s[0] < 0x20 || s[0] == 0x7F;
-    return n == 2 && s[0] == 0xC2 && s[1] < 0xA0;
-}
-
-void mq_h5_make_printable(char *text)
-{
-    for (size_t left = strlen(text), n = 0; left > 0; left -= n, text += n) {
-        const unsigned char *s = (const unsigned char *)text;
-        n = mq_utf8_sequence(s, left);
-        bool bad = n == 0 || is_control(s, n);
-        if (n == 0) n = 1;
-        if (bad) memset(text, '?', n);
-    }
-}
-
 static mq_status unreadable_text(const mq_h5 *h, const char *name)
 {
     return mq_fail(MQ_E_INPUT, "%s: cannot read the text of the attribute \"%s\"", h->path, name);
@@ -215,7 +198,7 @@ mq_status mq_h5_attribute_text(mq_h5 *file, const char *name, char **out)
     *out = NULL;
     MQ_TRY(open_attribute(file, name, &a));
     mq_status status = read_text(file, name, &a, out);
-    if (status == MQ_OK) mq_h5_make_printable(*out);
+    if (status == MQ_OK) mq_make_printable(*out);
     close_attribute(&a);
     return status;
 }

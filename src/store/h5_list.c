@@ -1,4 +1,5 @@
 #include "base/memory.h"
+#include "base/utf8.h"
 #include "store/h5_private.h"
 
 #include <inttypes.h>
@@ -27,7 +28,7 @@ static mq_status printable_copy(const char *text, char **out)
     size_t bytes = strlen(text) + 1;
     MQ_TRY(mq_alloc((int64_t)bytes, 1, "name in an HDF5 file", out));
     memcpy(*out, text, bytes);
-    mq_h5_make_printable(*out);
+    mq_make_printable(*out);
     return MQ_OK;
 }
 

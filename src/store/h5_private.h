@@ -12,8 +12,4 @@ struct mq_h5 {
     char *path;
 };
 
-/** Names and texts of a file may be any bytes, and may end up on a terminal or in JSON: question
- *  marks for what is not UTF-8, and for control characters. */
-void mq_h5_make_printable(char *text);
-
 #endif

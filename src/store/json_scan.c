@@ -1,5 +1,7 @@
 #include "store/json_scan.h"
 
+#include "base/utf8.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -69,29 +71,6 @@ mq_status mq_scan_colon(mq_scan *scan)
 }
 
 /* ---- strings --------------------------------------------------------------------------------- */
-
-static bool in_range(unsigned char c, unsigned char lowest, unsigned char highest)
-{
-    return c >= lowest && c <= highest;
-}
-
-size_t mq_utf8_sequence(const unsigned char *s, size_t left)
-{
-    if (s[0] < 0x80) return 1;
-    if (in_range(s[0], 0xC2, 0xDF)) return left >= 2 && in_range(s[1], 0x80, 0xBF) ? 2 : 0;
-    if (in_range(s[0], 0xE0, 0xEF)) {
-        unsigned char lowest = s[0] == 0xE0 ? 0xA0 : 0x80, highest = s[0] == 0xED ? 0x9F : 0xBF;
-        bool good = left >= 3 && in_range(s[1], lowest, highest) && in_range(s[2], 0x80, 0xBF);
-        return good ? 3 : 0;
-    }
-    if (in_range(s[0], 0xF0, 0xF4)) {
-        unsigned char lowest = s[0] == 0xF0 ? 0x90 : 0x80, highest = s[0] == 0xF4 ? 0x8F : 0xBF;
-        bool good = left >= 4 && in_range(s[1], lowest, highest) && in_range(s[2], 0x80, 0xBF) &&
-                    in_range(s[3], 0x80, 0xBF);
-        return good ? 4 : 0;
-    }
-    return 0;
-}
 
 static size_t utf8_encode(uint32_t code, char *dst)
 {

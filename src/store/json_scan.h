@@ -22,10 +22,6 @@ typedef struct mq_scan {
     int depth; /* brackets open */
 } mq_scan;
 
-/** Bytes of the UTF-8 sequence that starts at s (left > 0 bytes there), 0 when it is not valid: no
- *  overlong forms, no surrogates, nothing past U+10FFFF. */
-size_t mq_utf8_sequence(const unsigned char *s, size_t left);
-
 /** Failure at the current byte: "PATH: safetensors header, byte N: WHAT". */
 mq_status mq_scan_fail(const mq_scan *scan, const char *what);
 

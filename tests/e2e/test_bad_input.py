@@ -365,11 +365,21 @@ class Verify(unittest.TestCase):
         (bad / '.mpiquant-run.json').write_text('{}')
         self.assertEqual(self.verify(bad).returncode, BAD_INPUT)
 
+    def named(self, name):
+        """A safetensors file with a tensor of that name."""
+        text = json.dumps({name: {'dtype': 'U8', 'shape': [1], 'data_offsets': [0, 1]}}).encode()
+        path = self.root / 'named.safetensors'
+        path.write_bytes(len(text).to_bytes(8, 'little') + text + b'x')
+        return path
+
     def test_inspect(self):
         done = harness.run(1, 'inspect', self.good, '--json')
         self.assertEqual(done.returncode, OK, done.stderr)
         names = {t['name'] for t in json.loads(done.stdout)['tensors']}
         self.assertIn('model.layers.0.self_attn.q_proj.qweight', names)
+        done = harness.run(1, 'inspect', self.named('\x1b[31m\u009bx'))
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertTrue(done.stdout.startswith('?[31m??x '), done.stdout)
         broken = self.root / 'broken.safetensors'
         shutil.copy(self.good / 'model.safetensors', broken)
         with open(broken, 'ab') as f:

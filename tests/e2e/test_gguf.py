@@ -230,6 +230,20 @@ class Gguf(unittest.TestCase):
         self.assertEqual(done.returncode, INPUT)
         self.assertRegex(done.stderr, 'for llama.cpp: evaluate it there, or write --format dense')
 
+    def test_inspect(self):
+        out = self.quantise(*MIXED)
+        for path in (out, out / 'model.gguf'):
+            done = harness.run(2, 'inspect', path, '--json')
+            self.assertEqual(done.returncode, OK, done.stderr)
+            tensors = {t['name']: t for t in json.loads(done.stdout)['tensors']}
+            self.assertEqual({name: t['dtype'] for name, t in tensors.items()},
+                             {t.name: t.tensor_type.name for t in GGUFReader(out / 'model.gguf').tensors})
+            done = harness.run(1, 'inspect', path)
+            self.assertEqual(done.stdout.count('\n'), len(tensors) + 1)
+        cut = self.root / 'cut.gguf'
+        cut.write_bytes((out / 'model.gguf').read_bytes()[:-1])
+        self.assertEqual(harness.run(1, 'inspect', cut).returncode, INPUT)
+
     def test_damage_is_found(self):
         out = harness.copy_model(self.quantise(*MIXED), self.root / 'damaged')
         whole = (out / 'model.gguf').read_bytes()

@@ -1,5 +1,6 @@
 /* A GGUF file: its header as verify and inspect read it, and then, as verify does, the blocks of
  * its tensors. */
+#include "base/utf8.h"
 #include "format/gguf.h"
 #include "fuzz.h"
 #include "store/gguf.h"
@@ -49,7 +50,7 @@ static void check_tensor(const mq_header *h, const mq_tensor *t, uint64_t data_b
     }
     FUZZ_CHECK(t->begin % MQ_GGUF_ALIGNMENT == 0 && t->begin < t->end && t->end <= data_bytes);
     FUZZ_CHECK(t->end - t->begin == bytes);
-    FUZZ_CHECK(mq_header_find(h, t->name) == t);
+    FUZZ_CHECK(mq_header_find(h, t->name) == t && mq_is_utf8(t->name));
     FUZZ_CHECK(strlen(mq_tensor_describe(t, text, sizeof text)) < sizeof text);
 }
 

@@ -65,6 +65,8 @@ static void test_damaged_headers(void **state)
         {16, 8, START, UINT64_MAX / 8, "truncated"},
         {0, 8, PAIRS, UINT64_MAX, "a key of"},
         {8, 1, PAIRS, 0, "holds a NUL byte"},
+        {8, 1, PAIRS, 0xC0, "is not UTF-8"},
+        {8, 1, INFOS, 0xFF, "is not UTF-8"},
         {28, 4, PAIRS, 13, "the unknown kind 13"},
         {28, 4, PAIRS, 9, "truncated"},
         {0, 8, INFOS, 64, "a tensor name of 64 bytes"},
