@@ -127,7 +127,7 @@ static void warn_about_zero_points(const mq_run *run)
 {
     if (!run->options->zero_points || run->scheme->format->form != MQ_PACKED_GPTQ) return;
     mq_warn("zero points: the output is GPTQ v2, asymmetric: GPTQModel and transformers read it, "
-            "ExLlamaV2 and vLLM's fast GPTQ kernels do not");
+            "vLLM's fast GPTQ kernels do not, and ExLlamaV2 errs where one is 0");
 }
 
 static mq_status allocate_local(mq_run *run)
