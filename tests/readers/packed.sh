@@ -40,7 +40,7 @@ options_of() {
 
 check_gptq() {
     "$python" tests/readers/logits.py "$1" --tokens "$work/heldout.h5" --precision f16
-    "$python" tests/readers/exact_weights.py "$1" --reader gptqmodel
+    "$python" tests/readers/exact_weights.py "$1" --reader gptqmodel --reader compressed-tensors
     "$program" eval "$1" --reference "$source" --tokens "$work/heldout.h5" --precision f32 \
         --json >"$work/ours.json"
     "$python" tests/parity/reference_forward.py "$1" --reference "$source" \
