@@ -49,6 +49,17 @@ static void fuzz_fp8(fuzz_input *in)
     free(scales);
 }
 
+static void fuzz_mxfp4(fuzz_input *in)
+{
+    int64_t n_out = 1 + (int64_t)fuzz_take(in, 1) % 80, blocks = 1 + (int64_t)fuzz_take(in, 1) % 9;
+    int64_t n_in = blocks * MQ_MXFP4_BLOCK;
+    uint8_t *codes = tensor(in, n_out * n_in / 2), *scale = tensor(in, n_out * blocks);
+    mq_stored_layer layer = {.form = MQ_PACKED_MXFP4, .mxfp4 = {codes, scale, n_out, n_in}};
+    check(&layer, n_out, n_in);
+    free(codes);
+    free(scale);
+}
+
 /* Tables that make sense of one width, some of whose numbers may be replaced by any. */
 static void fuzz_exl2(fuzz_input *in)
 {
@@ -86,29 +97,19 @@ static void fuzz_exl2(fuzz_input *in)
     free(scale);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* GPTQ, or compressed-tensors' integers. */
+static void fuzz_integers(fuzz_input *in)
 {
     static const int widths[] = {2, 3, 4, 8};
-    fuzz_input in = {data, size};
-    uint64_t kind = fuzz_take(&in, 1) % 4;
-    if (kind == 0) {
-        fuzz_fp8(&in);
-        return 0;
-    }
-    if (kind == 1) {
-        fuzz_exl2(&in);
-        return 0;
-    }
-    int bits = widths[fuzz_take(&in, 1) % 4];
-    int64_t n_out = 1 + (int64_t)fuzz_take(&in, 1) % 80,
-            groups = 1 + (int64_t)fuzz_take(&in, 1) % 9;
-    int64_t n_in = groups * (1 + (int64_t)fuzz_take(&in, 1) % 40);
-    uint64_t form = fuzz_take(&in, 1);
+    int bits = widths[fuzz_take(in, 1) % 4];
+    int64_t n_out = 1 + (int64_t)fuzz_take(in, 1) % 80, groups = 1 + (int64_t)fuzz_take(in, 1) % 9;
+    int64_t n_in = groups * (1 + (int64_t)fuzz_take(in, 1) % 40);
+    uint64_t form = fuzz_take(in, 1);
     bool gptq = form % 2 == 0;
     int64_t along_in = mq_bits_words(n_in, bits), along_out = mq_bits_words(n_out, bits);
-    void *codes = tensor(&in, 4 * (gptq ? along_in * n_out : n_out * along_in));
-    void *zeros = tensor(&in, 4 * groups * along_out), *scales = tensor(&in, 2 * groups * n_out);
-    int32_t *g_idx = tensor(&in, 4 * n_in);
+    void *codes = tensor(in, 4 * (gptq ? along_in * n_out : n_out * along_in));
+    void *zeros = tensor(in, 4 * groups * along_out), *scales = tensor(in, 2 * groups * n_out);
+    int32_t *g_idx = tensor(in, 4 * n_in);
     if (form & 2) {
         for (int64_t k = 0; k < n_in; k++) g_idx[k] = (int32_t)((uint32_t)g_idx[k] % groups);
     }
@@ -127,5 +128,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(zeros);
     free(scales);
     free(g_idx);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static void (*const forms[])(fuzz_input *) = {fuzz_fp8, fuzz_exl2, fuzz_integers, fuzz_mxfp4};
+    fuzz_input in = {data, size};
+    forms[fuzz_take(&in, 1) % 4](&in);
     return 0;
 }

@@ -179,6 +179,7 @@ def main():
     write(out / "packed", [bytes([2, bits, 33, 2, 16, form]) + body for bits in range(4) for form in range(8)]
           + [bytes([1, bits, 33, 2, rows]) + body[:40] + bytes([any_]) + body for bits in range(6)
              for rows in (1, 5) for any_ in (0, 4)]
+          + [bytes([3, 33, blocks]) + body[:40] + bytes([scale]) * 60 for blocks in (0, 2) for scale in (1, 127, 255)]
           + [bytes([0, 33, 64, rows, columns, rows]) + body for rows in (0, 7, 127) for columns in (0, 9, 127)])
     # kind, offsets (shape, count, steps), tokens (shape, count, values)
     good = bytes([0, 0, 4, 0, 5, 7, 3, 0, 15]) + bytes(range(15))
