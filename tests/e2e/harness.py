@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import unittest
 
 import h5py
 import numpy as np
@@ -95,6 +96,16 @@ def scratch():
     return tempfile.TemporaryDirectory(prefix='mpiquant-')
 
 
+class InScratch(unittest.TestCase):
+    """Tests with a folder of their class, `root`, which goes when they are done."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = scratch()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.root = pathlib.Path(cls.folder.name).resolve()
+
+
 def bf16_raw(path):
     """Header and raw bytes of a safetensors file (NumPy has no BF16)."""
     data = pathlib.Path(path).read_bytes()
@@ -114,4 +125,4 @@ def edit(model, tensor, change):
 
 
 __all__ = ['run', 'files_hash', 'tokenizer_sha256', 'write_calib', 'demo_samples', 'copy_model', 'load_tensors',
-           'scratch', 'bf16_raw', 'edit', 'save_file', 'ROOT', 'PROGRAM', 'DEMO']
+           'scratch', 'InScratch', 'bf16_raw', 'edit', 'save_file', 'ROOT', 'PROGRAM', 'DEMO']

@@ -2,7 +2,6 @@
 at one and at three ranks."""
 import json
 import os
-import pathlib
 import shutil
 import unittest
 
@@ -12,19 +11,14 @@ import numpy as np
 OK, USAGE, BAD_INPUT, IO, NUMERIC = 0, 2, 3, 4, 5
 
 
-class BadInput(unittest.TestCase):
+class BadInput(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         cls.sha = harness.tokenizer_sha256(harness.DEMO)
         cls.samples = harness.demo_samples(4, 64)
         cls.calib = harness.write_calib(cls.root / 'calib.h5', cls.samples, 4096, cls.sha)
         cls.count = 0
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
 
     def refuse(self, code, words, *, model=harness.DEMO, calib=None, output=None, options=(), ranks=(1, 3)):
         for n in ranks:
@@ -292,20 +286,15 @@ class BadInput(unittest.TestCase):
         self.assertFalse((out / 'chat_template.jinja').exists())
 
 
-class Verify(unittest.TestCase):
+class Verify(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(6, 64), 4096,
                                     harness.tokenizer_sha256(harness.DEMO))
         cls.good = cls.root / 'good'
         done = harness.run(2, 'quantize', harness.DEMO, '--calib', calib, '--output', cls.good)
         assert done.returncode == OK, done.stderr
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
 
     def verify(self, folder, *options, ranks=2):
         return harness.run(ranks, 'verify', folder, *options)

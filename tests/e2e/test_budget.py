@@ -15,12 +15,10 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
 
 
-class Budget(unittest.TestCase):
+class Budget(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         sha = harness.tokenizer_sha256(harness.DEMO)
         samples = harness.demo_samples(16, 96)
         samples = [s[:len(s) - 9 * (i % 4)] for i, s in enumerate(samples)] + [[7]]

@@ -2,7 +2,6 @@
 edge of what the calibration data can carry."""
 import json
 import os
-import pathlib
 import re
 import unittest
 
@@ -68,12 +67,10 @@ class Texts(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
 
 
-class Runs(unittest.TestCase):
+class Runs(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         cls.sha = harness.tokenizer_sha256(harness.DEMO)
         cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(4, 64), 4096, cls.sha)
 

@@ -39,12 +39,10 @@ def modules_of(tensors):
     return {m.group(1) for m in map(gptq_pack.LINEAR.match, tensors) if m}
 
 
-class OnDemo(unittest.TestCase):
+class OnDemo(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         sha = harness.tokenizer_sha256(harness.DEMO)
         cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(*cls.CALIBRATION), 4096, sha)
         cls.heldout = harness.write_calib(cls.root / 'heldout.h5',

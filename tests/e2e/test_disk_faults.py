@@ -21,12 +21,10 @@ def wider(factor):
     return factor * STRIDE if STRIDE > 1 else 1
 
 
-class DiskFaults(unittest.TestCase):
+class DiskFaults(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name).resolve()
+        super().setUpClass()
         samples = [[(7 * i + 13 * j) % 90 for j in range(32)] for i in range(4)]
         cls.calib = harness.write_calib(cls.root / 'calib.h5', samples, 96)
         cls.shim = cls.root / 'fail_io.so'

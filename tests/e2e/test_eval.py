@@ -1,7 +1,6 @@
 """The figures of `mpiquant eval` against a forward pass and statistics in NumPy, on the demo model and
 a copy of it with noise on its weights."""
 import json
-import pathlib
 import unittest
 
 import harness
@@ -64,12 +63,10 @@ def listed(result, name):
     return np.array([result[name], *ends], float)
 
 
-class Evaluation(unittest.TestCase):
+class Evaluation(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         cls.model = noisy_model(cls.root / 'noisy')
         text = harness.demo_samples(len(LENGTHS), max(LENGTHS), 'heldout.jsonl')
         cls.samples = [sample[:n] for sample, n in zip(text, LENGTHS)]

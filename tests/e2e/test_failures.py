@@ -2,7 +2,6 @@
 worse than rounding to nearest. After the reports on GPTQ of wide models: too few and too short samples, an inf
 in one sample, dead and duplicated channels, channels of very different size."""
 import json
-import pathlib
 import re
 import sys
 import unittest
@@ -27,18 +26,13 @@ def packed(folder, pattern):
         return {k: f.get_tensor(k) for k in f.keys() if re.match(pattern, k)}
 
 
-class Failures(unittest.TestCase):
+class Failures(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         cls.sha = harness.tokenizer_sha256(harness.DEMO)
         cls.count = 0
         cls.fragile = cls.overflowing()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
 
     @classmethod
     def overflowing(cls):

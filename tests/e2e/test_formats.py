@@ -1,6 +1,5 @@
 """Output formats besides GPTQ v1: what their folders hold, read by NumPy alone, on the demo model."""
 import json
-import pathlib
 import sys
 import unittest
 
@@ -26,12 +25,10 @@ def to_bf16(x):
     return ((u + 0x7FFF + (u >> 16 & 1)) >> 16 << 16).astype('<u4').view('<f4')
 
 
-class Formats(unittest.TestCase):
+class Formats(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         sha = harness.tokenizer_sha256(harness.DEMO)
         cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(4, 64), 4096, sha)
         cls.source = gptq_reference.read_tensors(harness.DEMO)

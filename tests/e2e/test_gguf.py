@@ -1,6 +1,5 @@
 """--format gguf, read by the `gguf` package of llama.cpp's own project, on the demo model."""
 import json
-import pathlib
 import sys
 import unittest
 
@@ -56,12 +55,10 @@ def field(number, data):
     return out + bytes([length]) + data
 
 
-class Gguf(unittest.TestCase):
+class Gguf(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         # For any tokenizer: some tests edit it.
         cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(2, 64), 4096)
         cls.source = gptq_reference.read_tensors(harness.DEMO)

@@ -1,6 +1,5 @@
 """`mpiquant inspect` of token files: what it prints, and files that want to be read as something else."""
 import json
-import pathlib
 import unittest
 
 import h5py
@@ -12,12 +11,10 @@ OK, BAD_INPUT = 0, 3
 SAMPLES = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11]]
 
 
-class TokenFiles(unittest.TestCase):
+class TokenFiles(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         cls.good = harness.write_calib(cls.root / 'good.h5', SAMPLES, 96, sha256='ab12', temperature=0.5,
                                        pair=np.array([7, 8], np.int16))
 

@@ -2,7 +2,6 @@
 that NumPy computes, against rounding with the scales that the largest weights give. On text enough, on one sample
 of eight tokens, and on models with damaged channels."""
 import json
-import pathlib
 import sys
 import unittest
 
@@ -36,12 +35,10 @@ def outputs(model, samples):
     return {k: tuple(np.concatenate(p) for p in zip(*v)) for k, v in parts.items()}
 
 
-class LayerLosses(unittest.TestCase):
+class LayerLosses(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         cls.sha = harness.tokenizer_sha256(harness.DEMO)
         cls.count = 0
 

@@ -20,12 +20,10 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
 
 
-class LmHead(unittest.TestCase):
+class LmHead(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        folder = harness.scratch()
-        cls.addClassCleanup(folder.cleanup)
-        cls.root = pathlib.Path(folder.name)
+        super().setUpClass()
         cls.model = cls.root / 'model'
         cls.tensors = untie.untie(harness.DEMO, cls.model)
         cls.samples = harness.demo_samples(24, 128)

@@ -1,7 +1,6 @@
 """Sources whose weights are packed: FP8 of every kind, GPTQ, compressed-tensors, EXL2. Each is quantised beside its
 twin, whose weights NumPy has dequantised: the same bytes must come out."""
 import json
-import pathlib
 import sys
 import unittest
 
@@ -65,12 +64,10 @@ def write_folder(source, folder, tensors, quantization):
     return folder
 
 
-class PackedSources(unittest.TestCase):
+class PackedSources(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        cls.addClassCleanup(cls.folder.cleanup)
-        cls.root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         sha = harness.tokenizer_sha256(harness.DEMO)
         cls.calib = harness.write_calib(cls.root / 'calib.h5', harness.demo_samples(4, 64), 4096, sha)
         cls.tokens = harness.write_calib(cls.root / 'tokens.h5', harness.demo_samples(2, 64, 'heldout.jsonl'), 4096, sha)

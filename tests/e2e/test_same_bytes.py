@@ -1,29 +1,23 @@
 """The same output bytes for any number of ranks, threads and nodes, on the demo model."""
 import json
-import pathlib
 import unittest
 
 import harness
 
 
-class SameBytes(unittest.TestCase):
+class SameBytes(harness.InScratch):
     @classmethod
     def setUpClass(cls):
-        cls.folder = harness.scratch()
-        root = pathlib.Path(cls.folder.name)
+        super().setUpClass()
         samples = harness.demo_samples(20, 160)
         # Ragged on purpose, with samples of one token.
         samples = [s[:len(s) - 7 * (i % 5)] for i, s in enumerate(samples)] + [[5], [9, 9, 9]]
-        cls.calib = harness.write_calib(root / 'calib.h5', samples, 4096,
+        cls.calib = harness.write_calib(cls.root / 'calib.h5', samples, 4096,
                                         harness.tokenizer_sha256(harness.DEMO))
         cls.hashes = {}
 
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
-
     def quantise(self, name, ranks, *options, env=None):
-        out = pathlib.Path(self.folder.name) / name
+        out = self.root / name
         done = harness.run(ranks, 'quantize', harness.DEMO, '--calib', self.calib, '--output', out,
                            '--unit-tokens', 700, *options, env=env)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -95,12 +89,12 @@ class SameBytes(unittest.TestCase):
     def test_parallel_block(self):
         """Five layers read one tap, and what the MLP adds to the stream is made up for with it."""
         samples = [[(7 * i + 13 * j) % 90 for j in range(32 - i)] for i in range(8)]
-        calib = harness.write_calib(pathlib.Path(self.folder.name) / 'tiny.h5', samples, 96)
+        calib = harness.write_calib(self.root / 'tiny.h5', samples, 96)
         model = harness.ROOT / 'tests' / 'data' / 'tiny' / 'command_r'
         option = ('--preset', 'best', '--bits', 3, '--group-size', 32)
         hashes = set()
         for ranks, more in ((1, ()), (2, ()), (3, ()), (2, ('--distribute-above', 0))):
-            out = pathlib.Path(self.folder.name) / f'parallel{len(more)}-{ranks}'
+            out = self.root / f'parallel{len(more)}-{ranks}'
             done = harness.run(ranks, 'quantize', model, '--calib', calib, '--output', out, '--unit-tokens', 70,
                                *option, *more)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -124,7 +118,7 @@ class SameBytes(unittest.TestCase):
         self.reference()
         results = []
         for ranks, threads in ((1, 1), (2, 1), (3, 1), (1, 2)):
-            done = harness.run(ranks, 'eval', pathlib.Path(self.folder.name) / 'one', '--tokens', self.calib,
+            done = harness.run(ranks, 'eval', self.root / 'one', '--tokens', self.calib,
                                '--reference', harness.DEMO, '--unit-tokens', 700, '--threads', threads, '--json')
             self.assertEqual(done.returncode, 0, done.stderr)
             result = json.loads(done.stdout)
