@@ -43,6 +43,21 @@ static void put_text(hid_t file, const char *name, const char *value, size_t siz
     H5Tclose(type);
 }
 
+/* A text whose length HDF5 keeps elsewhere: the next 15 bytes at most, up to a NUL byte. */
+static void put_variable_text(hid_t file, const char *name, fuzz_input *in)
+{
+    char text[16] = {0};
+    const char *value = text;
+    for (size_t i = 0; i + 1 < sizeof text; i++) text[i] = (char)fuzz_take(in, 1);
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, H5T_VARIABLE);
+    hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    H5Awrite(attribute, type, &value);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
 static void put_number(hid_t file, const char *name, int64_t value)
 {
     hid_t space = H5Screate(H5S_SCALAR);
@@ -84,7 +99,11 @@ static void write_file(fuzz_input *in)
     } else {
         put_text(file, "format", "mpiquant-calib", 15);
     }
-    put_text(file, "source", "fuzz", 5);
+    if (kind & 64) {
+        put_variable_text(file, "source", in);
+    } else {
+        put_text(file, "source", "fuzz", 5);
+    }
     put_number(file, "version", kind & 2 ? (int64_t)fuzz_take(in, 8) : 1);
     put_number(file, "vocab_size", kind & 4 ? (int64_t)fuzz_take(in, 8) : 200);
     put_data(file, "offsets", in, kind & 8 ? 8 : 1, !(kind & 16));

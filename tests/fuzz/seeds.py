@@ -183,7 +183,8 @@ def main():
           + [bytes([0, 33, 64, rows, columns, rows]) + body for rows in (0, 7, 127) for columns in (0, 9, 127)])
     # kind, offsets (shape, count, steps), tokens (shape, count, values)
     good = bytes([0, 0, 4, 0, 5, 7, 3, 0, 15]) + bytes(range(15))
-    write(out / "calib", [bytes([kind]) + good[1:] + body for kind in range(0, 64, 3)])
+    write(out / "calib", [bytes([kind]) + good[1:] + body for kind in range(0, 64, 3)]
+          + [bytes([64]) + b"from a book" + bytes(4) + good[1:] + body])
 
 
 if __name__ == "__main__":
