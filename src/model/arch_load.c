@@ -134,12 +134,53 @@ static mq_status find_by_config(const char *folder, char *text[N_TEXTS])
     return status;
 }
 
+/* text becomes that of the object with `settings` as its "quantization_config". Takes settings. */
+static mq_status add_settings(cJSON *config, cJSON *settings, char **text)
+{
+    char *printed = NULL;
+    bool named = cJSON_HasObjectItem(settings, "quant_method") ||
+                 cJSON_AddStringToObject(settings, "quant_method", "gptq");
+    cJSON_AddItemToObject(config, "quantization_config", settings);
+    if (named) printed = cJSON_PrintUnformatted(config);
+    if (!printed) return mq_fail(MQ_E_MEMORY, "no memory for the model's settings");
+    mq_free(text);
+    size_t bytes = strlen(printed) + 1;
+    mq_status status = mq_alloc((int64_t)bytes, 1, "the model's settings", text);
+    if (status == MQ_OK) memcpy(*text, printed, bytes);
+    cJSON_free(printed);
+    return status;
+}
+
+/* Old GPTQ folders say how they are quantised in a file of its own alone. */
+static mq_status take_quantize_config(const char *model, char *text[N_TEXTS])
+{
+    char *path = NULL, *separate = NULL;
+    cJSON *config = NULL, *settings = NULL;
+    mq_status status = mq_path_join(model, "quantize_config.json", &path);
+    if (status == MQ_OK) status = mq_json_parse(text[CONFIG], text[WHERE], &config);
+    bool wanted = status == MQ_OK && !cJSON_HasObjectItem(config, "quantization_config");
+    if (wanted && access(path, F_OK) == 0) {
+        status = mq_read_text(path, text_limit, &separate, NULL);
+        if (status == MQ_OK) status = mq_json_parse(separate, path, &settings);
+        if (status == MQ_OK && !cJSON_IsObject(settings)) {
+            cJSON_Delete(settings);
+            status = mq_fail(MQ_E_INPUT, "%s: is not a JSON object", path);
+        }
+        if (status == MQ_OK) status = add_settings(config, settings, &text[CONFIG]);
+    }
+    cJSON_Delete(config);
+    mq_free(&separate);
+    mq_free(&path);
+    return status;
+}
+
 static mq_status find_texts(const char *model, char *text[N_TEXTS])
 {
     char *folder = NULL;
     if (!mq_is_folder(model)) return mq_fail(MQ_E_IO, "%s: no such model folder", model);
     MQ_TRY(mq_path_join(model, "config.json", &text[WHERE]));
     MQ_TRY(mq_read_text(text[WHERE], text_limit, &text[CONFIG], NULL));
+    MQ_TRY(take_quantize_config(model, text));
     MQ_TRY(mq_path_join(mq_data_folder(), "arch", &folder));
     mq_status status = find_by_config(folder, text);
     if (status == MQ_OK) status = read_in(folder, "common.json", &text[COMMON]);

@@ -277,7 +277,8 @@ mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear
     if (arch->packed != form || (weight && weight != codes)) {
         return mq_fail(MQ_E_INPUT, "%s: has the tensor %s %s", folder->path, codes->name,
                        arch->packed == form ? "and an unquantised weight beside it"
-                                            : "but config.json has no quantization_config for it");
+                                            : "but config.json has no quantization_config for it, "
+                                              "and there is no quantize_config.json");
     }
     out->form = form;
     if (form == MQ_PACKED_GPTQ) return find_gptq(folder, module, n_out, n_in, codes, out);

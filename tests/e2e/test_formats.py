@@ -59,6 +59,25 @@ class Formats(harness.InScratch):
             if name.removesuffix('.weight') not in self.packed():
                 np.testing.assert_array_equal(tensors[name], value, name)
 
+    def test_settings_in_a_file_of_their_own_alone(self):
+        """Old GPTQ folders have nothing of it in config.json, and do not name the method."""
+        out = self.quantise()
+        old = harness.copy_model(out, self.root / 'old')
+        config, settings = read_json(old / 'config.json'), read_json(old / 'quantize_config.json')
+        self.assertEqual(config.pop('quantization_config'), settings)
+        settings.pop('quant_method')
+        (old / 'config.json').write_text(json.dumps(config))
+        for text in ('[1]', '{', None):
+            path = old / 'quantize_config.json'
+            path.write_text(text) if text else path.unlink()
+            done = harness.run(1, 'eval', old, '--tokens', self.calib, '--reference', out)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertIn('quantize_config.json', done.stderr)
+        (old / 'quantize_config.json').write_text(json.dumps(settings))
+        done = harness.run(1, 'eval', old, '--tokens', self.calib, '--reference', out, '--json')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertEqual(json.loads(done.stdout)['kl'], 0)
+
     def test_dense_layers_of_few_weights_verify(self):
         """Few enough for what BF16 rounds off them to be seen in their error."""
         samples = [[(7 * i + 13 * j) % 90 for j in range(32)] for i in range(8)]
