@@ -34,6 +34,12 @@ typedef struct mq_damping_choice {
     double half_loss[MQ_N_LINEARS], held_out_loss[MQ_N_LINEARS]; /* NaN: not measured */
 } mq_damping_choice;
 
+/* Shares of held-out losses, over the blocks measured so far. */
+typedef struct mq_gain {
+    double sum;
+    int64_t blocks;
+} mq_gain;
+
 typedef struct mq_run {
     const mq_comm *comm;
     const mq_quantize_options *options;
@@ -54,8 +60,7 @@ typedef struct mq_run {
     mq_tap_result *result;
     mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
     bool scaling_found[MQ_N_ALL_TAPS];       /* last measured */
-    int64_t times_measured[MQ_N_ALL_TAPS];   /* in how many blocks, and in how many of them */
-    int64_t times_unshrunk[MQ_N_ALL_TAPS];   /* the losses spoke for no shrinkage */
+    mq_gain gain_unshrunk[MQ_N_ALL_TAPS];    /* by no shrinkage */
     struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;

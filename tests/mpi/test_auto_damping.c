@@ -238,7 +238,6 @@ static void check_choice(int64_t distribute_above, int64_t n_tok, bool mixed, in
     double loss[N_CANDIDATES][N_LAYERS][2], held_out[N_CANDIDATES];
     int c = 0;
     if (!begin(&s, distribute_above, n_tok, mixed)) return;
-    s.run.times_measured[tap] = s.run.times_unshrunk[tap] = 1; /* an earlier block spoke for none */
     CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
     while (c < N_CANDIDATES - 1 && !same(candidates[c], got.damping)) c++;
     CHECK(same(candidates[c], got.damping));
@@ -404,31 +403,26 @@ static void test_fixed_shrinkage(void)
     end(&s);
 }
 
-/* No shrinkage where half of the blocks, and two at least, speak for it. */
+/* No shrinkage where the mean gain by that, over all blocks so far, is 5 %. */
 static void test_blocks_that_differ(void)
 {
     setting s;
+    mq_damping_choice got;
     if (!begin(&s, 8192, 4000, true)) return;
-    static const int expected[] = {1, 0, 0}; /* the first of its kind; then all agree */
-    for (int i = 0; i < 3; i++) {
-        mq_damping_choice got;
-        CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
-        CHECK(same(got.damping, candidates[expected[i]]));
-    }
-    s.run.times_measured[tap] =
-        1; /* one that did not, and one that does: it does not decide alone */
-    s.run.times_unshrunk[tap] = 0;
-    mq_damping_choice second;
-    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &second) == MQ_OK);
-    CHECK(same(second.damping, candidates[1]));
-    s.run.times_measured[tap] = 7; /* four that did not */
-    s.run.times_unshrunk[tap] = 3;
-    for (int i = 3; i < 6; i++) {
-        mq_damping_choice got;
-        CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
-        CHECK(same(got.damping, candidates[0])); /* four of eight, five of nine, six of ten */
-    }
-    CHECK(s.run.times_measured[tap] == 10 && s.run.times_unshrunk[tap] == 6);
+    mq_gain *gain = &s.run.gain_unshrunk[tap];
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[0]));
+    double one = gain->sum;
+    CHECK(gain->blocks == 1 && one > 0.05 && one < 1);
+    *gain = (mq_gain){.blocks = (int64_t)(one / 0.05)}; /* so many without a gain are too many */
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[1]) && gain->sum == one);
+    *gain = (mq_gain){.blocks = (int64_t)(one / 0.05) - 1};
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[0]));
+    *gain = (mq_gain){.sum = 0.05 * 4 - one, .blocks = 4}; /* four with less than 5 % */
+    CHECK(mq_run_damping(&s.run, 0, tap, s.half, s.h, &got) == MQ_OK);
+    CHECK(same(got.damping, candidates[1]));
     end(&s);
 }
 
