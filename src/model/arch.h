@@ -90,8 +90,10 @@ typedef struct mq_arch {
     int64_t window;         /* sliding window of every block from window_from on; 0: none */
     int64_t window_from;    /* first block that uses it (Qwen's max_window_layers) */
     double attention_scale; /* of the scores */
-    double logit_scale;     /* logits are multiplied by it; 1 by default */
-    double embed_scale;
+    double embed_scale;     /* embeddings are multiplied by it, */
+    double residual_scale;  /* what o and down add to the residual stream by this, */
+    double logit_scale;     /* and logits by this, which is already divided by */
+    double logit_divisor;
     bool tied; /* lm_head is the embedding */
     bool has_bias[MQ_N_LINEARS];
 

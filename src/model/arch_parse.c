@@ -28,15 +28,21 @@ typedef struct field {
     field_kind kind;
     size_t offset; /* in mq_arch */
     const mq_choice *choices;
+    bool optional;   /* a descriptor may leave it out: */
+    double fallback; /* then a number is this, a flag false and a choice the first */
 } field;
 
-#define FIELD(kind, name)                          \
-    {                                              \
-#name, kind, offsetof(mq_arch, name), NULL \
+#define FIELD(kind, name)                                    \
+    {                                                        \
+#name, kind, offsetof(mq_arch, name), NULL, false, 0 \
     }
-#define CHOICE_FIELD(name, choices)                     \
-    {                                                   \
-#name, CHOICE, offsetof(mq_arch, name), choices \
+#define CHOICE_FIELD(name, choices)                               \
+    {                                                             \
+#name, CHOICE, offsetof(mq_arch, name), choices, false, 0 \
+    }
+#define OPTIONAL_FIELD(kind, name, fallback)                       \
+    {                                                              \
+#name, kind, offsetof(mq_arch, name), NULL, true, fallback \
     }
 
 /* In the order of reading: a default may name sizes that come before it. */
@@ -56,7 +62,11 @@ static const field fields[] = {
     CHOICE_FIELD(qk_norm_kind, norm_names),
     CHOICE_FIELD(activation, activation_names),
     FIELD(BOOL, rope_interleaved),
+    OPTIONAL_FIELD(DOUBLE, attention_scale, INFINITY), /* then 1 / sqrt(head_dim) */
+    OPTIONAL_FIELD(DOUBLE, embed_scale, 1),
+    OPTIONAL_FIELD(DOUBLE, residual_scale, 1),
     FIELD(DOUBLE, logit_scale),
+    OPTIONAL_FIELD(DOUBLE, logit_divisor, 1),
     FIELD(BOOL, tied),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
@@ -70,24 +80,26 @@ static mq_status read_field(const mq_arch_texts *texts, const field *f, mq_arch 
 {
     char *to = (char *)arch + f->offset;
     int64_t integer = 0;
-    double number = 0;
+    double number = f->fallback;
     bool flag = false;
     int choice = 0;
+    const cJSON *config = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "config");
+    bool left_out = f->optional && !cJSON_GetObjectItemCaseSensitive(config, f->name);
     switch (f->kind) {
     case INT:
         MQ_TRY(mq_spec_int(texts, "config", f->name, arch, &integer));
         memcpy(to, &integer, sizeof integer);
         break;
     case DOUBLE:
-        MQ_TRY(mq_spec_double(texts, "config", f->name, &number));
+        if (!left_out) MQ_TRY(mq_spec_double(texts, "config", f->name, &number));
         memcpy(to, &number, sizeof number);
         break;
     case BOOL:
-        MQ_TRY(mq_spec_bool(texts, "config", f->name, &flag));
+        if (!left_out) MQ_TRY(mq_spec_bool(texts, "config", f->name, &flag));
         memcpy(to, &flag, sizeof flag);
         break;
     case CHOICE:
-        MQ_TRY(mq_spec_choice(texts, "config", f->name, f->choices, &choice));
+        if (!left_out) MQ_TRY(mq_spec_choice(texts, "config", f->name, f->choices, &choice));
         memcpy(to, &choice, sizeof choice);
         break;
     }
@@ -119,8 +131,29 @@ static mq_status read_fields(const mq_arch_texts *texts, mq_arch *arch)
     for (int i = 0; i < MQ_N_LINEARS; i++) {
         MQ_TRY(mq_spec_bool(texts, "bias", mq_linear_name((mq_linear_id)i), &arch->has_bias[i]));
     }
-    arch->embed_scale = 1;
-    arch->attention_scale = 1 / sqrt((double)arch->head_dim);
+    return MQ_OK;
+}
+
+/* ---- multipliers ---------------------------------------------------------------------------- */
+
+/* A scale of 0 would leave nothing; a negative one nobody has, and attention takes none. */
+static mq_status settle_scales(const mq_arch_texts *texts, mq_arch *a)
+{
+    const struct {
+        const char *name;
+        double value;
+    } scales[] = {{"attention_scale", a->attention_scale},
+                  {"embed_scale", a->embed_scale},
+                  {"residual_scale", a->residual_scale},
+                  {"logit_scale", a->logit_scale},
+                  {"logit_divisor", a->logit_divisor}};
+    if (isinf(a->attention_scale)) a->attention_scale = 1 / sqrt((double)a->head_dim);
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
+        if (scales[i].value > 0) continue;
+        return mq_fail(MQ_E_INPUT, "%s: %s = %g; it must be above 0", texts->where, scales[i].name,
+                       scales[i].value);
+    }
+    a->logit_scale /= a->logit_divisor;
     return MQ_OK;
 }
 
@@ -151,9 +184,6 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
     }
     if (!(a->norm_eps >= 0)) {
         return mq_fail(MQ_E_INPUT, "%s: a norm epsilon of %g", where, a->norm_eps);
-    }
-    if (a->logit_scale == 0) {
-        return mq_fail(MQ_E_INPUT, "%s: a logit scale of 0 makes every token equal", where);
     }
     return MQ_OK;
 }
@@ -229,6 +259,7 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
     MQ_TRY(read_fields(texts, arch));
     MQ_TRY(check_sizes(texts, arch));
+    MQ_TRY(settle_scales(texts, arch));
     MQ_TRY(read_names(texts, arch));
     MQ_TRY(mq_arch_parse_rope(texts, arch));
     MQ_TRY(mq_arch_parse_window(texts, arch));

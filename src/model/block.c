@@ -3,14 +3,28 @@
 #include "base/checked.h"
 #include "ops/gemm.h"
 
-/* x += linear(in) */
-static mq_status add_linear(const mq_block_weights *w, mq_linear_id linear, const mq_unit *unit,
-                            const void *in, void *x)
+mq_status mq_block_branch(const mq_block_weights *w, mq_linear_id linear, int64_t n_tokens,
+                          const void *in, void *out)
 {
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_shape(w->arch, linear, &n_out, &n_in);
-    return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
-                         w->dtype);
+    return mq_linear(in, n_tokens, n_in, w->w[linear], n_out, w->bias[linear], out, n_out,
+                     w->dtype);
+}
+
+/* x += residual_scale * branch(in) */
+static mq_status add_branch(const mq_block_weights *w, mq_linear_id linear, const mq_unit *unit,
+                            const void *in, void *work, void *x)
+{
+    const mq_arch *a = w->arch;
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_shape(a, linear, &n_out, &n_in);
+    if (a->residual_scale == 1) {
+        return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
+                             w->dtype);
+    }
+    MQ_TRY(mq_block_branch(w, linear, unit->n_tokens, in, work));
+    return mq_add_multiple(work, a->residual_scale, unit->n_tokens * n_out, x, w->dtype);
 }
 
 /* Several linears of one input side by side in rows of `ld`; column[l] is where linear l begins. */
@@ -95,10 +109,10 @@ mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, m
     case MQ_TAP_ATTN_OUT:
         return attention(weights, rope, unit, in, work, out);
     case MQ_TAP_MLP_IN:
-        MQ_TRY(add_linear(weights, MQ_O, unit, in, x));
+        MQ_TRY(add_branch(weights, MQ_O, unit, in, work, x));
         return norm(weights, weights->mlp_norm, unit, x, out);
     case MQ_TAP_MLP_MID:
-        if (a->parallel_block) MQ_TRY(add_linear(weights, MQ_O, unit, in2, x));
+        if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
         return gated(weights, unit, in, work, out);
     case MQ_TAP_HEAD_IN:
     case MQ_N_ALL_TAPS:
@@ -108,15 +122,16 @@ mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, m
 }
 
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
-                          const void *mlp_mid)
+                          const void *mlp_mid, void *work)
 {
-    return add_linear(weights, MQ_DOWN, unit, mlp_mid, x);
+    return add_branch(weights, MQ_DOWN, unit, mlp_mid, work, x);
 }
 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
     int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
-    MQ_TRY(mq_mul_i64(n_tokens, mq_max_i64(qkv, 2 * arch->intermediate), &count));
+    int64_t widest = mq_max_i64(mq_max_i64(qkv, 2 * arch->intermediate), arch->hidden);
+    MQ_TRY(mq_mul_i64(n_tokens, widest, &count));
     return mq_mul_size((size_t)count, mq_dtype_size(dtype), bytes);
 }
 

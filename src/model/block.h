@@ -10,7 +10,8 @@
  *   sequential: attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_in = norm(x); mlp_mid = act(gate(mlp_in)) * up(mlp_in); x += down(mlp_mid)
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
- *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid) */
+ *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
+ * What is added to x is multiplied by residual_scale first. */
 
 /** cos/sin table shared by all blocks: (n_positions, head_dim) f32 as in ops/kernels.h, with the
  *  arch's rope scaling; free with mq_free. Frequencies and angles are f32, each rounded where
@@ -34,9 +35,14 @@ mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, m
                            const mq_unit *unit, void *x, const void *in, const void *in2,
                            void *work, void *out);
 
-/** x += down(mlp_mid): ends the block for one unit. */
+/** x += down(mlp_mid): ends the block for one unit. work as above. */
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
-                          const void *mlp_mid);
+                          const void *mlp_mid, void *work);
+
+/** out (n_tokens, hidden) = what o or down makes of its inputs, before residual_scale; out must not
+ *  overlap in. Not collective. */
+mq_status mq_block_branch(const mq_block_weights *weights, mq_linear_id linear, int64_t n_tokens,
+                          const void *in, void *out);
 
 /** Bytes of `work` for units of up to n_tokens. */
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes);

@@ -56,8 +56,12 @@ mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, c
 /** out (n) = a - b. out may be a or b. */
 mq_status mq_difference(const void *a, const void *b, int64_t n, void *out, mq_dtype dtype);
 
-/** y (n) += a - b, rounded once. */
-mq_status mq_add_difference(const void *a, const void *b, int64_t n, void *y, mq_dtype dtype);
+/** y (n) += factor (a - b), rounded once. */
+mq_status mq_add_difference(const void *a, const void *b, double factor, int64_t n, void *y,
+                            mq_dtype dtype);
+
+/** y (n) += factor a, rounded once. */
+mq_status mq_add_multiple(const void *a, double factor, int64_t n, void *y, mq_dtype dtype);
 
 /** x (n_tok, d) = rows of an embedding table (vocab, d) of type table_dtype, times multiplier.
  *  Errors: MQ_E_INPUT naming a token outside [0, vocab). */

@@ -5,7 +5,8 @@
  * reads the normed residual stream aims at W x: its drift is x - x^, the same for all layers of the
  * tap, and W is applied to the sum (algorithms.md 4). A layer that writes to the residual stream
  * aims at what the stream is after it, so that it makes up for earlier losses too; its drift is
- *     (r + W x) - (r^ + W x^).
+ *     (r + W x) - (r^ + W x^),
+ * r divided by the multiplier of what is added, where there is one, for W x is taken before it.
  * Both are as wide as the residual stream. */
 #include "pipeline/run.h"
 
@@ -34,7 +35,8 @@ static mq_status unit_drift(const mq_run *run, mq_tap_id tap, int64_t u)
     MQ_TRY(mq_linear(inputs, n_tok, width, then->weights->w[linear], hidden, NULL, drift, hidden,
                      dtype));
     return mq_add_difference(mq_activations_unit(&then->x, calib, u),
-                             mq_activations_unit(&now->x, calib, u), n_tok * hidden, drift, dtype);
+                             mq_activations_unit(&now->x, calib, u), 1 / run->arch->residual_scale,
+                             n_tok * hidden, drift, dtype);
 }
 
 mq_status mq_run_drift(mq_run *run, mq_tap_id tap)

@@ -66,7 +66,7 @@ static mq_status unit_block(const mq_block_weights *w, const unit_buffers *b, co
         }
         MQ_TRY(mq_block_produce(w, b->rope, taps[t], unit, x, in, in2, b->work, b->tap[taps[t]]));
     }
-    return mq_block_finish(w, unit, x, b->tap[MQ_TAP_MLP_MID]);
+    return mq_block_finish(w, unit, x, b->tap[MQ_TAP_MLP_MID], b->work);
 }
 
 static mq_status all_units(const mq_block_weights *w, const unit_buffers *b, const mq_calib *tokens,

@@ -135,7 +135,7 @@ static mq_status finish_units(mq_run *run, mq_stream *stream)
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
         MQ_TRY(mq_block_finish(stream->weights, &run->calib->unit[u],
                                mq_activations_unit(&stream->x, run->calib, u),
-                               mq_activations_unit(mid, run->calib, u)));
+                               mq_activations_unit(mid, run->calib, u), run->work));
     }
     return MQ_OK;
 }

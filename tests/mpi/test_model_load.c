@@ -48,7 +48,7 @@ static void test_bad_models(void)
     file_model m = {.n = 0};
     file_write(&m, "{\"model_type\": \"martian\", " SIZES "}");
     fails(m.path, MQ_E_INPUT, "\"martian\" is not known");
-    fails(m.path, MQ_E_INPUT, "cohere, llama, mistral, qwen2, qwen3");
+    fails(m.path, MQ_E_INPUT, "this version knows cohere, ");
     file_write(&m, "{" SIZES "}");
     fails(m.path, MQ_E_INPUT, "model_type");
     file_write(&m, "{\"model_type\": \"llama\", ");

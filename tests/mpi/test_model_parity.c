@@ -197,7 +197,7 @@ static void run_unit(setup *s, const mq_unit *unit)
         CHECK(mq_block_produce(s->weights, s->rope, taps[i], unit, x, in,
                                parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
     }
-    CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1]) == MQ_OK);
+    CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1], work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) mq_free(&tap[i]);
     mq_free(&work);
 }
@@ -339,42 +339,18 @@ static void run_case(const char *name)
     mq_header_clear(&e.header);
 }
 
-static void test_llama2(void)
+/* Every folder of tests/data/tiny. */
+static const char *const cases[] = {
+    "llama2", "llama3", "mistral", "qwen2", "qwen3", "command_r", "command_r_plus", "granite",
+};
+enum { N_CASES = sizeof cases / sizeof *cases };
+
+static void test_cases(void)
 {
-    run_case("llama2");
+    for (int i = 0; i < N_CASES; i++) run_case(cases[i]);
 }
 
-static void test_llama3(void)
-{
-    run_case("llama3");
-}
-
-static void test_mistral(void)
-{
-    run_case("mistral");
-}
-
-static void test_qwen2(void)
-{
-    run_case("qwen2");
-}
-
-static void test_qwen3(void)
-{
-    run_case("qwen3");
-}
-
-static void test_command_r(void)
-{
-    run_case("command_r");
-}
-
-static void test_command_r_plus(void)
-{
-    run_case("command_r_plus");
-}
-
-/* A fixture without a test above would go unnoticed. */
+/* A fixture that is not in the list would go unnoticed. */
 static void test_all_are_run(void)
 {
     char path[512];
@@ -388,7 +364,7 @@ static void test_all_are_run(void)
         n += access(config, R_OK) == 0;
     }
     closedir(folder);
-    CHECK_MSG(n == 7, "%d fixtures, 7 tests", n);
+    CHECK_MSG(n == N_CASES, "%d fixtures, %d cases", n, (int)N_CASES);
 }
 
 int main(int argc, char **argv)
@@ -397,13 +373,7 @@ int main(int argc, char **argv)
     if (mq_comm_create(MPI_COMM_WORLD, &comm) != MQ_OK || mq_ops_start(1, "") != MQ_OK) {
         MPI_Abort(MPI_COMM_WORLD, 1);
     }
-    RUN(test_llama2);
-    RUN(test_llama3);
-    RUN(test_mistral);
-    RUN(test_qwen2);
-    RUN(test_qwen3);
-    RUN(test_command_r);
-    RUN(test_command_r_plus);
+    RUN(test_cases);
     RUN(test_all_are_run);
     mq_ops_stop();
     mq_comm_destroy(&comm);

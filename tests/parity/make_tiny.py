@@ -26,6 +26,8 @@ KEPT = 8                    # of longer samples only the last positions are stor
 SIZES = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
          "bos_token_id": 1, "eos_token_id": 2}
+# most families are as well tested by half the width
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -52,6 +54,9 @@ CASES = {
                              "rope_parameters": default_rope(8e6)}),
     "command_r_plus": ("cohere", {"logit_scale": 0.125, "use_qk_norm": True,
                                   "rope_parameters": default_rope(75e6)}),
+    "granite": ("granite", {**SMALL, "attention_multiplier": 0.5, "embedding_multiplier": 3.0,
+                            "residual_multiplier": 0.22, "logits_scaling": 2.0,
+                            "rope_parameters": default_rope(10000.0)}),
 }
 
 
@@ -127,7 +132,7 @@ def describe(name, expected):
     logits = expected[f"logits_{LENGTHS[-1]}"]
     entropy = torch.distributions.Categorical(logits=logits).entropy().mean()
     hidden = [f"{expected[f'hidden_{LENGTHS[-1]}_{i}'].std():.2f}"
-              for i in range(SIZES["num_hidden_layers"])]
+              for i in range(sum(name.startswith("hidden_1_") for name in expected))]
     print(f"{name:16s} logits' std {logits.std():.2f}, entropy {entropy:.2f} nats; "
           f"blocks' std {' '.join(hidden)}")
 

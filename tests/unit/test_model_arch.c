@@ -197,6 +197,24 @@ static void test_cohere(void **state)
     refuses("cohere", "\"rope_theta\": 1e4, \"use_qk_norm\": 1", "use_qk_norm");
 }
 
+static void test_granite(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama", "\"head_dim\": 16", &a);
+    assert_true(a.attention_scale == 0.25 && a.embed_scale == 1 && a.residual_scale == 1);
+    accepts("granite",
+            "\"attention_multiplier\": 0.015625, \"embedding_multiplier\": 12.0, "
+            "\"residual_multiplier\": 0.22, \"logits_scaling\": 16.0",
+            &a);
+    assert_true(a.attention_scale == 0.015625 && a.embed_scale == 12);
+    assert_true(a.residual_scale == 0.22 && a.logit_scale == 1.0 / 16);
+    refuses("granite", "\"attention_multiplier\": 0.0", "attention_scale = 0");
+    refuses("granite", "\"residual_multiplier\": -1.0", "residual_scale = -1");
+    refuses("granite", "\"logits_scaling\": 0.0", "logit_divisor = 0");
+    refuses("llama", "\"residual_multiplier\": 0.22", "residual_multiplier");
+}
+
 /* The styles of transformers 4 and 5 give the same arch. */
 static void test_rope_styles(void **state)
 {
@@ -472,6 +490,7 @@ int main(void)
         cmocka_unit_test(test_layer_types),
         cmocka_unit_test(test_qwen_features),
         cmocka_unit_test(test_cohere),
+        cmocka_unit_test(test_granite),
         cmocka_unit_test(test_rope_styles),
         cmocka_unit_test(test_bad_rope),
         cmocka_unit_test(test_unknown_keys),
