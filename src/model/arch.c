@@ -58,7 +58,12 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
 {
-    return block >= arch->window_from ? arch->window : 0;
+    return arch->block[block].sliding ? arch->window : 0;
+}
+
+const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block)
+{
+    return arch->block[block].no_rope ? NULL : &arch->rope;
 }
 
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)

@@ -45,7 +45,22 @@ typedef enum mq_tap_id {
 const char *mq_tap_name(mq_tap_id tap);          /* "attn_in", ... */
 const char *mq_linear_name(mq_linear_id linear); /* "q", "k", "v", "o", "gate", "up", "down" */
 
-enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8 };
+enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024 };
+
+/** How positions turn the pairs of a head's coordinates. */
+typedef struct mq_rope_kind {
+    int64_t dim; /* coordinates of a head that turn */
+    double theta;
+    mq_rope_scaling scaling;
+    double factor, low_freq, high_freq;
+    int64_t original_positions;
+} mq_rope_kind;
+
+/** What differs from block to block. */
+typedef struct mq_block_kind {
+    bool sliding; /* sees the window only */
+    bool no_rope; /* positions do not turn q and k */
+} mq_block_kind;
 
 /** "block 3, attn_in" or "lm_head", for messages. */
 typedef struct mq_place {
@@ -83,12 +98,9 @@ typedef struct mq_arch {
     mq_norm_kind qk_norm_kind;
     mq_activation_kind activation;
     bool rope_interleaved;
-    double rope_theta;
-    mq_rope_scaling rope_scaling;
-    double rope_factor, rope_low_freq, rope_high_freq;
-    int64_t rope_original_positions;
-    int64_t window;         /* sliding window of every block from window_from on; 0: none */
-    int64_t window_from;    /* first block that uses it (Qwen's max_window_layers) */
+    mq_rope_kind rope;
+    int64_t window; /* of the blocks that slide; 0: none does */
+    mq_block_kind block[MQ_ARCH_BLOCKS];
     double attention_scale; /* of the scores */
     double embed_scale;     /* embeddings are multiplied by it, */
     double residual_scale;  /* what o and down add to the residual stream by this, */
@@ -135,6 +147,9 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
 
 /** Sliding window of a block, 0 for none. */
 int64_t mq_arch_window(const mq_arch *arch, int64_t block);
+
+/** How a block turns q and k, NULL when it does not. */
+const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block);
 
 /** (n_out, n_in) of a linear. */
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in);

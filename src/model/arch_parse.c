@@ -172,6 +172,10 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
                            fields[i].name, size);
         }
     }
+    if (a->n_blocks > MQ_ARCH_BLOCKS) {
+        return mq_fail(MQ_E_INPUT, "%s: %" PRId64 " blocks; this version knows models of up to %d",
+                       where, a->n_blocks, (int)MQ_ARCH_BLOCKS);
+    }
     if (a->n_heads % a->n_kv_heads != 0) {
         return mq_fail(MQ_E_INPUT,
                        "%s: %" PRId64 " attention heads cannot share %" PRId64
@@ -262,7 +266,9 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(settle_scales(texts, arch));
     MQ_TRY(read_names(texts, arch));
     MQ_TRY(mq_arch_parse_rope(texts, arch));
+    MQ_TRY(mq_arch_parse_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_window(texts, arch));
+    MQ_TRY(mq_arch_settle_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_quantization(texts, arch));
     return mq_arch_check_keys(texts);

@@ -58,8 +58,14 @@ mq_status mq_spec_choice(const mq_arch_texts *texts, const char *section, const 
 /** Rope: theta, scaling and its parameters, in both styles of config.json. */
 mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch);
 
-/** Sliding window. */
+/** Blocks without rope, by a list or each so-manieth. */
+mq_status mq_arch_parse_no_rope(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Sliding window, and the blocks that have it; may depend on the blocks without rope. */
 mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Families whose blocks of full attention have no rope: after the window. */
+mq_status mq_arch_settle_no_rope(const mq_arch_texts *texts, mq_arch *arch);
 
 /** What the descriptor says of GGUF, if anything. */
 mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);

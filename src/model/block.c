@@ -51,21 +51,23 @@ static mq_status norm(const mq_block_weights *w, const float *weight, const mq_u
     return mq_norm(a->norm, x, unit->n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
 }
 
-/* Norm (where the family has one) and rotation of the heads of q or k. */
-static mq_status prepare_heads(const mq_block_weights *w, const float *rope, const mq_unit *unit,
-                               int64_t n_heads, const float *weight, void *x, int64_t ld)
+/* Norm and rotation of the heads of q or k, where the family and the block have them. */
+static mq_status prepare_heads(const mq_block_weights *w, const mq_rope_tables *rope,
+                               const mq_unit *unit, int64_t n_heads, const float *weight, void *x,
+                               int64_t ld)
 {
     const mq_arch *a = w->arch;
     if (a->qk_norm != MQ_QK_NONE) {
         MQ_TRY(mq_norm_heads(a->qk_norm_kind, x, unit->n_tokens, ld, n_heads, a->head_dim, weight,
                              a->qk_norm == MQ_QK_PER_HEAD, a->norm_eps, w->dtype));
     }
-    return mq_rope(x, unit->n_tokens, ld, n_heads, a->head_dim, rope, unit->position,
+    if (!mq_arch_rope(a, w->block)) return MQ_OK;
+    return mq_rope(x, unit->n_tokens, ld, n_heads, a->head_dim, rope->all, unit->position,
                    a->rope_interleaved, w->dtype);
 }
 
-static mq_status attention(const mq_block_weights *w, const float *rope, const mq_unit *unit,
-                           const void *in, void *work, void *out)
+static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope,
+                           const mq_unit *unit, const void *in, void *work, void *out)
 {
     const mq_arch *a = w->arch;
     static const mq_linear_id linears[] = {MQ_Q, MQ_K, MQ_V};
@@ -98,9 +100,9 @@ static mq_status gated(const mq_block_weights *w, const mq_unit *unit, const voi
                     w->dtype);
 }
 
-mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, mq_tap_id tap,
-                           const mq_unit *unit, void *x, const void *in, const void *in2,
-                           void *work, void *out)
+mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
+                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
+                           const void *in2, void *work, void *out)
 {
     const mq_arch *a = weights->arch;
     switch (tap) {

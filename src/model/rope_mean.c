@@ -38,8 +38,13 @@ static factor mean_factor(double angle, const double *share, int64_t n)
     return (factor){mean.re / total, mean.im / total};
 }
 
-mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t n_distances,
-                              mq_rope_mean **out)
+static double frequency(const mq_rope_kind *rope, int64_t i)
+{
+    return rope ? (double)mq_rope_frequency(rope, i) : 0;
+}
+
+mq_status mq_rope_mean_create(const mq_arch *arch, const mq_rope_kind *rope, const double *share,
+                              int64_t n_distances, mq_rope_mean **out)
 {
     mq_rope_mean *mean = NULL;
     int64_t half = arch->head_dim / 2;
@@ -51,9 +56,9 @@ mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t 
     mq_status status = mq_alloc(half, row, "mean rotation", &mean->difference);
     if (status == MQ_OK) status = mq_alloc(half, row, "mean rotation", &mean->sum);
     for (int64_t i = 0; i < half && status == MQ_OK; i++) {
-        double a = (double)mq_rope_frequency(arch, i);
+        double a = frequency(rope, i);
         for (int64_t j = i; j < half; j++) {
-            double b = (double)mq_rope_frequency(arch, j);
+            double b = frequency(rope, j);
             factor by = mean_factor(a - b, share, n_distances);
             mean->difference[i * half + j] = by;
             mean->difference[j * half + i] = (factor){by.re, -by.im};

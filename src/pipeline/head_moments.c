@@ -193,16 +193,20 @@ static mq_status input_mean(const mq_run *run, const mq_hessian *h, double *mean
     return status;
 }
 
-/* The mean rotation for the block's window. Collective. */
+/* The mean rotation for the block's rope and window. Collective. */
 static mq_status set_rope_mean(mq_run *run, int64_t block)
 {
     double *share = NULL;
     int64_t n = 0, window = mq_arch_window(run->arch, block);
-    if (run->rope_mean && run->rope_mean_window == window) return MQ_OK;
+    const mq_rope_kind *rope = mq_arch_rope(run->arch, block);
+    if (run->rope_mean && run->rope_mean_of == rope && run->rope_mean_window == window) {
+        return MQ_OK;
+    }
     mq_rope_mean_destroy(&run->rope_mean);
     mq_status status = mq_calib_distances(run->comm, run->calib, window, &share, &n);
     if (status != MQ_OK) return status;
-    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, share, n, &run->rope_mean));
+    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, rope, share, n, &run->rope_mean));
+    run->rope_mean_of = rope;
     run->rope_mean_window = window;
     mq_free(&share);
     return status;

@@ -78,6 +78,7 @@ static bool begin(setting *s, const char *name, int64_t window, MPI_Comm parent)
     if (!open_model(s, name) || !deal_units(s)) return false;
     s->window = window;
     s->run.arch->window = window < LONGEST ? window : 0;
+    s->run.arch->block[0].sliding = true;
     mq_status status = mq_run_hessian(&s->run, 0, MQ_TAP_ATTN_IN, NULL, &s->h);
     if (status == MQ_OK) status = mq_tap_system_create(&s->run, s->h, &s->system);
     if (status == MQ_OK) status = mq_head_moments_create(&s->run, 0, &s->system, &s->moments);
@@ -211,7 +212,7 @@ static double score_error(const setting *s, mq_linear_id linear, int64_t head, c
     if (weight) centre(a, e);
     for (int64_t i = 0; i < hd && weight; i++) e[i] *= (double)weight[i];
     count_pairs(s->window, share);
-    CHECK(mq_rope_table(a, LONGEST, &table) == MQ_OK);
+    CHECK(mq_rope_table(&a->rope, LONGEST, &table) == MQ_OK);
     int64_t first = linear == MQ_Q ? head / shared : head * shared;
     int64_t last = linear == MQ_Q ? first : first + shared - 1;
     for (int64_t other = first; other <= last; other++) {

@@ -25,7 +25,7 @@ static void test_same_everywhere(void)
             CHECK(mq_bcast(comm, &first, sizeof first, 0) == MQ_OK);
             CHECK(memcmp(&first, arch, sizeof first) == 0);
             CHECK(strcmp(arch->family, families[i]) == 0);
-            CHECK(arch->rope_theta == 5e4 && arch->hidden == 64);
+            CHECK(arch->rope.theta == 5e4 && arch->hidden == 64);
             CHECK(strstr(arch->where, "config.json") != NULL);
         }
         mq_arch_destroy(&arch);

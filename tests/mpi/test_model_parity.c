@@ -105,7 +105,7 @@ typedef struct setup {
     mq_dtype dtype;
     mq_outer_weights *outer;
     mq_block_weights *weights;
-    float *rope;
+    mq_rope_tables rope;
     const expected *expected;
     int32_t token[N_TOKENS], position[N_TOKENS];
     char *x; /* (N_TOKENS, hidden), of the dtype */
@@ -194,7 +194,7 @@ static void run_unit(setup *s, const mq_unit *unit)
         bool parallel_mid = s->arch->parallel_block && taps[i] == MQ_TAP_MLP_MID;
         const void *in = i == 0 ? NULL : tap[parallel_mid ? 0 : i - 1];
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
-        CHECK(mq_block_produce(s->weights, s->rope, taps[i], unit, x, in,
+        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, in,
                                parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
     }
     CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1], work) == MQ_OK);
@@ -256,7 +256,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
     mq_status status = mq_outer_weights_read(
         comm, folder, arch, dtype, MQ_OUTER_EMBED | MQ_OUTER_HEAD | MQ_OUTER_NORM, &s.outer);
     if (status == MQ_OK) status = mq_block_weights_create(comm, arch, dtype, &s.weights);
-    if (status == MQ_OK) status = mq_rope_table(arch, 129, &s.rope);
+    if (status == MQ_OK) status = mq_rope_tables_create(arch, 129, &s.rope);
     if (status == MQ_OK) {
         status = mq_alloc(N_TOKENS * arch->hidden, mq_dtype_size(dtype), "residual stream", &s.x);
     }
@@ -270,7 +270,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
                mq_dtype_name(dtype), s.worst_entry, s.worst_frobenius, s.worst_kl);
     }
     mq_free(&s.x);
-    mq_free(&s.rope);
+    mq_rope_tables_free(&s.rope);
     mq_block_weights_destroy(&s.weights);
     mq_outer_weights_destroy(&s.outer);
 }
@@ -341,7 +341,8 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2", "llama3", "mistral", "qwen2", "qwen3", "command_r", "command_r_plus", "granite",
+    "llama2",         "llama3",  "mistral", "qwen2",   "qwen3",     "command_r",
+    "command_r_plus", "granite", "smollm3", "cohere2", "ministral",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

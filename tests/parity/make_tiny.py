@@ -28,7 +28,9 @@ SIZES = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidd
          "bos_token_id": 1, "eos_token_id": 2}
 # most families are as well tested by half the width
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
+COHERE = ("cohere", "cohere2")
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
@@ -57,6 +59,16 @@ CASES = {
     "granite": ("granite", {**SMALL, "attention_multiplier": 0.5, "embedding_multiplier": 3.0,
                             "residual_multiplier": 0.22, "logits_scaling": 2.0,
                             "rope_parameters": default_rope(10000.0)}),
+    "smollm3": ("smollm3", {**SMALL, "num_hidden_layers": 3, "no_rope_layers": [1, 0, 1],
+                            "use_sliding_window": True, "sliding_window": 20,
+                            "layer_types": MIXED_TYPES, "pad_token_id": None,
+                            "rope_parameters": default_rope(10000.0)}),
+    "cohere2": ("cohere2", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                            "layer_types": MIXED_TYPES, "logit_scale": 0.25,
+                            "rope_parameters": default_rope(10000.0)}),
+    "ministral": ("ministral", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                                "layer_types": MIXED_TYPES, "head_dim": 8,
+                                "rope_parameters": default_rope(10000.0)}),
 }
 
 
@@ -69,7 +81,7 @@ def standard_deviation(name, shape, config):
     has: then BF16 arithmetic costs a KL of some 1e-5, and mistakes a hundred times that.
     """
     # tied: logits are inner products of the embeddings with a vector of norm ~8
-    stream = 0.125 if config.tie_word_embeddings and config.model_type != "cohere" else 1.0
+    stream = 0.125 if config.tie_word_embeddings and config.model_type not in COHERE else 1.0
     if name.endswith("bias"):
         return 0.3
     if "embed_tokens" in name:
@@ -150,16 +162,18 @@ def version_4_config(config):
         old["rope_scaling"] = None
     old["torch_dtype"] = old.pop("dtype")
     old["transformers_version"] = "4.46.0"
-    old.pop("layer_types", None)
-    old.pop("pad_token_id", None)
+    if old["model_type"] in ("qwen2", "qwen3"):
+        old.pop("layer_types", None)
+    if old["model_type"] != "smollm3":      # its default is none of these tokens
+        old.pop("pad_token_id", None)
     if old["model_type"] in ("qwen2", "qwen3") and not old["use_sliding_window"]:
         # version 5 saves null when the window is off; older versions kept the unused number
         old["sliding_window"] = UNUSED_WINDOW
-    if old["model_type"] == "cohere":
+    if old["model_type"] in COHERE:
         # true is this family's default, and version 4 left defaults of the base class out
         old.pop("tie_word_embeddings")
-        if not old["use_qk_norm"]:
-            old.pop("use_qk_norm")
+        if not old.get("use_qk_norm"):
+            old.pop("use_qk_norm", None)
     return dict(sorted(old.items()))
 
 

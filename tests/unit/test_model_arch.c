@@ -70,7 +70,7 @@ static void test_llama_defaults(void **state)
     assert_int_equal(a.head_dim, 16);
     assert_int_equal(a.max_position, 0);
     assert_true(a.norm == MQ_NORM_RMS && a.norm_eps == 1e-6);
-    assert_true(a.rope_theta == 10000 && a.rope_scaling == MQ_ROPE_PLAIN);
+    assert_true(a.rope.theta == 10000 && a.rope.scaling == MQ_ROPE_PLAIN);
     assert_true(a.activation == MQ_SILU && !a.rope_interleaved);
     assert_true(!a.tied && !a.parallel_block && a.qk_norm == MQ_QK_NONE);
     assert_true(a.logit_scale == 1 && a.embed_scale == 1 && a.attention_scale == 0.25);
@@ -153,8 +153,8 @@ static void test_layer_types(void **state)
     assert_int_equal(mq_arch_window(&a, 2), 48);
     accepts("qwen3", WINDOW "[\"full_attention\", \"full_attention\", \"full_attention\"]", &a);
     assert_int_equal(mq_arch_window(&a, 2), 0);
-    refuses("qwen3", WINDOW "[\"sliding_attention\", \"full_attention\", \"full_attention\"]",
-            "block 1");
+    accepts("qwen3", WINDOW "[\"sliding_attention\", \"full_attention\", \"full_attention\"]", &a);
+    assert_true(mq_arch_window(&a, 0) == 48 && mq_arch_window(&a, 1) == 0);
     refuses("qwen3", WINDOW "[\"full_attention\", \"linear_attention\", \"full_attention\"]",
             "linear_attention");
     refuses("qwen3", WINDOW "[\"full_attention\"]", "each of 3 blocks");
@@ -192,7 +192,7 @@ static void test_cohere(void **state)
             "\"tie_word_embeddings\": false",
             &a);
     assert_true(a.qk_norm == MQ_QK_PER_HEAD && a.qk_norm_kind == MQ_NORM_LAYER && !a.tied);
-    assert_true(a.logit_scale == 0.8333 && a.rope_theta == 75e6);
+    assert_true(a.logit_scale == 0.8333 && a.rope.theta == 75e6);
     refuses("cohere", "", "rope_theta"); /* versions of transformers differ in the default */
     refuses("cohere", "\"rope_theta\": 1e4, \"use_qk_norm\": 1", "use_qk_norm");
 }
@@ -215,6 +215,50 @@ static void test_granite(void **state)
     refuses("llama", "\"residual_multiplier\": 0.22", "residual_multiplier");
 }
 
+/* Which blocks slide and which turn, as "s" or "f" and "r" or "n" each. */
+static void check_blocks(const mq_arch *a, const char *expected)
+{
+    char found[64] = "";
+    for (int64_t b = 0; b < a->n_blocks; b++) {
+        snprintf(found + 3 * b, sizeof found - (size_t)(3 * b), "%c%c ",
+                 mq_arch_window(a, b) ? 's' : 'f', mq_arch_rope(a, b) ? 'r' : 'n');
+    }
+    assert_string_equal(found, expected);
+}
+
+static void test_block_patterns(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("smollm3", "", &a);
+    check_blocks(&a, "fr fr fr ");
+    accepts("smollm3", "\"no_rope_layer_interval\": 2, \"pretraining_tp\": 2", &a);
+    check_blocks(&a, "fr fn fr ");
+    accepts("smollm3",
+            "\"no_rope_layers\": [0, 1, 0, 1], \"use_sliding_window\": true, "
+            "\"sliding_window\": 9",
+            &a);
+    check_blocks(&a, "sn fr sn ");
+    accepts("smollm3",
+            "\"no_rope_layers\": [0, 1, 1], \"use_sliding_window\": true, "
+            "\"sliding_window\": 9, \"layer_types\": [\"full_attention\", "
+            "\"sliding_attention\", \"full_attention\"]",
+            &a);
+    check_blocks(&a, "fn sr fr ");
+    refuses("smollm3", "\"no_rope_layers\": [0, 1]", "each of 3 blocks");
+    refuses("smollm3", "\"no_rope_layers\": [0, 1, 2]", "block 2");
+    refuses("smollm3", "\"no_rope_layer_interval\": 0", "makes no sense");
+    accepts("cohere2", "\"rope_theta\": 1e4, \"sliding_window_pattern\": 2", &a);
+    check_blocks(&a, "sr fn sr ");
+    accepts("cohere2", "\"rope_theta\": 1e4, \"sliding_window\": null", &a);
+    check_blocks(&a, "fn fn fn ");
+    refuses("cohere2", "\"rope_theta\": 1e4, \"use_parallel_block\": false", "use_parallel_block");
+    accepts("ministral", "\"head_dim\": 16, \"sliding_window\": 9", &a);
+    check_blocks(&a, "sr sr sr ");
+    accepts("ministral", "\"head_dim\": 16, \"sliding_window\": null", &a);
+    check_blocks(&a, "fr fr fr ");
+}
+
 /* The styles of transformers 4 and 5 give the same arch. */
 static void test_rope_styles(void **state)
 {
@@ -232,19 +276,19 @@ static void test_rope_styles(void **state)
             "\"rope_theta\": 5000.0, " LLAMA3 "}",
             &new);
     assert_memory_equal(&old, &new, sizeof old);
-    assert_true(old.rope_scaling == MQ_ROPE_LLAMA3 && old.rope_theta == 5000);
-    assert_true(old.rope_factor == 8 && old.rope_low_freq == 1 && old.rope_high_freq == 4);
-    assert_int_equal(old.rope_original_positions, 64);
+    assert_true(old.rope.scaling == MQ_ROPE_LLAMA3 && old.rope.theta == 5000);
+    assert_true(old.rope.factor == 8 && old.rope.low_freq == 1 && old.rope.high_freq == 4);
+    assert_int_equal(old.rope.original_positions, 64);
     accepts("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}", &old);
     accepts("llama", "\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 4.0}", &new);
     assert_memory_equal(&old, &new, sizeof old);
-    assert_true(old.rope_scaling == MQ_ROPE_LINEAR && old.rope_factor == 4);
-    assert_true(old.rope_theta == 10000);
+    assert_true(old.rope.scaling == MQ_ROPE_LINEAR && old.rope.factor == 4);
+    assert_true(old.rope.theta == 10000);
     accepts("llama",
             "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, "
             "\"low_freq_factor\": 1, \"high_freq_factor\": 4}",
             &old);
-    assert_int_equal(old.rope_original_positions, 512); /* max_position_embeddings */
+    assert_int_equal(old.rope.original_positions, 512); /* max_position_embeddings */
 }
 
 static void test_bad_rope(void **state)
@@ -491,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_qwen_features),
         cmocka_unit_test(test_cohere),
         cmocka_unit_test(test_granite),
+        cmocka_unit_test(test_block_patterns),
         cmocka_unit_test(test_rope_styles),
         cmocka_unit_test(test_bad_rope),
         cmocka_unit_test(test_unknown_keys),

@@ -153,7 +153,8 @@ static void test_rope_factors(void **state)
     for (int64_t i = 0; i < 8; i++) {
         float factor = mq_gguf_rope_factor(&a, i);
         double plain = pow(1e4, -(double)i / 8);
-        assert_true(fabs(plain / (double)factor / (double)mq_rope_frequency(&a, i) - 1) < 1e-6);
+        assert_true(fabs(plain / (double)factor / (double)mq_rope_frequency(&a.rope, i) - 1) <
+                    1e-6);
         kept = kept || factor == 1;
         divided = divided || factor == 8;
         between = between || (factor > 1 && factor < 8);

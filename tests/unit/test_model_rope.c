@@ -39,15 +39,15 @@ static const reference references[] = {
      {-0.5063657, -0.9657314, 0.7968895, 0.4904629, 0.1758574, 0.0609235, 0.0210209, 0.0072495}},
 };
 
-static mq_arch arch_of(const reference *r)
+static mq_rope_kind rope_of(const reference *r)
 {
-    return (mq_arch){.head_dim = r->head_dim,
-                     .rope_theta = r->theta,
-                     .rope_scaling = r->scaling,
-                     .rope_factor = r->factor,
-                     .rope_low_freq = 1,
-                     .rope_high_freq = 4,
-                     .rope_original_positions = 64};
+    return (mq_rope_kind){.dim = r->head_dim,
+                          .theta = r->theta,
+                          .scaling = r->scaling,
+                          .factor = r->factor,
+                          .low_freq = 1,
+                          .high_freq = 4,
+                          .original_positions = 64};
 }
 
 static void test_against_transformers(void **state)
@@ -55,7 +55,7 @@ static void test_against_transformers(void **state)
     (void)state;
     for (size_t c = 0; c < sizeof references / sizeof *references; c++) {
         const reference *r = &references[c];
-        mq_arch a = arch_of(r);
+        mq_rope_kind a = rope_of(r);
         float *table = NULL;
         int64_t half = r->head_dim / 2;
         assert_int_equal(mq_rope_table(&a, 101, &table), MQ_OK);
@@ -73,7 +73,7 @@ static void test_against_transformers(void **state)
 static void test_lengths(void **state)
 {
     (void)state;
-    mq_arch a = arch_of(&references[0]);
+    mq_rope_kind a = rope_of(&references[0]);
     float *table = NULL;
     assert_int_equal(mq_rope_table(&a, 0, &table), MQ_OK);
     mq_free(&table);

@@ -19,7 +19,8 @@ static const int64_t lengths[N_SAMPLES] = {1, 9, LONGEST};
 
 static mq_arch arch_of(bool interleaved)
 {
-    return (mq_arch){.head_dim = HD, .rope_theta = 30, .rope_interleaved = interleaved};
+    return (mq_arch){
+        .head_dim = HD, .rope = {.dim = HD, .theta = 30}, .rope_interleaved = interleaved};
 }
 
 /* Pairs at each distance, by counting them. */
@@ -84,8 +85,8 @@ static void compare(bool interleaved, int64_t window)
     double share[LONGEST] = {0};
     uint64_t seed = 11;
     count_pairs(window, share);
-    assert_int_equal(mq_rope_table(&a, LONGEST, &table), MQ_OK);
-    assert_int_equal(mq_rope_mean_create(&a, share, LONGEST, &mean), MQ_OK);
+    assert_int_equal(mq_rope_table(&a.rope, LONGEST, &table), MQ_OK);
+    assert_int_equal(mq_rope_mean_create(&a, &a.rope, share, LONGEST, &mean), MQ_OK);
     for (int c = 0; c < 5; c++) {
         for (int i = 0; i < HD; i++) q[i] = (float)next_random(&seed);
         for (int i = 0; i < HD; i++) k[i] = (float)next_random(&seed);
@@ -117,10 +118,26 @@ static void test_one_token(void **state)
     double m[HD * HD], turned[HD * HD];
     uint64_t seed = 5;
     for (int i = 0; i < HD * HD; i++) m[i] = next_random(&seed);
-    assert_int_equal(mq_rope_mean_create(&a, &share, 1, &mean), MQ_OK);
+    assert_int_equal(mq_rope_mean_create(&a, &a.rope, &share, 1, &mean), MQ_OK);
     mq_rope_mean_turn(mean, true, m, turned);
     for (int i = 0; i < HD * HD; i++) assert_true(fabs(turned[i] - m[i]) < 1e-15);
     mq_rope_mean_destroy(&mean);
+    mq_rope_mean_destroy(&mean);
+}
+
+/* Nor does it in a block without rope. */
+static void test_no_rope(void **state)
+{
+    (void)state;
+    mq_arch a = arch_of(false);
+    mq_rope_mean *mean = NULL;
+    double share[LONGEST] = {0}, m[HD * HD], turned[HD * HD];
+    uint64_t seed = 6;
+    count_pairs(LONGEST, share);
+    for (int i = 0; i < HD * HD; i++) m[i] = next_random(&seed);
+    assert_int_equal(mq_rope_mean_create(&a, NULL, share, LONGEST, &mean), MQ_OK);
+    mq_rope_mean_turn(mean, false, m, turned);
+    for (int i = 0; i < HD * HD; i++) assert_true(fabs(turned[i] - m[i]) < 1e-15);
     mq_rope_mean_destroy(&mean);
 }
 
@@ -129,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_pairs),
         cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_no_rope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
