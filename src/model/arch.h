@@ -14,7 +14,14 @@
 
 typedef enum mq_rope_scaling { MQ_ROPE_PLAIN, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3 } mq_rope_scaling;
 
-typedef enum mq_qk_norm { MQ_QK_NONE, MQ_QK_HEAD_SHARED, MQ_QK_PER_HEAD } mq_qk_norm;
+/* SHARED and PER_HEAD norm every head by itself, with one weight for all or one each; ALL_HEADS
+ * norms the heads of a layer as one row. */
+typedef enum mq_qk_norm {
+    MQ_QK_NONE,
+    MQ_QK_HEAD_SHARED,
+    MQ_QK_PER_HEAD,
+    MQ_QK_ALL_HEADS
+} mq_qk_norm;
 
 /** The linear layers of a dense block, in the order in which a checkpoint lists them; and the one
  *  after all blocks, which makes logits of the normed residual stream. */
@@ -96,6 +103,7 @@ typedef struct mq_arch {
     bool parallel_block;
     mq_qk_norm qk_norm;
     mq_norm_kind qk_norm_kind;
+    bool qk_norm_after_rope;
     mq_activation_kind activation;
     bool rope_interleaved;
     mq_rope_kind rope;

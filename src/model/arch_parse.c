@@ -12,6 +12,7 @@ static const mq_choice norm_names[] = {{"rms", MQ_NORM_RMS}, {"layer", MQ_NORM_L
 static const mq_choice qk_names[] = {{"none", MQ_QK_NONE},
                                      {"head_shared", MQ_QK_HEAD_SHARED},
                                      {"per_head", MQ_QK_PER_HEAD},
+                                     {"all_heads", MQ_QK_ALL_HEADS},
                                      {NULL, 0}};
 /* Under the names of transformers, which has several for the same function. */
 static const mq_choice activation_names[] = {{"silu", MQ_SILU},
@@ -60,6 +61,7 @@ static const field fields[] = {
     FIELD(BOOL, parallel_block),
     CHOICE_FIELD(qk_norm, qk_names),
     CHOICE_FIELD(qk_norm_kind, norm_names),
+    OPTIONAL_FIELD(BOOL, qk_norm_after_rope, 0),
     CHOICE_FIELD(activation, activation_names),
     FIELD(BOOL, rope_interleaved),
     OPTIONAL_FIELD(DOUBLE, attention_scale, INFINITY), /* then 1 / sqrt(head_dim) */

@@ -51,19 +51,40 @@ static mq_status norm(const mq_block_weights *w, const float *weight, const mq_u
     return mq_norm(a->norm, x, unit->n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
 }
 
-/* Norm and rotation of the heads of q or k, where the family and the block have them. */
-static mq_status prepare_heads(const mq_block_weights *w, const mq_rope_tables *rope,
-                               const mq_unit *unit, int64_t n_heads, const float *weight, void *x,
-                               int64_t ld)
+/* The heads of q or k: n_heads of them in rows of ld. */
+typedef struct heads {
+    void *x;
+    int64_t ld, n_heads;
+    const float *norm; /* NULL: none */
+} heads;
+
+static mq_status norm_heads(const mq_block_weights *w, const mq_unit *unit, const heads *h)
 {
     const mq_arch *a = w->arch;
-    if (a->qk_norm != MQ_QK_NONE) {
-        MQ_TRY(mq_norm_heads(a->qk_norm_kind, x, unit->n_tokens, ld, n_heads, a->head_dim, weight,
-                             a->qk_norm == MQ_QK_PER_HEAD, a->norm_eps, w->dtype));
-    }
+    bool as_one = a->qk_norm == MQ_QK_ALL_HEADS, per_head = a->qk_norm == MQ_QK_PER_HEAD;
+    int64_t n = as_one ? 1 : h->n_heads, d = as_one ? h->n_heads * a->head_dim : a->head_dim;
+    if (!h->norm) return MQ_OK;
+    return mq_norm_heads(a->qk_norm_kind, h->x, unit->n_tokens, h->ld, n, d, h->norm, per_head,
+                         a->norm_eps, w->dtype);
+}
+
+static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rope,
+                            const mq_unit *unit, const heads *h)
+{
+    const mq_arch *a = w->arch;
     if (!mq_arch_rope(a, w->block)) return MQ_OK;
-    return mq_rope(x, unit->n_tokens, ld, n_heads, a->head_dim, rope->all, unit->position,
+    return mq_rope(h->x, unit->n_tokens, h->ld, h->n_heads, a->head_dim, rope->all, unit->position,
                    a->rope_interleaved, w->dtype);
+}
+
+/* Norm and rotation of q or k, where the family and the block have them. */
+static mq_status prepare_heads(const mq_block_weights *w, const mq_rope_tables *rope,
+                               const mq_unit *unit, const heads *h)
+{
+    bool late = w->arch->qk_norm_after_rope;
+    if (!late) MQ_TRY(norm_heads(w, unit, h));
+    MQ_TRY(turn_heads(w, rope, unit, h));
+    return late ? norm_heads(w, unit, h) : MQ_OK;
 }
 
 static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope,
@@ -74,8 +95,9 @@ static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope
     int64_t ld = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
     void *qkv[3];
     MQ_TRY(side_by_side(w, linears, 3, unit, in, work, ld, qkv));
-    MQ_TRY(prepare_heads(w, rope, unit, a->n_heads, w->q_norm, qkv[0], ld));
-    MQ_TRY(prepare_heads(w, rope, unit, a->n_kv_heads, w->k_norm, qkv[1], ld));
+    const heads q = {qkv[0], ld, a->n_heads, w->q_norm}, k = {qkv[1], ld, a->n_kv_heads, w->k_norm};
+    MQ_TRY(prepare_heads(w, rope, unit, &q));
+    MQ_TRY(prepare_heads(w, rope, unit, &k));
     mq_attention_shape shape = {.n_heads = a->n_heads,
                                 .n_kv_heads = a->n_kv_heads,
                                 .head_dim = a->head_dim,

@@ -81,6 +81,9 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
     } else if (arch->qk_norm == MQ_QK_PER_HEAD) {
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 2, arch->n_heads, d);
         add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 2, arch->n_kv_heads, d);
+    } else if (arch->qk_norm == MQ_QK_ALL_HEADS) {
+        add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, arch->n_heads * d, 0);
+        add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, arch->n_kv_heads * d, 0);
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char pattern[MQ_NAME_BYTES];

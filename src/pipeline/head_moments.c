@@ -122,8 +122,8 @@ static const float *norm_of(const mq_run *run, mq_linear_id linear, int64_t head
 {
     const mq_block_weights *weights = run->stream[MQ_QUANTISED].weights;
     const float *norm = linear == MQ_Q ? weights->q_norm : weights->k_norm;
-    bool per_head = run->arch->qk_norm == MQ_QK_PER_HEAD;
-    return norm && per_head ? norm + head * run->arch->head_dim : norm;
+    bool shared = run->arch->qk_norm == MQ_QK_HEAD_SHARED;
+    return norm && !shared ? norm + head * run->arch->head_dim : norm;
 }
 
 /* From W H W^T to what attention gets. */
@@ -231,6 +231,7 @@ mq_status mq_head_moments_create(mq_run *run, int64_t block, mq_tap_system *s, m
     double *mean = NULL;
     int64_t hd = run->arch->head_dim;
     *out = (mq_head_moments){0};
+    if (!mq_head_norm_is_known(run->arch)) return MQ_OK;
     mq_status status = set_rope_mean(run, block);
     if (status == MQ_OK) status = mq_agree(run->comm, allocate(run, &job, &mean, out));
     if (status == MQ_OK && mean) status = input_mean(run, s->h, mean);

@@ -85,20 +85,20 @@ static mq_status couple_rows(const mq_run *run, const mq_head_moments *moments,
     return status;
 }
 
-static bool has_metric(const mq_row_work *w, int64_t i)
+static bool has_metric(const mq_head_moments *moments, const mq_row_work *w, int64_t i)
 {
     mq_linear_id linear = w->layer[i]->linear;
-    return linear == MQ_Q || linear == MQ_K || linear == MQ_V;
+    return linear == MQ_V || (moments->query && (linear == MQ_Q || linear == MQ_K));
 }
 
 mq_status mq_row_work_metrics(const mq_run *run, const mq_head_moments *moments, mq_row_work *w)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < w->n_blocks; i++) n += has_metric(w, i);
+    for (int64_t i = 0; i < w->n_blocks; i++) n += has_metric(moments, w, i);
     MQ_TRY(mq_alloc(n, sizeof *w->metric, "metrics of heads", &w->metric));
     n = 0;
     for (int64_t i = 0; i < w->n_blocks; i++) {
-        if (!has_metric(w, i)) continue;
+        if (!has_metric(moments, w, i)) continue;
         MQ_TRY(couple_rows(run, moments, w, i, &w->metric[n]));
         w->block[i].metric = &w->metric[n++];
     }

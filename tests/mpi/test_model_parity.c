@@ -342,7 +342,7 @@ static void run_case(const char *name)
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
     "llama2",         "llama3",  "mistral", "qwen2",   "qwen3",     "command_r",
-    "command_r_plus", "granite", "smollm3", "cohere2", "ministral",
+    "command_r_plus", "granite", "smollm3", "cohere2", "ministral", "hunyuan",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

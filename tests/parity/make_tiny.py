@@ -69,6 +69,8 @@ CASES = {
     "ministral": ("ministral", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
                                 "layer_types": MIXED_TYPES, "head_dim": 8,
                                 "rope_parameters": default_rope(10000.0)}),
+    "hunyuan": ("hunyuan_v1_dense", {**SMALL, "head_dim": 16,
+                                     "rope_parameters": default_rope(10000.0)}),
 }
 
 

@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "model/arch_parse.h"
+#include "model/head_norm.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -257,6 +258,18 @@ static void test_block_patterns(void **state)
     check_blocks(&a, "sr sr sr ");
     accepts("ministral", "\"head_dim\": 16, \"sliding_window\": null", &a);
     check_blocks(&a, "fr fr fr ");
+}
+
+static void test_qk_norms(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen3", "", &a);
+    assert_true(!a.qk_norm_after_rope && mq_head_norm_is_known(&a));
+    accepts("hunyuan", "\"use_qk_norm\": true, \"num_experts\": 1", &a);
+    assert_true(a.qk_norm == MQ_QK_HEAD_SHARED && a.qk_norm_after_rope);
+    assert_false(mq_head_norm_is_known(&a));
+    refuses("hunyuan", "\"use_qk_norm\": false", "use_qk_norm");
 }
 
 /* The styles of transformers 4 and 5 give the same arch. */
@@ -536,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_cohere),
         cmocka_unit_test(test_granite),
         cmocka_unit_test(test_block_patterns),
+        cmocka_unit_test(test_qk_norms),
         cmocka_unit_test(test_rope_styles),
         cmocka_unit_test(test_bad_rope),
         cmocka_unit_test(test_unknown_keys),
