@@ -63,7 +63,9 @@ int64_t mq_arch_window(const mq_arch *arch, int64_t block)
 
 const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block)
 {
-    return arch->block[block].no_rope ? NULL : &arch->rope;
+    const mq_block_kind *kind = &arch->block[block];
+    if (kind->no_rope) return NULL;
+    return kind->sliding && arch->own_sliding_rope ? &arch->sliding_rope : &arch->rope;
 }
 
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)
@@ -125,9 +127,16 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap)
 {
-    if (tap == MQ_TAP_HEAD_IN) return arch->final_norm;
-    if (tap == MQ_TAP_ATTN_IN) return arch->attn_norm;
-    return tap == MQ_TAP_MLP_IN ? arch->mlp_norm : NULL;
+    const char *norm = "";
+    if (tap == MQ_TAP_HEAD_IN) norm = arch->final_norm;
+    if (tap == MQ_TAP_ATTN_IN) norm = arch->attn_norm;
+    if (tap == MQ_TAP_MLP_IN) norm = arch->mlp_norm;
+    return norm[0] ? norm : NULL;
+}
+
+bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear)
+{
+    return (linear == MQ_O ? arch->o_norm : arch->down_norm)[0] != '\0';
 }
 
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)

@@ -99,6 +99,7 @@ typedef struct mq_arch {
 
     /* features */
     mq_norm_kind norm;
+    bool norm_plus_one; /* weights of norms are stored less 1 */
     double norm_eps;
     bool parallel_block;
     mq_qk_norm qk_norm;
@@ -106,15 +107,20 @@ typedef struct mq_arch {
     bool qk_norm_after_rope;
     mq_activation_kind activation;
     bool rope_interleaved;
-    mq_rope_kind rope;
-    int64_t window; /* of the blocks that slide; 0: none does */
+    mq_rope_kind rope, sliding_rope;
+    bool own_sliding_rope; /* else that of all blocks is rope */
+    int64_t window;        /* of the blocks that slide; 0: none does */
     mq_block_kind block[MQ_ARCH_BLOCKS];
-    double attention_scale; /* of the scores */
-    double embed_scale;     /* embeddings are multiplied by it, */
-    double residual_scale;  /* what o and down add to the residual stream by this, */
-    double logit_scale;     /* and logits by this, which is already divided by */
+    double attention_scale; /* of the scores; 1 / sqrt(attention_scalar) where that is finite */
+    double attention_scalar;
+    double attention_cap;  /* scores s become cap tanh(s / cap); 0: they stay */
+    double embed_scale;    /* embeddings are multiplied by it, */
+    bool embed_sqrt;       /* or by sqrt(hidden), rounded to the type of activations */
+    double residual_scale; /* what o and down add to the residual stream by this, */
+    double logit_scale;    /* and logits by this, which is already divided by */
     double logit_divisor;
-    bool tied; /* lm_head is the embedding */
+    double logit_cap; /* as attention_cap */
+    bool tied;        /* lm_head is the embedding */
     bool has_bias[MQ_N_LINEARS];
 
     /* of a quantised folder (config.json has a quantization_config) */
@@ -124,7 +130,8 @@ typedef struct mq_arch {
 
     /* tensor names; "{i}" stands for the block; linears without ".weight" */
     char embed[MQ_ARCH_NAME], final_norm[MQ_ARCH_NAME], head[MQ_ARCH_NAME];
-    char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* mlp_norm "" in a parallel block */
+    char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* in front of a sub-block; "": none */
+    char o_norm[MQ_ARCH_NAME], down_norm[MQ_ARCH_NAME];   /* of what it adds; "": none */
     char q_norm[MQ_ARCH_NAME], k_norm[MQ_ARCH_NAME];      /* "" without q/k norm */
     char linear[MQ_N_LINEARS][MQ_ARCH_NAME];
     char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME]; /* old checkpoints hold them; unused */
@@ -171,13 +178,16 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 /** Width of a tap's activations. */
 int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap);
 
-/** The norm that makes a tap's activations, or NULL. */
+/** The norm that makes a tap's activations; NULL where none does. */
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);
 
 /** The tap that feeds a linear. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
 
-/** True for a tap whose one layer adds to the residual stream: o or down, which *linear becomes. */
+/** True for a tap whose one layer ends a sub-block: o or down, which *linear becomes. */
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear);
+
+/** Whether what o or down makes goes through a norm before it is added to the residual stream. */
+bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear);
 
 #endif

@@ -57,6 +57,7 @@ static const field fields[] = {
     FIELD(INT, head_dim),
     FIELD(INT, max_position),
     CHOICE_FIELD(norm, norm_names),
+    OPTIONAL_FIELD(BOOL, norm_plus_one, 0),
     FIELD(DOUBLE, norm_eps),
     FIELD(BOOL, parallel_block),
     CHOICE_FIELD(qk_norm, qk_names),
@@ -65,10 +66,14 @@ static const field fields[] = {
     CHOICE_FIELD(activation, activation_names),
     FIELD(BOOL, rope_interleaved),
     OPTIONAL_FIELD(DOUBLE, attention_scale, INFINITY), /* then 1 / sqrt(head_dim) */
+    OPTIONAL_FIELD(DOUBLE, attention_scalar, INFINITY),
+    OPTIONAL_FIELD(DOUBLE, attention_cap, 0),
     OPTIONAL_FIELD(DOUBLE, embed_scale, 1),
+    OPTIONAL_FIELD(BOOL, embed_sqrt, 0),
     OPTIONAL_FIELD(DOUBLE, residual_scale, 1),
     FIELD(DOUBLE, logit_scale),
     OPTIONAL_FIELD(DOUBLE, logit_divisor, 1),
+    OPTIONAL_FIELD(DOUBLE, logit_cap, 0),
     FIELD(BOOL, tied),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
@@ -144,16 +149,24 @@ static mq_status settle_scales(const mq_arch_texts *texts, mq_arch *a)
     const struct {
         const char *name;
         double value;
-    } scales[] = {{"attention_scale", a->attention_scale},
-                  {"embed_scale", a->embed_scale},
-                  {"residual_scale", a->residual_scale},
-                  {"logit_scale", a->logit_scale},
-                  {"logit_divisor", a->logit_divisor}};
-    if (isinf(a->attention_scale)) a->attention_scale = 1 / sqrt((double)a->head_dim);
+    } scales[] = {
+        {"attention_scale", a->attention_scale}, {"attention_scalar", a->attention_scalar},
+        {"embed_scale", a->embed_scale},         {"residual_scale", a->residual_scale},
+        {"logit_scale", a->logit_scale},         {"logit_divisor", a->logit_divisor}};
+    const double caps[] = {a->attention_cap, a->logit_cap};
     for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
         if (scales[i].value > 0) continue;
         return mq_fail(MQ_E_INPUT, "%s: %s = %g; it must be above 0", texts->where, scales[i].name,
                        scales[i].value);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (caps[i] >= 0) continue;
+        return mq_fail(MQ_E_INPUT, "%s: a soft cap of %g", texts->where, caps[i]);
+    }
+    if (isfinite(a->attention_scalar)) {
+        a->attention_scale = 1 / sqrt(a->attention_scalar);
+    } else if (isinf(a->attention_scale)) {
+        a->attention_scale = 1 / sqrt((double)a->head_dim);
     }
     a->logit_scale /= a->logit_divisor;
     return MQ_OK;
@@ -217,6 +230,16 @@ static mq_status tensor_name(const mq_arch_texts *texts, const char *key, bool i
     return copy_name(texts, key, in_block, name, out);
 }
 
+/* A norm of a block, which "none" leaves out; one that no name is given for would be forgotten. */
+static mq_status norm_name(const mq_arch_texts *texts, const char *key, char out[MQ_ARCH_NAME])
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, key));
+    bool branch = strcmp(key, "o_norm") == 0 || strcmp(key, "down_norm") == 0;
+    if ((branch && !name) || (name && strcmp(name, "none") == 0)) return MQ_OK;
+    return copy_name(texts, key, true, name, out);
+}
+
 static mq_status read_ignored(const mq_arch_texts *texts, mq_arch *arch)
 {
     const cJSON *item = NULL;
@@ -239,8 +262,12 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(tensor_name(texts, "embed", false, arch->embed));
     MQ_TRY(tensor_name(texts, "final_norm", false, arch->final_norm));
     MQ_TRY(tensor_name(texts, "head", false, arch->head));
-    MQ_TRY(tensor_name(texts, "attn_norm", true, arch->attn_norm));
-    if (!arch->parallel_block) MQ_TRY(tensor_name(texts, "mlp_norm", true, arch->mlp_norm));
+    MQ_TRY(norm_name(texts, "attn_norm", arch->attn_norm));
+    if (!arch->parallel_block) {
+        MQ_TRY(norm_name(texts, "mlp_norm", arch->mlp_norm));
+        MQ_TRY(norm_name(texts, "o_norm", arch->o_norm));
+        MQ_TRY(norm_name(texts, "down_norm", arch->down_norm));
+    }
     if (arch->qk_norm != MQ_QK_NONE) {
         MQ_TRY(tensor_name(texts, "q_norm", true, arch->q_norm));
         MQ_TRY(tensor_name(texts, "k_norm", true, arch->k_norm));

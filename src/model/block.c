@@ -3,13 +3,29 @@
 #include "base/checked.h"
 #include "ops/gemm.h"
 
+#include <math.h>
+#include <string.h>
+
+/* out = norm(x), or x where there is none. out may be x. */
+static mq_status norm(const mq_block_weights *w, const float *weight, int64_t n_tokens,
+                      const void *x, void *out)
+{
+    const mq_arch *a = w->arch;
+    if (weight) {
+        return mq_norm(a->norm, x, n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
+    }
+    if (out != x) memcpy(out, x, (size_t)(n_tokens * a->hidden) * mq_dtype_size(w->dtype));
+    return MQ_OK;
+}
+
 mq_status mq_block_branch(const mq_block_weights *w, mq_linear_id linear, int64_t n_tokens,
                           const void *in, void *out)
 {
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_shape(w->arch, linear, &n_out, &n_in);
-    return mq_linear(in, n_tokens, n_in, w->w[linear], n_out, w->bias[linear], out, n_out,
-                     w->dtype);
+    MQ_TRY(
+        mq_linear(in, n_tokens, n_in, w->w[linear], n_out, w->bias[linear], out, n_out, w->dtype));
+    return norm(w, linear == MQ_O ? w->o_norm : w->down_norm, n_tokens, out, out);
 }
 
 /* x += residual_scale * branch(in) */
@@ -19,7 +35,7 @@ static mq_status add_branch(const mq_block_weights *w, mq_linear_id linear, cons
     const mq_arch *a = w->arch;
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_shape(a, linear, &n_out, &n_in);
-    if (a->residual_scale == 1) {
+    if (a->residual_scale == 1 && !mq_arch_norms_branch(a, linear)) {
         return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
                              w->dtype);
     }
@@ -44,13 +60,6 @@ static mq_status side_by_side(const mq_block_weights *w, const mq_linear_id *lin
     return MQ_OK;
 }
 
-static mq_status norm(const mq_block_weights *w, const float *weight, const mq_unit *unit,
-                      const void *x, void *out)
-{
-    const mq_arch *a = w->arch;
-    return mq_norm(a->norm, x, unit->n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
-}
-
 /* The heads of q or k: n_heads of them in rows of ld. */
 typedef struct heads {
     void *x;
@@ -72,8 +81,10 @@ static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rop
                             const mq_unit *unit, const heads *h)
 {
     const mq_arch *a = w->arch;
-    if (!mq_arch_rope(a, w->block)) return MQ_OK;
-    return mq_rope(h->x, unit->n_tokens, h->ld, h->n_heads, a->head_dim, rope->all, unit->position,
+    const mq_rope_kind *kind = mq_arch_rope(a, w->block);
+    if (!kind) return MQ_OK;
+    const float *table = kind == &a->rope ? rope->rope : rope->sliding_rope;
+    return mq_rope(h->x, unit->n_tokens, h->ld, h->n_heads, a->head_dim, table, unit->position,
                    a->rope_interleaved, w->dtype);
 }
 
@@ -106,6 +117,7 @@ static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope
                                 .ld_v = ld,
                                 .ld_out = a->n_heads * a->head_dim,
                                 .scale = a->attention_scale,
+                                .cap = a->attention_cap,
                                 .window = mq_arch_window(a, w->block)};
     return mq_attention(&shape, qkv[0], qkv[1], qkv[2], unit->offset, unit->n_samples, out,
                         w->dtype);
@@ -129,12 +141,12 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
     const mq_arch *a = weights->arch;
     switch (tap) {
     case MQ_TAP_ATTN_IN:
-        return norm(weights, weights->attn_norm, unit, x, out);
+        return norm(weights, weights->attn_norm, unit->n_tokens, x, out);
     case MQ_TAP_ATTN_OUT:
         return attention(weights, rope, unit, in, work, out);
     case MQ_TAP_MLP_IN:
         MQ_TRY(add_branch(weights, MQ_O, unit, in, work, x));
-        return norm(weights, weights->mlp_norm, unit, x, out);
+        return norm(weights, weights->mlp_norm, unit->n_tokens, x, out);
     case MQ_TAP_MLP_MID:
         if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
         return gated(weights, unit, in, work, out);
@@ -159,9 +171,16 @@ mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tok
     return mq_mul_size((size_t)count, mq_dtype_size(dtype), bytes);
 }
 
+static float rounded(float x, mq_dtype dtype)
+{
+    return dtype == MQ_BF16 ? mq_bf16_to_f32(mq_f32_to_bf16(x)) : x;
+}
+
 mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, const mq_unit *unit,
                          const int32_t *token, void *x)
 {
+    double scale = arch->embed_scale;
+    if (arch->embed_sqrt) scale = (double)rounded((float)sqrt((double)arch->hidden), outer->dtype);
     return mq_embed(outer->embed, outer->dtype, arch->vocab, arch->hidden, token, unit->n_tokens,
-                    arch->embed_scale, x, outer->dtype);
+                    scale, x, outer->dtype);
 }

@@ -11,7 +11,8 @@
  *               mlp_in = norm(x); mlp_mid = act(gate(mlp_in)) * up(mlp_in); x += down(mlp_mid)
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
- * What is added to x is multiplied by residual_scale first. */
+ * Either norm may be missing: then the tap is x. What is added to x may go through a norm of its
+ * own first (o_norm, down_norm), and is multiplied by residual_scale. */
 
 /** Radians by which pair i < dim / 2 turns from one position to the next. */
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
@@ -25,7 +26,7 @@ mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **o
 
 /** The tables of all blocks. */
 typedef struct mq_rope_tables {
-    float *all; /* of the blocks that turn */
+    float *rope, *sliding_rope; /* as in mq_arch; NULL where no block has it */
 } mq_rope_tables;
 
 /** n_positions: of the longest sample. Not collective. */
@@ -48,8 +49,8 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
                           const void *mlp_mid, void *work);
 
-/** out (n_tokens, hidden) = what o or down makes of its inputs, before residual_scale; out must not
- *  overlap in. Not collective. */
+/** out (n_tokens, hidden) = what o or down, and the norm after it, make of its inputs, before
+ *  residual_scale; out must not overlap in. Not collective. */
 mq_status mq_block_branch(const mq_block_weights *weights, mq_linear_id linear, int64_t n_tokens,
                           const void *in, void *out);
 

@@ -30,11 +30,14 @@ static mq_status tile(void *context, int64_t i)
                            .b_trans = true};
     const char *head = p->outer->head;
     float scale = (float)p->arch->logit_scale;
+    double cap = p->arch->logit_cap;
     head += (size_t)(v0 * hidden) * mq_dtype_size(p->outer->dtype);
     MQ_TRY(mq_gemm(&shape, p->h, head, p->out + v0));
     for (int64_t t = 0; t < p->n_rows && scale != 1; t++) {
         for (int64_t v = v0; v < v0 + n; v++) p->out[t * vocab + v] *= scale;
     }
+    for (int64_t t = 0; t < p->n_rows && cap > 0; t++)
+        mq_soft_cap(p->out + t * vocab + v0, n, 1, cap);
     return MQ_OK;
 }
 

@@ -65,7 +65,10 @@ static mq_status read_part(const mq_comm *comm, mq_folder *folder, const outer_p
     MQ_TRY(read_rows(comm, folder, plan->embed, w->dtype, base));
     MQ_TRY(read_rows(comm, folder, plan->head.weight, w->dtype, base + plan->head_offset));
     if (comm->rank != 0 || !plan->final_norm) return MQ_OK;
-    return mq_folder_read_rows(folder, plan->final_norm, 0, w->arch->hidden, MQ_F32, w->final_norm);
+    MQ_TRY(
+        mq_folder_read_rows(folder, plan->final_norm, 0, w->arch->hidden, MQ_F32, w->final_norm));
+    mq_norm_complete(w->arch, w->arch->hidden, w->final_norm);
+    return MQ_OK;
 }
 
 static mq_status fill(const mq_comm *comm, mq_folder *folder, const outer_plan *plan,

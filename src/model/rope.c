@@ -59,11 +59,14 @@ mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **o
 
 mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out)
 {
-    *out = (mq_rope_tables){.all = NULL};
-    return mq_rope_table(&arch->rope, n_positions, &out->all);
+    *out = (mq_rope_tables){.rope = NULL};
+    MQ_TRY(mq_rope_table(&arch->rope, n_positions, &out->rope));
+    if (!arch->own_sliding_rope) return MQ_OK;
+    return mq_rope_table(&arch->sliding_rope, n_positions, &out->sliding_rope);
 }
 
 void mq_rope_tables_free(mq_rope_tables *tables)
 {
-    mq_free(&tables->all);
+    mq_free(&tables->rope);
+    mq_free(&tables->sliding_rope);
 }

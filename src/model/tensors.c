@@ -71,9 +71,16 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
 {
     int n = 0;
     int64_t d = arch->head_dim;
-    add_vector(out, &n, MQ_VECTOR_ATTN_NORM, arch->attn_norm, block, 1, arch->hidden, 0);
-    if (!arch->parallel_block) {
-        add_vector(out, &n, MQ_VECTOR_MLP_NORM, arch->mlp_norm, block, 1, arch->hidden, 0);
+    const struct {
+        int id;
+        const char *pattern;
+    } norms[] = {{MQ_VECTOR_ATTN_NORM, arch->attn_norm},
+                 {MQ_VECTOR_MLP_NORM, arch->mlp_norm},
+                 {MQ_VECTOR_O_NORM, arch->o_norm},
+                 {MQ_VECTOR_DOWN_NORM, arch->down_norm}};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
+        if (!norms[i].pattern[0]) continue;
+        add_vector(out, &n, norms[i].id, norms[i].pattern, block, 1, arch->hidden, 0);
     }
     if (arch->qk_norm == MQ_QK_HEAD_SHARED) {
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, d, 0);

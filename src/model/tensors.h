@@ -17,6 +17,8 @@ mq_status mq_tensor_expect(const mq_folder *folder, const char *name, int n_dims
 typedef enum mq_vector_id {
     MQ_VECTOR_ATTN_NORM,
     MQ_VECTOR_MLP_NORM,
+    MQ_VECTOR_O_NORM,
+    MQ_VECTOR_DOWN_NORM,
     MQ_VECTOR_Q_NORM,
     MQ_VECTOR_K_NORM,
     MQ_VECTOR_BIAS, /* + linear */

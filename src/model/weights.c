@@ -36,6 +36,10 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->attn_norm;
     case MQ_VECTOR_MLP_NORM:
         return &w->mlp_norm;
+    case MQ_VECTOR_O_NORM:
+        return &w->o_norm;
+    case MQ_VECTOR_DOWN_NORM:
+        return &w->down_norm;
     case MQ_VECTOR_Q_NORM:
         return &w->q_norm;
     case MQ_VECTOR_K_NORM:
@@ -124,6 +128,11 @@ static mq_status read_dense(const mq_comm *comm, mq_folder *folder, const mq_lin
     return MQ_OK;
 }
 
+void mq_norm_complete(const mq_arch *arch, int64_t n, float *weight)
+{
+    for (int64_t i = 0; i < n && arch->norm_plus_one; i++) weight[i] += 1;
+}
+
 /* Norms and biases, on rank 0. */
 static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights *w)
 {
@@ -132,8 +141,9 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
     for (int i = 0; i < n; i++) {
         const mq_tensor *tensor = NULL;
         MQ_TRY(mq_tensor_expect(folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
-        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32,
-                                   *vector_place(w, list[i].id)));
+        float *to = *vector_place(w, list[i].id);
+        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32, to));
+        if (list[i].id < MQ_VECTOR_BIAS) mq_norm_complete(w->arch, list[i].count, to);
     }
     return MQ_OK;
 }

@@ -32,6 +32,7 @@ typedef struct mq_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim;
     int64_t ld_q, ld_k, ld_v, ld_out; /* row strides, elements */
     double scale;                     /* of the scores, usually 1 / sqrt(head_dim) */
+    double cap;                       /* scaled scores s become cap tanh(s / cap); 0: they stay */
     int64_t window;                   /* a query sees itself and window - 1 before it; 0: all */
 } mq_attention_shape;
 
@@ -46,6 +47,9 @@ typedef struct mq_attention_shape {
  *  Errors: MQ_E_INTERNAL for a shape that makes no sense (scale must be > 0); MQ_E_MEMORY. */
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
                        const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
+
+/** x (n) becomes cap tanh(scale x / cap); NaN stays. Serial. */
+void mq_soft_cap(float *x, int64_t n, double scale, double cap);
 
 typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activation_kind;
 

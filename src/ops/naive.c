@@ -88,6 +88,7 @@ static void attend(const mq_attention_shape *s, const void *q, const void *k, co
     double top = -INFINITY, total = 0;
     for (int64_t u = first; u <= t; u++) {
         p[u - first] = s->scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
+        if (s->cap > 0) p[u - first] = s->cap * tanh(p[u - first] / s->cap);
         top = fmax(top, p[u - first]);
     }
     for (int64_t u = first; u <= t; u++) {

@@ -108,7 +108,7 @@ static const float *norm_weight(const setting *s, mq_linear_id linear, int64_t h
 {
     const mq_block_weights *w = s->run.stream[MQ_QUANTISED].weights;
     const float *weight = linear == MQ_Q ? w->q_norm : w->k_norm;
-    if (!weight || s->run.arch->qk_norm != MQ_QK_PER_HEAD) return weight;
+    if (!weight || s->run.arch->qk_norm == MQ_QK_HEAD_SHARED) return weight;
     return weight + head * s->run.arch->head_dim;
 }
 
@@ -130,7 +130,8 @@ static void projected(const setting *s, mq_linear_id linear, int64_t head, int64
 }
 
 /* All tokens of a head, (N_TOKENS, head_dim), as attention gets them before it turns them. The norm
- * divides each by the root of its own mean square, or, as the moments have it, by that of all. */
+ * divides each by the root of its own mean square, or, as the moments have it, by that of all;
+ * where the heads are normed as one, they leave out what is the same for all of them. */
 static double *vectors_of(const setting *s, mq_linear_id linear, int64_t head, bool own_square)
 {
     const mq_arch *a = s->run.arch;
@@ -143,6 +144,9 @@ static double *vectors_of(const setting *s, mq_linear_id linear, int64_t head, b
         for (int64_t i = 0; i < hd; i++) square[t] += pow(y[t * hd + i], 2) / (double)hd;
         all += square[t] / N_TOKENS;
     }
+    bool as_one = a->qk_norm == MQ_QK_ALL_HEADS;
+    for (int64_t t = 0; t < N_TOKENS && as_one; t++) square[t] = 1;
+    if (as_one) all = 1;
     for (int64_t i = 0; i < N_TOKENS * hd && weight; i++) {
         y[i] *= (double)weight[i % hd] / sqrt(own_square ? square[i / hd] : all);
     }
@@ -212,7 +216,7 @@ static double score_error(const setting *s, mq_linear_id linear, int64_t head, c
     if (weight) centre(a, e);
     for (int64_t i = 0; i < hd && weight; i++) e[i] *= (double)weight[i];
     count_pairs(s->window, share);
-    CHECK(mq_rope_table(&a->rope, LONGEST, &table) == MQ_OK);
+    CHECK(mq_rope_table(mq_arch_rope(a, 0), LONGEST, &table) == MQ_OK);
     int64_t first = linear == MQ_Q ? head / shared : head * shared;
     int64_t last = linear == MQ_Q ? first : first + shared - 1;
     for (int64_t other = first; other <= last; other++) {
@@ -248,7 +252,7 @@ static void check_moment(const setting *s, mq_linear_id linear, int64_t head, co
     double exact = moment_error(s, linear, head, m, false);
     double own = moment_error(s, linear, head, m, true);
     CHECK_MSG(exact < 1e-5, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, exact);
-    CHECK_MSG(own < 0.15, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, own);
+    CHECK_MSG(own < 0.25, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, own);
 }
 
 /* The rows of q and k in their blocks: those of a head that lie in one are coupled by their part of
@@ -323,6 +327,34 @@ static void test_layer_norm_interleaved(void)
     check_model("command_r_plus", LONGEST, true, false);
 }
 
+static void test_all_heads_as_one(void)
+{
+    check_model("olmo2", LONGEST, true, false);
+}
+
+/* Another rope in blocks with a window; weights of norms less 1. */
+static void test_sliding_rope(void)
+{
+    check_model("gemma3", 5, true, false);
+}
+
+/* Normed after rope: v alone has a metric. */
+static void test_late_norm(void)
+{
+    setting s;
+    mq_row_work w = {0};
+    if (begin(&s, "hunyuan", LONGEST, MPI_COMM_WORLD)) {
+        CHECK(s.moments.query == NULL);
+        CHECK(mq_row_work_load(&s.run, 0, &s.system, 0, &w) == MQ_OK);
+        CHECK(mq_row_work_metrics(&s.run, &s.moments, &w) == MQ_OK);
+        for (int64_t b = 0; b < w.n_blocks; b++) {
+            CHECK((w.block[b].metric != NULL) == (w.layer[b]->linear == MQ_V));
+        }
+        mq_row_work_free(&w);
+    }
+    end(&s);
+}
+
 /* Shorter than the samples, so that distances are missing. */
 static void test_window(void)
 {
@@ -374,6 +406,9 @@ int main(int argc, char **argv)
     RUN(test_bias);
     RUN(test_rms_norm);
     RUN(test_layer_norm_interleaved);
+    RUN(test_all_heads_as_one);
+    RUN(test_sliding_rope);
+    RUN(test_late_norm);
     RUN(test_window);
     RUN(test_windows_change);
     RUN(test_same_bits);

@@ -343,6 +343,7 @@ static void run_case(const char *name)
 static const char *const cases[] = {
     "llama2",         "llama3",  "mistral", "qwen2",   "qwen3",     "command_r",
     "command_r_plus", "granite", "smollm3", "cohere2", "ministral", "hunyuan",
+    "olmo2",          "olmo3",   "gemma",   "gemma2",  "gemma3",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

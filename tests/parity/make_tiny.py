@@ -31,6 +31,7 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
 COHERE = ("cohere", "cohere2")
+GEMMA = ("gemma", "gemma2", "gemma3_text")      # store the weights of norms less 1
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
@@ -71,6 +72,22 @@ CASES = {
                                 "rope_parameters": default_rope(10000.0)}),
     "hunyuan": ("hunyuan_v1_dense", {**SMALL, "head_dim": 16,
                                      "rope_parameters": default_rope(10000.0)}),
+    "olmo2": ("olmo2", {**SMALL, "rope_parameters": default_rope(10000.0)}),
+    "olmo3": ("olmo3", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                        "layer_types": MIXED_TYPES, "rope_parameters": {
+                            "full_attention": default_rope(500000.0),
+                            "sliding_attention": default_rope(500000.0)}}),
+    "gemma": ("gemma", {**SMALL, "head_dim": 16, "rope_parameters": default_rope(10000.0)}),
+    "gemma2": ("gemma2", {**SMALL, "head_dim": 16, "sliding_window": 20,
+                          "query_pre_attn_scalar": 4, "attn_logit_softcapping": 1.0,
+                          "final_logit_softcapping": 1.5,
+                          "rope_parameters": default_rope(10000.0)}),
+    "gemma3": ("gemma3_text", {**SMALL, "num_hidden_layers": 3, "head_dim": 8,
+                               "sliding_window": 20, "query_pre_attn_scalar": 4,
+                               "layer_types": MIXED_TYPES, "rope_parameters": {
+                                   "full_attention": {"rope_type": "linear", "factor": 8.0,
+                                                      "rope_theta": 1000000.0},
+                                   "sliding_attention": default_rope(100.0)}}),
 }
 
 
@@ -102,7 +119,7 @@ def randomise(model, seed):
     for name, parameter in sorted(model.named_parameters()):
         values = torch.randn(parameter.shape, generator=generator)
         if "norm" in name:
-            values = 1.0 + 0.25 * values
+            values = 0.25 * values + (0.0 if model.config.model_type in GEMMA else 1.0)
         else:
             values = values * standard_deviation(name, parameter.shape, model.config)
         parameter.data = values.to(torch.bfloat16)
@@ -157,6 +174,10 @@ def version_4_config(config):
     """The same configuration as transformers 4 writes it, from the JSON of transformers 5."""
     old = dict(config)
     rope = old.pop("rope_parameters")
+    if "full_attention" in rope:
+        sliding, rope = rope["sliding_attention"], rope["full_attention"]
+        if old["model_type"] == "gemma3_text":
+            old["rope_local_base_freq"] = sliding["rope_theta"]
     old["rope_theta"] = rope.pop("rope_theta")
     if rope["rope_type"] != "default":
         old["rope_scaling"] = rope
@@ -164,9 +185,11 @@ def version_4_config(config):
         old["rope_scaling"] = None
     old["torch_dtype"] = old.pop("dtype")
     old["transformers_version"] = "4.46.0"
-    if old["model_type"] in ("qwen2", "qwen3"):
+    if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text"):
         old.pop("layer_types", None)
-    if old["model_type"] != "smollm3":      # its default is none of these tokens
+    if old["model_type"] in ("cohere2", "gemma3_text"):
+        old["sliding_window_pattern"] = 2
+    if old["model_type"] not in ("smollm3", "gemma"):   # whose defaults need not be tokens here
         old.pop("pad_token_id", None)
     if old["model_type"] in ("qwen2", "qwen3") and not old["use_sliding_window"]:
         # version 5 saves null when the window is off; older versions kept the unused number

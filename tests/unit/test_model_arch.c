@@ -272,6 +272,53 @@ static void test_qk_norms(void **state)
     refuses("hunyuan", "\"use_qk_norm\": false", "use_qk_norm");
 }
 
+static void test_norms_of_branches(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama", "", &a);
+    assert_false(mq_arch_norms_branch(&a, MQ_O) || a.norm_plus_one);
+    accepts("olmo2", "", &a);
+    assert_true(a.qk_norm == MQ_QK_ALL_HEADS && mq_head_norm_is_known(&a));
+    assert_null(mq_arch_tap_norm(&a, MQ_TAP_ATTN_IN));
+    assert_null(mq_arch_tap_norm(&a, MQ_TAP_MLP_IN));
+    assert_true(mq_arch_norms_branch(&a, MQ_O) && mq_arch_norms_branch(&a, MQ_DOWN));
+    accepts("gemma2", "", &a);
+    assert_string_equal(mq_arch_tap_norm(&a, MQ_TAP_MLP_IN),
+                        "model.layers.{i}.pre_feedforward_layernorm.weight");
+    assert_true(mq_arch_norms_branch(&a, MQ_O) && mq_arch_norms_branch(&a, MQ_DOWN));
+    assert_true(a.norm_plus_one && a.embed_sqrt);
+}
+
+static void test_gemma(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("gemma", "\"hidden_act\": \"gelu\"", &a);
+    assert_true(a.activation == MQ_GELU_TANH && a.attention_cap == 0);
+    accepts("gemma2", "\"query_pre_attn_scalar\": 64, \"head_dim\": 16", &a);
+    assert_true(a.attention_scale == 0.125 && a.attention_cap == 50 && a.logit_cap == 30);
+    check_blocks(&a, "sr fr sr ");
+    accepts("gemma2", "\"attn_logit_softcapping\": null", &a);
+    assert_true(a.attention_cap == 0 && a.logit_cap == 30);
+    refuses("gemma2", "\"attn_logit_softcapping\": -1", "cap of -1");
+    refuses("gemma2", "\"query_pre_attn_scalar\": -4", "attention_scalar = -4");
+    refuses("gemma2", "\"use_bidirectional_attention\": true", "use_bidirectional_attention");
+    accepts("gemma3", "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}", &a);
+    check_blocks(&a, "sr sr sr ");
+    assert_true(mq_arch_rope(&a, 0)->theta == 1e4 && mq_arch_rope(&a, 0)->factor == 1);
+    assert_true(a.rope.theta == 1e6 && a.rope.factor == 8);
+    accepts("gemma3",
+            "\"sliding_window_pattern\": 2, \"rope_parameters\": {\"full_attention\": "
+            "{\"rope_theta\": 7.0}, \"sliding_attention\": {\"rope_theta\": 5.0}}",
+            &a);
+    assert_true(mq_arch_rope(&a, 0)->theta == 5 && mq_arch_rope(&a, 1)->theta == 7);
+    refuses("gemma3",
+            "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 7.0}, "
+            "\"chunked_attention\": {\"rope_theta\": 5.0}}",
+            "chunked_attention");
+}
+
 /* The styles of transformers 4 and 5 give the same arch. */
 static void test_rope_styles(void **state)
 {
@@ -550,6 +597,8 @@ int main(void)
         cmocka_unit_test(test_granite),
         cmocka_unit_test(test_block_patterns),
         cmocka_unit_test(test_qk_norms),
+        cmocka_unit_test(test_norms_of_branches),
+        cmocka_unit_test(test_gemma),
         cmocka_unit_test(test_rope_styles),
         cmocka_unit_test(test_bad_rope),
         cmocka_unit_test(test_unknown_keys),
