@@ -152,7 +152,7 @@ static mq_status norm(buffers *b)
 
 static mq_status rope(buffers *b)
 {
-    return mq_rope(b->qkv, TOKENS, QKV, HEADS + KV_HEADS, HEAD_DIM, b->cos_sin, b->position, false,
+    return mq_rope(b->qkv, TOKENS, QKV, HEADS + KV_HEADS, HEAD_DIM, HEAD_DIM, b->cos_sin, b->position, false,
                    MQ_BF16);
 }
 

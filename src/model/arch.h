@@ -12,7 +12,15 @@
  * keys mean what, and which features it uses; a model is a descriptor plus a config.json. How a
  * descriptor is written: docs/adding-a-model.md. */
 
-typedef enum mq_rope_scaling { MQ_ROPE_PLAIN, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3 } mq_rope_scaling;
+/* NTK is plain up to max_position, and not computed beyond. */
+typedef enum mq_rope_scaling {
+    MQ_ROPE_PLAIN,
+    MQ_ROPE_LINEAR,
+    MQ_ROPE_LLAMA3,
+    MQ_ROPE_YARN,
+    MQ_ROPE_LONG,
+    MQ_ROPE_NTK
+} mq_rope_scaling;
 
 /* SHARED and PER_HEAD norm every head by itself, with one weight for all or one each; ALL_HEADS
  * norms the heads of a layer as one row. */
@@ -52,15 +60,21 @@ typedef enum mq_tap_id {
 const char *mq_tap_name(mq_tap_id tap);          /* "attn_in", ... */
 const char *mq_linear_name(mq_linear_id linear); /* "q", "k", "v", "o", "gate", "up", "down" */
 
-enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024 };
+enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024, MQ_ROPE_PAIRS = 256 };
 
 /** How positions turn the pairs of a head's coordinates. */
 typedef struct mq_rope_kind {
     int64_t dim; /* coordinates of a head that turn */
     double theta;
     mq_rope_scaling scaling;
-    double factor, low_freq, high_freq;
-    int64_t original_positions;
+    double factor;
+    int64_t original_positions; /* of llama3, yarn and longrope */
+    double low_freq, high_freq; /* of llama3 */
+    double beta_fast, beta_slow;
+    bool truncate;           /* of yarn, with the betas */
+    double attention_factor; /* cosines and sines are multiplied by it; else 1 */
+    bool is_long;            /* of longrope: for samples beyond original_positions */
+    float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
 } mq_rope_kind;
 
 /** What differs from block to block. */

@@ -7,10 +7,11 @@
  *
  * A *spec* is what a descriptor says about one property. A plain JSON value is a constant. An
  * object maps a key of config.json:
- *     {"key": K, "default": D, "null": N, "map": {...}}
- * K absent: D, or an error where there is no D. K there but null: N, or as if absent where there is
- * no N. "map" turns the value's text ("true", "false", or a string) into another. An integer D or N
- * may name another size, or a quotient of two: "n_heads", "hidden / n_heads". */
+ *     {"key": K, "or": K2, "default": D, "null": N, "map": {...}}
+ * K absent: K2 where there is one. Both absent: D, or an error where there is no D. K there but
+ * null: N, or as if absent where there is no N. "map" turns the value's text ("true", "false", or a
+ * string) into another. An integer D or N may name another size, or a quotient of two: "n_heads",
+ * "hidden / n_heads". */
 
 typedef struct mq_arch_texts {
     const cJSON *config;     /* config.json */

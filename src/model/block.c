@@ -77,15 +77,29 @@ static mq_status norm_heads(const mq_block_weights *w, const mq_unit *unit, cons
                          a->norm_eps, w->dtype);
 }
 
+/* Rows [begin, end) of a unit. */
+static mq_status turn_rows(const mq_block_weights *w, const mq_rope_kind *kind, const float *table,
+                           const mq_unit *unit, const heads *h, int64_t begin, int64_t end)
+{
+    char *x = (char *)h->x + (size_t)(begin * h->ld) * mq_dtype_size(w->dtype);
+    return mq_rope(x, end - begin, h->ld, h->n_heads, w->arch->head_dim, kind->dim, table,
+                   unit->position + begin, w->arch->rope_interleaved, w->dtype);
+}
+
+/* A sample's length may decide by which table it turns. */
 static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rope,
                             const mq_unit *unit, const heads *h)
 {
-    const mq_arch *a = w->arch;
-    const mq_rope_kind *kind = mq_arch_rope(a, w->block);
+    const mq_rope_kind *kind = mq_arch_rope(w->arch, w->block);
     if (!kind) return MQ_OK;
-    const float *table = kind == &a->rope ? rope->rope : rope->sliding_rope;
-    return mq_rope(h->x, unit->n_tokens, h->ld, h->n_heads, a->head_dim, table, unit->position,
-                   a->rope_interleaved, w->dtype);
+    const float *table = kind == &w->arch->rope ? rope->rope : rope->sliding_rope;
+    if (!rope->long_rope) return turn_rows(w, kind, table, unit, h, 0, unit->n_tokens);
+    for (int64_t s = 0; s < unit->n_samples; s++) {
+        int64_t begin = unit->offset[s], end = unit->offset[s + 1];
+        bool beyond = end - begin > kind->original_positions;
+        MQ_TRY(turn_rows(w, kind, beyond ? rope->long_rope : table, unit, h, begin, end));
+    }
+    return MQ_OK;
 }
 
 /* Norm and rotation of q or k, where the family and the block have them. */

@@ -21,15 +21,17 @@ float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
  * free with mq_free. Frequencies and angles are f32, each rounded where transformers rounds it
  * (within one unit in the last place of its own power function); sine and cosine are the correctly
  *  rounded ones of that angle. Not collective.
- *  Source: transformers, modeling_rope_utils (default, linear, llama3). */
+ *  Source: transformers, modeling_rope_utils (default, linear, llama3, yarn, longrope). */
 mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **out);
 
 /** The tables of all blocks. */
 typedef struct mq_rope_tables {
     float *rope, *sliding_rope; /* as in mq_arch; NULL where no block has it */
+    float *long_rope;           /* of samples beyond the original positions; NULL: there are none */
 } mq_rope_tables;
 
-/** n_positions: of the longest sample. Not collective. */
+/** n_positions: of the longest sample. Not collective. Errors: MQ_E_INPUT when that is too long for
+ *  the rope; MQ_E_MEMORY. */
 mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out);
 void mq_rope_tables_free(mq_rope_tables *tables);
 

@@ -124,6 +124,10 @@ mq_status mq_gguf_check(const mq_arch *arch)
         snprintf(what, sizeof what, "%s models with rope scaled as Llama 3's", arch->family);
         return refuse(arch, what);
     }
+    if (arch->rope.scaling == MQ_ROPE_YARN || arch->rope.scaling == MQ_ROPE_LONG ||
+        arch->rope.scaling == MQ_ROPE_NTK) {
+        return refuse(arch, "rope scaled like this model's that is written here");
+    }
     if (!arch->tied && gguf->tied_only) {
         snprintf(what, sizeof what, "%s models with a head of their own", arch->family);
         return refuse(arch, what);

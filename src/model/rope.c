@@ -19,19 +19,49 @@ static float llama3_frequency(const mq_rope_kind *rope, float frequency)
     return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
+/* The pair that makes so many turns in the original positions. */
+static double yarn_pair(const mq_rope_kind *rope, double turns)
+{
+    double base = (double)rope->dim * log((double)rope->original_positions / (turns * 2 * pi));
+    return base / (2 * log(rope->theta));
+}
+
+/* YaRN: pairs that turn fast are kept, slow ones divided by the factor, and a ramp over the pairs
+ * between blends the two. power is theta^(2 i / dim). */
+static float yarn_frequency(const mq_rope_kind *rope, float power, int64_t i)
+{
+    double low = yarn_pair(rope, rope->beta_fast), high = yarn_pair(rope, rope->beta_slow);
+    if (rope->truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = fmax(low, 0);
+    high = fmin(high, (double)(rope->dim - 1));
+    if (low == high) high += 0.001;
+    float ramp = ((float)i - (float)low) / (float)(high - low);
+    ramp = fminf(fmaxf(ramp, 0), 1);
+    float keep = 1 - ramp, scaled = 1.0F / ((float)rope->factor * power);
+    return scaled * (1 - keep) + 1.0F / power * keep;
+}
+
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i)
 {
     float exponent = (float)(2 * i) / (float)rope->dim;
-    float frequency = 1.0F / (float)pow((double)(float)rope->theta, (double)exponent);
+    float power = (float)pow((double)(float)rope->theta, (double)exponent);
     switch (rope->scaling) {
     case MQ_ROPE_PLAIN:
+    case MQ_ROPE_NTK:
         break;
     case MQ_ROPE_LINEAR:
-        return frequency / (float)rope->factor;
+        return 1.0F / power / (float)rope->factor;
     case MQ_ROPE_LLAMA3:
-        return llama3_frequency(rope, frequency);
+        return llama3_frequency(rope, 1.0F / power);
+    case MQ_ROPE_YARN:
+        return yarn_frequency(rope, power, i);
+    case MQ_ROPE_LONG:
+        return 1.0F / ((rope->is_long ? rope->long_factor : rope->short_factor)[i] * power);
     }
-    return frequency;
+    return 1.0F / power;
 }
 
 mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **out)
@@ -49,24 +79,52 @@ mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **o
         float frequency = mq_rope_frequency(rope, i);
         for (int64_t p = 0; p < n_positions; p++) {
             float angle = (float)p * frequency;
-            table[p * rope->dim + i] = (float)cos((double)angle);
-            table[p * rope->dim + half + i] = (float)sin((double)angle);
+            float *row = table + p * rope->dim;
+            row[i] = (float)cos((double)angle) * (float)rope->attention_factor;
+            row[half + i] = (float)sin((double)angle) * (float)rope->attention_factor;
         }
     }
     *out = table;
     return MQ_OK;
 }
 
+/* Of samples longer than this a rope would turn in another way, if it could. */
+static mq_status check_length(const mq_arch *arch, int64_t n_positions)
+{
+    if (arch->rope.scaling != MQ_ROPE_NTK || n_positions <= arch->max_position) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: rope is scaled by \"dynamic\" NTK, which from max_position_embeddings = "
+                   "%" PRId64 " on depends on the samples seen before; the longest sample has "
+                   "%" PRId64 " tokens",
+                   arch->where, arch->max_position, n_positions);
+}
+
+static mq_status fill_tables(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out)
+{
+    mq_rope_kind beyond = arch->rope;
+    beyond.is_long = true;
+    MQ_TRY(check_length(arch, n_positions));
+    MQ_TRY(mq_rope_table(&arch->rope, n_positions, &out->rope));
+    if (arch->own_sliding_rope) {
+        MQ_TRY(mq_rope_table(&arch->sliding_rope, n_positions, &out->sliding_rope));
+    }
+    if (arch->rope.scaling != MQ_ROPE_LONG || n_positions <= arch->rope.original_positions) {
+        return MQ_OK;
+    }
+    return mq_rope_table(&beyond, n_positions, &out->long_rope);
+}
+
 mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out)
 {
     *out = (mq_rope_tables){.rope = NULL};
-    MQ_TRY(mq_rope_table(&arch->rope, n_positions, &out->rope));
-    if (!arch->own_sliding_rope) return MQ_OK;
-    return mq_rope_table(&arch->sliding_rope, n_positions, &out->sliding_rope);
+    mq_status status = fill_tables(arch, n_positions, out);
+    if (status != MQ_OK) mq_rope_tables_free(out);
+    return status;
 }
 
 void mq_rope_tables_free(mq_rope_tables *tables)
 {
     mq_free(&tables->rope);
     mq_free(&tables->sliding_rope);
+    mq_free(&tables->long_rope);
 }

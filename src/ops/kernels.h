@@ -20,12 +20,13 @@ mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, co
 mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, int64_t n_heads,
                         int64_t d, const float *w, bool per_head, double eps, mq_dtype dtype);
 
-/** Rotary embedding in place on heads of head_dim inside rows of x (n_tok, ld).
- *  cos_sin (max_position, head_dim): row p holds head_dim / 2 cosines, then head_dim / 2 sines of
- *  p * frequency_i. position (n_tok) of each token in its sample.
- *  interleaved false: pairs (i, i + head_dim / 2), Llama; true: pairs (2i, 2i + 1), Cohere. */
+/** Rotary embedding in place on heads of head_dim inside rows of x (n_tok, ld), of each on its
+ *  first dim coordinates. cos_sin (max_position, dim): row p holds dim / 2 cosines, then dim / 2
+ *  sines of p * frequency_i. position (n_tok) of each token in its sample.
+ *  interleaved false: pairs (i, i + dim / 2), Llama; true: pairs (2i, 2i + 1), Cohere. */
 mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                  const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype);
+                  int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
+                  mq_dtype dtype);
 
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {

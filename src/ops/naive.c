@@ -53,11 +53,12 @@ void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, c
 }
 
 void mq_naive_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                   const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype)
+                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
+                   mq_dtype dtype)
 {
-    int64_t half = head_dim / 2;
+    int64_t half = dim / 2;
     for (int64_t t = 0; t < n_tok; t++) {
-        const float *row = cos_sin + position[t] * head_dim;
+        const float *row = cos_sin + position[t] * dim;
         for (int64_t h = 0; h < n_heads; h++) {
             for (int64_t i = 0; i < half; i++) {
                 int64_t first = t * ld + h * head_dim + (interleaved ? 2 * i : i);

@@ -193,6 +193,15 @@ static mq_status input_mean(const mq_run *run, const mq_hessian *h, double *mean
     return status;
 }
 
+/* longrope: samples on both sides of the length from which on they turn in another way. */
+static bool turns_differ(const mq_run *run)
+{
+    const mq_rope_kind *rope = &run->arch->rope;
+    const mq_calib *calib = run->calib;
+    return rope->scaling == MQ_ROPE_LONG && calib->shortest <= rope->original_positions &&
+           calib->longest > rope->original_positions;
+}
+
 /* The mean rotation for the block's rope and window. Collective. */
 static mq_status set_rope_mean(mq_run *run, int64_t block)
 {
@@ -205,7 +214,11 @@ static mq_status set_rope_mean(mq_run *run, int64_t block)
     mq_rope_mean_destroy(&run->rope_mean);
     mq_status status = mq_calib_distances(run->comm, run->calib, window, &share, &n);
     if (status != MQ_OK) return status;
-    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, rope, share, n, &run->rope_mean));
+    mq_rope_kind beyond = rope ? *rope : (mq_rope_kind){.dim = 0};
+    beyond.is_long = true;
+    bool is_long = rope && run->calib->longest > rope->original_positions;
+    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, is_long ? &beyond : rope, share, n,
+                                                     &run->rope_mean));
     run->rope_mean_of = rope;
     run->rope_mean_window = window;
     mq_free(&share);
@@ -231,7 +244,7 @@ mq_status mq_head_moments_create(mq_run *run, int64_t block, mq_tap_system *s, m
     double *mean = NULL;
     int64_t hd = run->arch->head_dim;
     *out = (mq_head_moments){0};
-    if (!mq_head_norm_is_known(run->arch)) return MQ_OK;
+    if (!mq_head_norm_is_known(run->arch) || turns_differ(run)) return MQ_OK;
     mq_status status = set_rope_mean(run, block);
     if (status == MQ_OK) status = mq_agree(run->comm, allocate(run, &job, &mean, out));
     if (status == MQ_OK && mean) status = input_mean(run, s->h, mean);

@@ -195,7 +195,8 @@ static double mean_square(const mq_arch *a, const float *table, const double *sh
         float far[MOST_DIM];
         double dot = 0;
         for (int64_t i = 0; i < hd; i++) far[i] = (float)turned[i];
-        CHECK(mq_rope(far, 1, hd, 1, hd, table, &d, a->rope_interleaved, MQ_F32) == MQ_OK);
+        CHECK(mq_rope(far, 1, hd, 1, hd, mq_arch_rope(a, 0)->dim, table, &d, a->rope_interleaved,
+                      MQ_F32) == MQ_OK);
         for (int64_t i = 0; i < hd; i++) dot += (double)far[i] * still[i];
         sum += share[d] * dot * dot;
         pairs += share[d];

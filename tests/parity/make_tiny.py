@@ -35,6 +35,8 @@ GEMMA = ("gemma", "gemma2", "gemma3_text")      # store the weights of norms les
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
+YARN_ROPE = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "beta_fast": 8.0,
+             "beta_slow": 1.0, "original_max_position_embeddings": 64}
 
 
 def default_rope(theta):
@@ -71,11 +73,12 @@ CASES = {
                                 "layer_types": MIXED_TYPES, "head_dim": 8,
                                 "rope_parameters": default_rope(10000.0)}),
     "hunyuan": ("hunyuan_v1_dense", {**SMALL, "head_dim": 16,
-                                     "rope_parameters": default_rope(10000.0)}),
+                                     "rope_parameters": {"rope_type": "dynamic", "factor": 1.0,
+                                                         "alpha": 50.0, "rope_theta": 100.0}}),
     "olmo2": ("olmo2", {**SMALL, "rope_parameters": default_rope(10000.0)}),
     "olmo3": ("olmo3", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
                         "layer_types": MIXED_TYPES, "rope_parameters": {
-                            "full_attention": default_rope(500000.0),
+                            "full_attention": YARN_ROPE,
                             "sliding_attention": default_rope(500000.0)}}),
     "gemma": ("gemma", {**SMALL, "head_dim": 16, "rope_parameters": default_rope(10000.0)}),
     "gemma2": ("gemma2", {**SMALL, "head_dim": 16, "sliding_window": 20,
@@ -88,6 +91,10 @@ CASES = {
                                    "full_attention": {"rope_type": "linear", "factor": 8.0,
                                                       "rope_theta": 1000000.0},
                                    "sliding_attention": default_rope(100.0)}}),
+    "ernie4_5": ("ernie4_5", {**SMALL, "head_dim": 8, "use_bias": True,
+                              "rope_parameters": default_rope(10000.0)}),
+    "seed_oss": ("seed_oss", {**SMALL, "head_dim": 8, "attention_out_bias": True, "mlp_bias": True,
+                              "rope_parameters": default_rope(10000.0)}),
 }
 
 

@@ -319,6 +319,68 @@ static void test_gemma(void **state)
             "chunked_attention");
 }
 
+static void test_rope_types(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen3",
+            "\"max_position_embeddings\": 256, \"rope_scaling\": {\"type\": \"yarn\", "
+            "\"factor\": 4, \"original_max_position_embeddings\": 64}",
+            &a);
+    assert_true(a.rope.scaling == MQ_ROPE_YARN && a.rope.original_positions == 64);
+    assert_true(a.rope.beta_fast == 32 && a.rope.beta_slow == 1 && a.rope.truncate);
+    assert_true(fabs(a.rope.attention_factor - (0.1 * log(4) + 1)) < 1e-15);
+    accepts("llama",
+            "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"mscale\": 0.5, "
+            "\"mscale_all_dim\": 1, \"original_max_position_embeddings\": 64}",
+            &a);
+    assert_true(fabs(a.rope.attention_factor - (0.05 * log(4) + 1) / (0.1 * log(4) + 1)) < 1e-15);
+    accepts("llama",
+            "\"max_position_embeddings\": 256, \"rope_scaling\": {\"type\": \"dynamic\", "
+            "\"factor\": 4}",
+            &a);
+    assert_true(a.rope.scaling == MQ_ROPE_NTK && a.rope.theta == 1e4);
+    accepts("hunyuan",
+            "\"head_dim\": 16, \"rope_scaling\": {\"type\": \"dynamic\", \"alpha\": 1000.0, "
+            "\"factor\": 1.0, \"mscale\": 1.0}",
+            &a);
+    assert_true(a.rope.scaling == MQ_ROPE_PLAIN);
+    assert_true(fabs(a.rope.theta / (1e4 * pow(1000, 16.0 / 14)) - 1) < 1e-12);
+}
+
+static void test_biases(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("seed_oss", "\"mlp_bias\": true", &a);
+    assert_true(a.has_bias[MQ_Q] && !a.has_bias[MQ_O] && a.has_bias[MQ_UP]);
+    accepts("internlm3", "\"rope_theta\": 5e7, \"qkv_bias\": true, \"bias\": true", &a);
+    assert_true(a.has_bias[MQ_Q] && a.has_bias[MQ_O] && a.has_bias[MQ_UP]);
+    accepts("internlm3", "\"rope_theta\": 5e7, \"attention_bias\": false, \"mlp_bias\": false", &a);
+    assert_false(a.has_bias[MQ_Q] || a.has_bias[MQ_O] || a.has_bias[MQ_UP]);
+    accepts("ernie4_5", "\"rope_theta\": 5e5, \"use_bias\": true", &a);
+    assert_true(a.has_bias[MQ_Q] && a.has_bias[MQ_O] && a.has_bias[MQ_DOWN] && a.tied);
+}
+
+/* The keys of Falcon-3's config.json: a Llama. */
+static void test_falcon3(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama",
+            "\"architectures\": [\"LlamaForCausalLM\"], \"activation\": \"swiglu\", "
+            "\"attention_bias\": false, \"attention_dropout\": 0.0, \"eos_token_id\": 11, "
+            "\"head_dim\": 256, \"hidden_act\": \"silu\", \"initializer_range\": 0.02, "
+            "\"max_position_embeddings\": 32768, \"mlp_bias\": false, "
+            "\"num_key_value_heads\": 1, \"pretraining_tp\": 1, \"rms_norm_eps\": 1e-06, "
+            "\"rope_scaling\": null, \"rope_theta\": 1000042, "
+            "\"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\", "
+            "\"transformers_version\": \"4.46.1\", \"use_cache\": true",
+            &a);
+    assert_true(a.head_dim == 256 && a.rope.theta == 1000042);
+    refuses("llama", "\"activation\": \"geglu\"", "activation");
+}
+
 /* The styles of transformers 4 and 5 give the same arch. */
 static void test_rope_styles(void **state)
 {
@@ -354,8 +416,19 @@ static void test_rope_styles(void **state)
 static void test_bad_rope(void **state)
 {
     (void)state;
-    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4}", "\"yarn\"");
-    refuses("llama", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4}", "dynamic");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"proportional\"}", "\"proportional\"");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\"}", "factor");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"beta_fast\": 0.5}",
+            "fast >= slow");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4, \"alpha\": 3}",
+            "alpha");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 2]}",
+            "short_factor");
+    refuses("hunyuan", "\"rope_scaling\": {\"type\": \"dynamic\", \"alpha\": -3}", "alpha -3");
+    refuses("gemma3",
+            "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\", \"factor\": 4, "
+            "\"truncate\": false}}",
+            "truncate");
     refuses("llama", "\"rope_scaling\": {\"type\": \"linear\"}", "factor");
     refuses("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": -1}", "factor -1");
     refuses("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4, \"beta\": 3}",
@@ -600,6 +673,9 @@ int main(void)
         cmocka_unit_test(test_norms_of_branches),
         cmocka_unit_test(test_gemma),
         cmocka_unit_test(test_rope_styles),
+        cmocka_unit_test(test_rope_types),
+        cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_falcon3),
         cmocka_unit_test(test_bad_rope),
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_bad_sizes),

@@ -61,9 +61,9 @@ static void test_rope_bits(void **state)
     float *x = test_array(1, N, 2, MQ_F32), *table = test_array(2, 10 * HEAD, 1, MQ_F32);
     int32_t position[T];
     for (int t = 0; t < T; t++) position[t] = t % 10;
-    assert_int_equal(mq_rope(x, T, D, 3, HEAD, table, position, false, MQ_F32), MQ_OK);
+    assert_int_equal(mq_rope(x, T, D, 3, HEAD, HEAD, table, position, false, MQ_F32), MQ_OK);
     check("rope", fingerprint(x, N * sizeof *x), UINT64_C(0x27FDA372924B0C78));
-    assert_int_equal(mq_rope(x, T, D, 3, HEAD, table, position, true, MQ_F32), MQ_OK);
+    assert_int_equal(mq_rope(x, T, D, 3, HEAD, HEAD, table, position, true, MQ_F32), MQ_OK);
     check("interleaved rope", fingerprint(x, N * sizeof *x), UINT64_C(0x73BD002845395CC2));
     free(x), free(table);
 }

@@ -100,35 +100,43 @@ static void test_norm_heads(void **state)
     }
 }
 
-static void check_rope(int64_t n_tok, int64_t heads, int64_t d, int64_t pad, bool interleaved,
-                       mq_dtype dtype)
+static void check_rope_part(int64_t n_tok, int64_t heads, int64_t d, int64_t dim, int64_t pad,
+                            bool interleaved, mq_dtype dtype)
 {
     enum { POSITIONS = 40 };
     int64_t ld = heads * d + pad, n = n_tok * ld;
-    float *table = malloc((size_t)(POSITIONS * d) * sizeof *table);
+    float *table = malloc((size_t)(POSITIONS * dim) * sizeof *table);
     int32_t *position = malloc((size_t)n_tok * sizeof *position);
     for (int64_t p = 0; p < POSITIONS; p++) {
-        for (int64_t i = 0; i < d / 2; i++) {
-            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)d);
-            table[p * d + i] = (float)cos(angle);
-            table[p * d + d / 2 + i] = (float)sin(angle);
+        for (int64_t i = 0; i < dim / 2; i++) {
+            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)dim);
+            table[p * dim + i] = (float)cos(angle);
+            table[p * dim + dim / 2 + i] = (float)sin(angle);
         }
     }
     for (int64_t t = 0; t < n_tok; t++) position[t] = (int32_t)(t * 7 % POSITIONS);
     void *x = test_array(1, n, 1, dtype), *first = NULL;
     float *want = test_exact(x, n, dtype);
-    mq_naive_rope(want, n_tok, ld, heads, d, table, position, interleaved, MQ_F32);
+    mq_naive_rope(want, n_tok, ld, heads, d, dim, table, position, interleaved, MQ_F32);
     for (int threads = 1; threads <= 3; threads++) {
         void *got = test_copy(x, n, dtype);
         assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
-        assert_int_equal(mq_rope(got, n_tok, ld, heads, d, table, position, interleaved, dtype),
-                         MQ_OK);
+        assert_int_equal(
+            mq_rope(got, n_tok, ld, heads, d, dim, table, position, interleaved, dtype), MQ_OK);
         test_all_near(got, dtype, want, n, 2e-7, rounding(dtype), "rope");
         if (!first) first = test_copy(got, n, dtype);
         assert_memory_equal(got, first, (size_t)n * mq_dtype_size(dtype));
         free(got);
     }
     free(table), free(position), free(x), free(want), free(first);
+}
+
+/* All of a head, and the first of its pairs alone. */
+static void check_rope(int64_t n_tok, int64_t heads, int64_t d, int64_t pad, bool interleaved,
+                       mq_dtype dtype)
+{
+    check_rope_part(n_tok, heads, d, d, pad, interleaved, dtype);
+    check_rope_part(n_tok, heads, d, d / 4 * 2, pad, interleaved, dtype);
 }
 
 static void test_rope(void **state)
