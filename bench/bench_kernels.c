@@ -147,7 +147,7 @@ static mq_status gram(buffers *b)
 
 static mq_status norm(buffers *b)
 {
-    return mq_norm(MQ_NORM_RMS, b->x, TOKENS, HIDDEN, b->norm, 1e-5, b->y, MQ_BF16);
+    return mq_norm(MQ_NORM_RMS, b->x, TOKENS, HIDDEN, b->norm, NULL, 1e-5, b->y, MQ_BF16);
 }
 
 static mq_status rope(buffers *b)

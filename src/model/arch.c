@@ -43,17 +43,28 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes)
     }
 }
 
+/* Length of a name without ".weight". */
+static int stem(const char *name)
+{
+    static const char suffix[] = ".weight";
+    size_t end = sizeof suffix - 1, n = strlen(name);
+    if (n > end && strcmp(name + n - end, suffix) == 0) n -= end;
+    return (int)n;
+}
+
+void mq_arch_norm_bias(const char *weight, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "%.*s.bias", stem(weight), weight);
+}
+
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes)
 {
-    static const char suffix[] = ".weight";
-    size_t end = sizeof suffix - 1, n = strlen(arch->head);
     if (linear != MQ_HEAD) {
         mq_arch_name(arch->linear[linear], block, out, bytes);
         return;
     }
-    if (n > end && strcmp(arch->head + n - end, suffix) == 0) n -= end;
-    snprintf(out, bytes, "%.*s", (int)n, arch->head);
+    snprintf(out, bytes, "%.*s", stem(arch->head), arch->head);
 }
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
@@ -68,21 +79,28 @@ const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block)
     return kind->sliding && arch->own_sliding_rope ? &arch->sliding_rope : &arch->rope;
 }
 
+bool mq_arch_has(const mq_arch *arch, mq_linear_id linear)
+{
+    return linear == MQ_HEAD || arch->linear[linear][0] != '\0';
+}
+
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)
 {
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
+    int64_t gate = arch->fused_gate_up ? 2 * arch->intermediate : arch->intermediate;
     const int64_t shapes[MQ_N_LINEARS + 1][2] = {
-        [MQ_Q] = {q, arch->hidden},
+        [MQ_Q] = {arch->fused_qkv ? q + 2 * kv : q, arch->hidden},
         [MQ_K] = {kv, arch->hidden},
         [MQ_V] = {kv, arch->hidden},
         [MQ_O] = {arch->hidden, q},
-        [MQ_GATE] = {arch->intermediate, arch->hidden},
+        [MQ_GATE] = {gate, arch->hidden},
         [MQ_UP] = {arch->intermediate, arch->hidden},
         [MQ_DOWN] = {arch->hidden, arch->intermediate},
         [MQ_HEAD] = {arch->vocab, arch->hidden},
     };
-    *n_out = shapes[linear][0];
-    *n_in = shapes[linear][1];
+    bool there = mq_arch_has(arch, linear);
+    *n_out = there ? shapes[linear][0] : 0;
+    *n_in = there ? shapes[linear][1] : 0;
 }
 
 int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS])
@@ -120,7 +138,8 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 {
     int n = 0;
     for (int i = 0; i <= MQ_HEAD; i++) {
-        if (mq_arch_linear_tap(arch, (mq_linear_id)i) == tap) linears[n++] = (mq_linear_id)i;
+        mq_linear_id l = (mq_linear_id)i;
+        if (mq_arch_has(arch, l) && mq_arch_linear_tap(arch, l) == tap) linears[n++] = l;
     }
     return n;
 }

@@ -32,7 +32,9 @@ typedef enum mq_qk_norm {
 } mq_qk_norm;
 
 /** The linear layers of a dense block, in the order in which a checkpoint lists them; and the one
- *  after all blocks, which makes logits of the normed residual stream. */
+ *  after all blocks, which makes logits of the normed residual stream. A family may lack some
+ *  (mq_arch_has): where a checkpoint has q, k and v as one layer with their rows one after the
+ *  other, it is MQ_Q, and there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. */
 typedef enum mq_linear_id {
     MQ_Q,
     MQ_K,
@@ -113,6 +115,7 @@ typedef struct mq_arch {
 
     /* features */
     mq_norm_kind norm;
+    bool norm_bias;     /* norms but those of q and k have one */
     bool norm_plus_one; /* weights of norms are stored less 1 */
     double norm_eps;
     bool parallel_block;
@@ -136,6 +139,8 @@ typedef struct mq_arch {
     double logit_cap; /* as attention_cap */
     bool tied;        /* lm_head is the embedding */
     bool has_bias[MQ_N_LINEARS];
+    bool fused_qkv, fused_gate_up; /* MQ_Q is all three, MQ_GATE is both */
+    bool gated;                    /* else the MLP has no gate: down(act(up)) */
 
     /* of a quantised folder (config.json has a quantization_config) */
     mq_packed_form packed; /* how linears may be stored */
@@ -147,8 +152,8 @@ typedef struct mq_arch {
     char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* in front of a sub-block; "": none */
     char o_norm[MQ_ARCH_NAME], down_norm[MQ_ARCH_NAME];   /* of what it adds; "": none */
     char q_norm[MQ_ARCH_NAME], k_norm[MQ_ARCH_NAME];      /* "" without q/k norm */
-    char linear[MQ_N_LINEARS][MQ_ARCH_NAME];
-    char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME]; /* old checkpoints hold them; unused */
+    char linear[MQ_N_LINEARS][MQ_ARCH_NAME];              /* "": there is none */
+    char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME];   /* old checkpoints hold them; unused */
     int n_ignored_tensors;
 
     mq_gguf_family gguf;
@@ -167,6 +172,9 @@ void mq_arch_destroy(mq_arch **arch);
  *  until the next call; not for several threads. */
 const char *mq_data_folder(void);
 
+/** The bias beside the weight of a norm: "X.bias" for "X.weight". */
+void mq_arch_norm_bias(const char *weight, char *out, size_t bytes);
+
 /** Name of a tensor of block i: `pattern` with {i} replaced. */
 void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 
@@ -180,7 +188,10 @@ int64_t mq_arch_window(const mq_arch *arch, int64_t block);
 /** How a block turns q and k, NULL when it does not. */
 const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block);
 
-/** (n_out, n_in) of a linear. */
+/** Whether a block has that linear; the head is always there. */
+bool mq_arch_has(const mq_arch *arch, mq_linear_id linear);
+
+/** (n_out, n_in) of a linear; (0, 0) of one that is not there. */
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in);
 
 /** The taps of a block in the order of the staged run. */

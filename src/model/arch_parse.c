@@ -57,6 +57,7 @@ static const field fields[] = {
     FIELD(INT, head_dim),
     FIELD(INT, max_position),
     CHOICE_FIELD(norm, norm_names),
+    OPTIONAL_FIELD(BOOL, norm_bias, 0),
     OPTIONAL_FIELD(BOOL, norm_plus_one, 0),
     FIELD(DOUBLE, norm_eps),
     FIELD(BOOL, parallel_block),
@@ -257,6 +258,41 @@ static mq_status read_ignored(const mq_arch_texts *texts, mq_arch *arch)
     return MQ_OK;
 }
 
+/* Layers first..last, or the one that holds the rows of all of them, which then stands for them. */
+static mq_status read_fused(const mq_arch_texts *texts, const char *name, mq_linear_id first,
+                            mq_linear_id last, mq_arch *arch, bool *fused)
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    *fused = cJSON_GetObjectItemCaseSensitive(tensors, name) != NULL;
+    for (int l = (int)first; l <= (int)last && !*fused; l++) {
+        MQ_TRY(tensor_name(texts, mq_linear_name((mq_linear_id)l), true, arch->linear[l]));
+    }
+    if (!*fused) return MQ_OK;
+    for (int l = (int)first + 1; l <= (int)last; l++) {
+        if (arch->has_bias[l] != arch->has_bias[first]) {
+            return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has one bias or none",
+                           texts->family, name);
+        }
+        arch->has_bias[l] = false;
+    }
+    return tensor_name(texts, name, true, arch->linear[first]);
+}
+
+static mq_status read_linears(const mq_arch_texts *texts, mq_arch *arch)
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    const char *gate = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, "gate"));
+    arch->gated = !gate || strcmp(gate, "none") != 0;
+    MQ_TRY(read_fused(texts, "qkv", MQ_Q, MQ_V, arch, &arch->fused_qkv));
+    MQ_TRY(tensor_name(texts, "o", true, arch->linear[MQ_O]));
+    MQ_TRY(tensor_name(texts, "down", true, arch->linear[MQ_DOWN]));
+    if (arch->gated) {
+        return read_fused(texts, "gate_up", MQ_GATE, MQ_UP, arch, &arch->fused_gate_up);
+    }
+    arch->has_bias[MQ_GATE] = false;
+    return tensor_name(texts, "up", true, arch->linear[MQ_UP]);
+}
+
 static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
 {
     MQ_TRY(tensor_name(texts, "embed", false, arch->embed));
@@ -272,9 +308,7 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
         MQ_TRY(tensor_name(texts, "q_norm", true, arch->q_norm));
         MQ_TRY(tensor_name(texts, "k_norm", true, arch->k_norm));
     }
-    for (int i = 0; i < MQ_N_LINEARS; i++) {
-        MQ_TRY(tensor_name(texts, mq_linear_name((mq_linear_id)i), true, arch->linear[i]));
-    }
+    MQ_TRY(read_linears(texts, arch));
     return read_ignored(texts, arch);
 }
 

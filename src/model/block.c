@@ -1,18 +1,20 @@
 #include "model/block.h"
 
 #include "base/checked.h"
+#include "model/tensors.h"
 #include "ops/gemm.h"
 
 #include <math.h>
 #include <string.h>
 
-/* out = norm(x), or x where there is none. out may be x. */
-static mq_status norm(const mq_block_weights *w, const float *weight, int64_t n_tokens,
+/* out = norm(x), or x where there is none: `which` is the norm's of mq_vector_id. out may be x. */
+static mq_status norm(const mq_block_weights *w, const float *weight, int which, int64_t n_tokens,
                       const void *x, void *out)
 {
     const mq_arch *a = w->arch;
     if (weight) {
-        return mq_norm(a->norm, x, n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
+        return mq_norm(a->norm, x, n_tokens, a->hidden, weight, w->norm_bias[which], a->norm_eps,
+                       out, w->dtype);
     }
     if (out != x) memcpy(out, x, (size_t)(n_tokens * a->hidden) * mq_dtype_size(w->dtype));
     return MQ_OK;
@@ -25,7 +27,8 @@ mq_status mq_block_branch(const mq_block_weights *w, mq_linear_id linear, int64_
     mq_arch_linear_shape(w->arch, linear, &n_out, &n_in);
     MQ_TRY(
         mq_linear(in, n_tokens, n_in, w->w[linear], n_out, w->bias[linear], out, n_out, w->dtype));
-    return norm(w, linear == MQ_O ? w->o_norm : w->down_norm, n_tokens, out, out);
+    if (linear == MQ_O) return norm(w, w->o_norm, MQ_VECTOR_O_NORM, n_tokens, out, out);
+    return norm(w, w->down_norm, MQ_VECTOR_DOWN_NORM, n_tokens, out, out);
 }
 
 /* x += residual_scale * branch(in) */
@@ -43,17 +46,16 @@ static mq_status add_branch(const mq_block_weights *w, mq_linear_id linear, cons
     return mq_add_multiple(work, a->residual_scale, unit->n_tokens * n_out, x, w->dtype);
 }
 
-/* Several linears of one input side by side in rows of `ld`; column[l] is where linear l begins. */
-static mq_status side_by_side(const mq_block_weights *w, const mq_linear_id *linears, int n,
-                              const mq_unit *unit, const void *in, void *work, int64_t ld,
-                              void *column[])
+/* The linears first..last of one input, those that there are, side by side in rows of `ld`. */
+static mq_status side_by_side(const mq_block_weights *w, mq_linear_id first, mq_linear_id last,
+                              const mq_unit *unit, const void *in, void *work, int64_t ld)
 {
     char *at = work;
-    for (int i = 0; i < n; i++) {
-        mq_linear_id l = linears[i];
+    for (int i = (int)first; i <= (int)last; i++) {
+        mq_linear_id l = (mq_linear_id)i;
         int64_t n_out = 0, n_in = 0;
+        if (!mq_arch_has(w->arch, l)) continue;
         mq_arch_linear_shape(w->arch, l, &n_out, &n_in);
-        column[i] = at;
         MQ_TRY(mq_linear(in, unit->n_tokens, n_in, w->w[l], n_out, w->bias[l], at, ld, w->dtype));
         at += (size_t)n_out * mq_dtype_size(w->dtype);
     }
@@ -116,10 +118,11 @@ static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope
                            const mq_unit *unit, const void *in, void *work, void *out)
 {
     const mq_arch *a = w->arch;
-    static const mq_linear_id linears[] = {MQ_Q, MQ_K, MQ_V};
     int64_t ld = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
-    void *qkv[3];
-    MQ_TRY(side_by_side(w, linears, 3, unit, in, work, ld, qkv));
+    size_t head = (size_t)a->head_dim * mq_dtype_size(w->dtype);
+    char *qkv[3] = {work, (char *)work + (size_t)a->n_heads * head, NULL};
+    qkv[2] = qkv[1] + (size_t)a->n_kv_heads * head;
+    MQ_TRY(side_by_side(w, MQ_Q, MQ_V, unit, in, work, ld));
     const heads q = {qkv[0], ld, a->n_heads, w->q_norm}, k = {qkv[1], ld, a->n_kv_heads, w->k_norm};
     MQ_TRY(prepare_heads(w, rope, unit, &q));
     MQ_TRY(prepare_heads(w, rope, unit, &k));
@@ -137,14 +140,14 @@ static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope
                         w->dtype);
 }
 
-static mq_status gated(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work,
-                       void *out)
+static mq_status mlp(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work,
+                     void *out)
 {
-    static const mq_linear_id linears[] = {MQ_GATE, MQ_UP};
-    int64_t width = w->arch->intermediate, ld = 2 * width;
-    void *parts[2];
-    MQ_TRY(side_by_side(w, linears, 2, unit, in, work, ld, parts));
-    return mq_gated(w->arch->activation, parts[0], ld, parts[1], ld, unit->n_tokens, width, out,
+    const mq_arch *a = w->arch;
+    int64_t width = a->intermediate, ld = a->gated ? 2 * width : width;
+    const char *up = (char *)work + (size_t)width * mq_dtype_size(w->dtype);
+    MQ_TRY(side_by_side(w, MQ_GATE, MQ_UP, unit, in, work, ld));
+    return mq_gated(a->activation, work, ld, a->gated ? up : NULL, ld, unit->n_tokens, width, out,
                     w->dtype);
 }
 
@@ -155,15 +158,15 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
     const mq_arch *a = weights->arch;
     switch (tap) {
     case MQ_TAP_ATTN_IN:
-        return norm(weights, weights->attn_norm, unit->n_tokens, x, out);
+        return norm(weights, weights->attn_norm, MQ_VECTOR_ATTN_NORM, unit->n_tokens, x, out);
     case MQ_TAP_ATTN_OUT:
         return attention(weights, rope, unit, in, work, out);
     case MQ_TAP_MLP_IN:
         MQ_TRY(add_branch(weights, MQ_O, unit, in, work, x));
-        return norm(weights, weights->mlp_norm, unit->n_tokens, x, out);
+        return norm(weights, weights->mlp_norm, MQ_VECTOR_MLP_NORM, unit->n_tokens, x, out);
     case MQ_TAP_MLP_MID:
         if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
-        return gated(weights, unit, in, work, out);
+        return mlp(weights, unit, in, work, out);
     case MQ_TAP_HEAD_IN:
     case MQ_N_ALL_TAPS:
         break;

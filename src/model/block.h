@@ -11,8 +11,9 @@
  *               mlp_in = norm(x); mlp_mid = act(gate(mlp_in)) * up(mlp_in); x += down(mlp_mid)
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
- * Either norm may be missing: then the tap is x. What is added to x may go through a norm of its
- * own first (o_norm, down_norm), and is multiplied by residual_scale. */
+ * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
+ * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
+ * multiplied by residual_scale. */
 
 /** Radians by which pair i < dim / 2 turns from one position to the next. */
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);

@@ -46,8 +46,8 @@ mq_status mq_block_logits(const mq_outer_weights *outer, const mq_arch *arch, co
 {
     const char *from = x;
     from += (size_t)(t0 * arch->hidden) * mq_dtype_size(outer->dtype);
-    MQ_TRY(mq_norm(arch->norm, from, t1 - t0, arch->hidden, outer->final_norm, arch->norm_eps, h,
-                   outer->dtype));
+    MQ_TRY(mq_norm(arch->norm, from, t1 - t0, arch->hidden, outer->final_norm,
+                   outer->final_norm_bias, arch->norm_eps, h, outer->dtype));
     product p = {.arch = arch, .outer = outer, .h = h, .n_rows = t1 - t0, .out = out};
     return mq_parallel_for(mq_ceil_div(arch->vocab, VOCAB_TILE), tile, &p);
 }

@@ -80,7 +80,11 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
                  {MQ_VECTOR_DOWN_NORM, arch->down_norm}};
     for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
         if (!norms[i].pattern[0]) continue;
+        char bias[MQ_NAME_BYTES];
         add_vector(out, &n, norms[i].id, norms[i].pattern, block, 1, arch->hidden, 0);
+        if (!arch->norm_bias) continue;
+        mq_arch_norm_bias(norms[i].pattern, bias, sizeof bias);
+        add_vector(out, &n, MQ_VECTOR_NORM_BIAS + norms[i].id, bias, block, 1, arch->hidden, 0);
     }
     if (arch->qk_norm == MQ_QK_HEAD_SHARED) {
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, d, 0);

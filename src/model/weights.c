@@ -45,6 +45,7 @@ static float **vector_place(mq_block_weights *w, int id)
     case MQ_VECTOR_K_NORM:
         return &w->k_norm;
     default:
+        if (id < MQ_VECTOR_BIAS) return &w->norm_bias[id - MQ_VECTOR_NORM_BIAS];
         return &w->bias[id - MQ_VECTOR_BIAS];
     }
 }
@@ -89,6 +90,7 @@ mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_d
         return status;
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
+        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
         (*out)->w[l] = (char *)(*out)->share->base + (*out)->w_offset[l];
     }
     return MQ_OK;
@@ -108,6 +110,8 @@ static mq_status find_sources(const mq_folder *folder, const mq_arch *arch, int6
                               mq_linear_source sources[MQ_N_LINEARS])
 {
     for (int l = 0; l < MQ_N_LINEARS; l++) {
+        sources[l] = (mq_linear_source){.weight = NULL};
+        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
         MQ_TRY(mq_linear_find(folder, arch, (mq_linear_id)l, block, &sources[l]));
     }
     return MQ_OK;
@@ -143,7 +147,7 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
         MQ_TRY(mq_tensor_expect(folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
         float *to = *vector_place(w, list[i].id);
         MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32, to));
-        if (list[i].id < MQ_VECTOR_BIAS) mq_norm_complete(w->arch, list[i].count, to);
+        if (list[i].id < MQ_N_VECTOR_NORMS) mq_norm_complete(w->arch, list[i].count, to);
     }
     return MQ_OK;
 }
@@ -153,7 +157,7 @@ static int list_packed(const mq_block_weights *w, const mq_linear_source *source
 {
     int n = 0;
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        if (sources[l].weight) continue;
+        if (sources[l].weight || !mq_arch_has(w->arch, (mq_linear_id)l)) continue;
         packed[n++] = (mq_packed_linear){
             .source = sources[l], .id = (mq_linear_id)l, .block = w->block, .to = w->w[l]};
     }

@@ -10,10 +10,11 @@
 
 typedef enum mq_norm_kind { MQ_NORM_RMS, MQ_NORM_LAYER } mq_norm_kind;
 
-/** y (n_tok, d) = norm(x) * w.  RMS: x / sqrt(mean(x^2) + eps). LAYER: (x - mean) / sqrt(var +
- * eps), no bias. w (d) f32. x and y may be the same. Sums in f64-free, fixed order f32 lanes. */
+/** y (n_tok, d) = norm(x) * w + bias.  RMS: x / sqrt(mean(x^2) + eps). LAYER: (x - mean) / sqrt(var
+ * + eps). w, bias (d) f32; bias NULL: none. x and y may be the same. Sums in f64-free, fixed order
+ * f32 lanes. */
 mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
-                  double eps, void *y, mq_dtype dtype);
+                  const float *bias, double eps, void *y, mq_dtype dtype);
 
 /** The same over heads of d inside rows: x[t * ld + h * d ...] for h < n_heads, in place.
  *  w (d) when per_head is false, (n_heads, d) when true. */
@@ -54,7 +55,8 @@ void mq_soft_cap(float *x, int64_t n, double scale, double cap);
 
 typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activation_kind;
 
-/** y (n_tok, d) = act(gate) * up; gate and up have row strides ld_gate, ld_up. y is contiguous. */
+/** y (n_tok, d) = act(gate) * up, or act(gate) with up NULL; gate and up have row strides ld_gate,
+ *  ld_up. y is contiguous. */
 mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype);
 

@@ -35,7 +35,7 @@ void mq_naive_gemm(const mq_gemm_shape *s, const void *a, const void *b, void *c
 }
 
 void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
-                   double eps, void *y, mq_dtype dtype)
+                   const float *bias, double eps, void *y, mq_dtype dtype)
 {
     for (int64_t t = 0; t < n_tok; t++) {
         double mean = 0, square = 0;
@@ -47,7 +47,8 @@ void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, c
         }
         for (int64_t j = 0; j < d; j++) {
             double centred = get(x, t * d + j, dtype) - mean;
-            put(y, t * d + j, centred / sqrt(square + eps) * (double)w[j], dtype);
+            double add = bias ? (double)bias[j] : 0;
+            put(y, t * d + j, centred / sqrt(square + eps) * (double)w[j] + add, dtype);
         }
     }
 }

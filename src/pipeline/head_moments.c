@@ -44,14 +44,21 @@ static mq_linear_id linear_of(const mq_arch *arch, int64_t head, int64_t *of_lin
     return query ? MQ_Q : MQ_K;
 }
 
+/* Where the rows of a head are: those of k may follow those of q in one layer. */
+static mq_linear_id layer_of(const mq_arch *arch, int64_t head, int64_t *in_layer)
+{
+    *in_layer = head;
+    return arch->fused_qkv ? MQ_Q : linear_of(arch, head, in_layer);
+}
+
 /* The head's rows (head_dim, n) of the layer in f32; in the thread's scratch. */
 static mq_status head_rows(const moment_job *job, int64_t head, float **rows)
 {
     const mq_block_weights *weights = job->run->stream[MQ_QUANTISED].weights;
-    int64_t of_linear = 0, count = job->run->arch->head_dim * job->system->n;
-    mq_linear_id linear = linear_of(job->run->arch, head, &of_linear);
+    int64_t in_layer = 0, count = job->run->arch->head_dim * job->system->n;
+    mq_linear_id linear = layer_of(job->run->arch, head, &in_layer);
     const char *from = weights->w[linear];
-    from += (size_t)(of_linear * count) * mq_dtype_size(weights->dtype);
+    from += (size_t)(in_layer * count) * mq_dtype_size(weights->dtype);
     *rows = mq_scratch(SLOT_ROWS, (size_t)count * sizeof **rows);
     if (!*rows) return mq_fail(MQ_E_MEMORY, "no memory for the rows of a head");
     return mq_to_f32(from, weights->dtype, count, *rows);
@@ -131,13 +138,14 @@ static mq_status finish_task(void *context, int64_t i)
 {
     const moment_job *job = context;
     const mq_run *run = job->run;
-    int64_t hd = run->arch->head_dim, head = head_of_task(job, i), of_linear = 0;
+    int64_t hd = run->arch->head_dim, head = head_of_task(job, i), of_linear = 0, in_layer = 0;
     mq_linear_id linear = linear_of(run->arch, head, &of_linear);
-    const float *bias = run->stream[MQ_QUANTISED].weights->bias[linear];
+    mq_linear_id layer = layer_of(run->arch, head, &in_layer);
+    const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer];
     const float *norm = norm_of(run, linear, of_linear);
     double *moment = job->moment + head * hd * hd;
     symmetrise(hd, job->system->mean / (double)job->system->h->n_tokens, moment);
-    if (bias) MQ_TRY(add_bias(job, head, bias + of_linear * hd, moment));
+    if (bias) MQ_TRY(add_bias(job, head, bias + in_layer * hd, moment));
     if (norm) mq_head_norm_moment(run->arch, norm, moment);
     return MQ_OK;
 }

@@ -75,7 +75,8 @@ static mq_status norm_units(const mq_run *run, const mq_outer_weights *outer, mq
                                  out));
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
         MQ_TRY(mq_norm(run->arch->norm, mq_activations_unit(&stream->x, run->calib, u),
-                       run->calib->unit[u].n_tokens, hidden, outer->final_norm, run->arch->norm_eps,
+                       run->calib->unit[u].n_tokens, hidden, outer->final_norm,
+                       outer->final_norm_bias, run->arch->norm_eps,
                        mq_activations_unit(out, run->calib, u), stream->x.dtype));
     }
     return MQ_OK;

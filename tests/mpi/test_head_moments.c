@@ -79,6 +79,8 @@ static bool begin(setting *s, const char *name, int64_t window, MPI_Comm parent)
     s->window = window;
     s->run.arch->window = window < LONGEST ? window : 0;
     s->run.arch->block[0].sliding = true;
+    /* Of longrope all samples are short, or there would be no metric. */
+    if (s->run.arch->rope.scaling == MQ_ROPE_LONG) s->run.arch->rope.original_positions = LONGEST;
     mq_status status = mq_run_hessian(&s->run, 0, MQ_TAP_ATTN_IN, NULL, &s->h);
     if (status == MQ_OK) status = mq_tap_system_create(&s->run, s->h, &s->system);
     if (status == MQ_OK) status = mq_head_moments_create(&s->run, 0, &s->system, &s->moments);
@@ -112,15 +114,26 @@ static const float *norm_weight(const setting *s, mq_linear_id linear, int64_t h
     return weight + head * s->run.arch->head_dim;
 }
 
+/* The layer that holds the rows of a head, and its first row there. */
+static mq_linear_id layer_of(const mq_arch *a, mq_linear_id linear, int64_t head, int64_t *row)
+{
+    int64_t before = 0;
+    if (a->fused_qkv && linear == MQ_K) before = a->n_heads;
+    if (a->fused_qkv && linear == MQ_V) before = a->n_heads + a->n_kv_heads;
+    *row = (before + head) * a->head_dim;
+    return a->fused_qkv ? MQ_Q : linear;
+}
+
 /* A head's query or key of a token before its norm, but for LayerNorm's mean. */
 static void projected(const setting *s, mq_linear_id linear, int64_t head, int64_t t, double *y)
 {
     const mq_block_weights *weights = s->run.stream[MQ_QUANTISED].weights;
-    const uint16_t *w = weights->w[linear], *x = s->x + t * s->n;
-    const float *bias = weights->bias[linear];
-    int64_t hd = s->run.arch->head_dim;
+    int64_t hd = s->run.arch->head_dim, first = 0;
+    mq_linear_id stored = layer_of(s->run.arch, linear, head, &first);
+    const uint16_t *w = weights->w[stored], *x = s->x + t * s->n;
+    const float *bias = weights->bias[stored];
     for (int64_t i = 0; i < hd; i++) {
-        int64_t row = head * hd + i;
+        int64_t row = first + i;
         y[i] = bias ? (double)bias[row] : 0;
         for (int64_t k = 0; k < s->n; k++) {
             y[i] += (double)mq_bf16_to_f32(w[row * s->n + k]) * (double)mq_bf16_to_f32(x[k]);
@@ -190,14 +203,18 @@ static double mean_square(const mq_arch *a, const float *table, const double *sh
                           const double *turned, const double *still)
 {
     int64_t hd = a->head_dim;
+    const mq_rope_kind *rope = mq_arch_rope(a, 0);
     double sum = 0, pairs = 0;
     for (int32_t d = 0; d < LONGEST; d++) {
         float far[MOST_DIM];
         double dot = 0;
         for (int64_t i = 0; i < hd; i++) far[i] = (float)turned[i];
-        CHECK(mq_rope(far, 1, hd, 1, hd, mq_arch_rope(a, 0)->dim, table, &d, a->rope_interleaved,
-                      MQ_F32) == MQ_OK);
-        for (int64_t i = 0; i < hd; i++) dot += (double)far[i] * still[i];
+        CHECK(mq_rope(far, 1, hd, 1, hd, rope->dim, table, &d, a->rope_interleaved, MQ_F32) ==
+              MQ_OK);
+        for (int64_t i = 0; i < hd; i++) {
+            double factor = i < rope->dim ? rope->attention_factor : 1; /* which far has */
+            dot += (double)far[i] * still[i] * factor;
+        }
         sum += share[d] * dot * dot;
         pairs += share[d];
     }
@@ -328,6 +345,49 @@ static void test_layer_norm_interleaved(void)
     check_model("command_r_plus", LONGEST, true, false);
 }
 
+/* One layer holds q, k and v; a part of each head turns, and its scores are larger. Its rows have
+ * the metrics of the heads that they belong to. */
+static void test_fused(void)
+{
+    setting s;
+    mq_row_work w = {0};
+    if (begin(&s, "phi3", LONGEST, MPI_COMM_WORLD)) {
+        const mq_arch *a = s.run.arch;
+        int64_t area = a->head_dim * a->head_dim;
+        double whole[MOST_DIM * MOST_DIM];
+        mq_row_metric *want = zeroed(1, sizeof *want);
+        for (int64_t h = 0; h < a->n_heads; h++) {
+            check_moment(&s, MQ_Q, h, s.moments.query + h * area);
+            check_metric(&s, MQ_Q, h);
+        }
+        for (int64_t h = 0; h < a->n_kv_heads; h++) {
+            check_moment(&s, MQ_K, h, s.moments.key + h * area);
+            check_metric(&s, MQ_K, h);
+        }
+        CHECK(mq_row_work_load(&s.run, 0, &s.system, 0, &w) == MQ_OK);
+        CHECK(mq_row_work_metrics(&s.run, &s.moments, &w) == MQ_OK);
+        for (int64_t b = 0; b < w.n_blocks; b++) {
+            int64_t kv = a->n_heads * a->head_dim;
+            if (w.layer[b]->linear != MQ_Q || w.first_row[b] != 0) continue;
+            mq_metric_clear(want);
+            CHECK(mq_head_metric(&s.run, &s.moments, MQ_K, 1, whole) == MQ_OK);
+            mq_metric_couple(want, kv + a->head_dim, a->head_dim, whole, 0.1);
+            for (int64_t r = kv + a->head_dim; r < kv + 2 * a->head_dim; r++) {
+                CHECK(w.block[b].metric->row[r] == want->row[r]);
+                CHECK(memcmp(w.block[b].metric->ratio + r * MQ_ROW_BLOCK,
+                             want->ratio + r * MQ_ROW_BLOCK, sizeof(float) * MQ_ROW_BLOCK) == 0);
+            }
+        }
+        mq_row_work_free(&w);
+        free(want);
+        mq_head_moments_free(&s.moments);
+        s.run.arch->rope.original_positions = LONGEST - 1;
+        CHECK(mq_head_moments_create(&s.run, 0, &s.system, &s.moments) == MQ_OK);
+        CHECK(s.moments.query == NULL);
+    }
+    end(&s);
+}
+
 static void test_all_heads_as_one(void)
 {
     check_model("olmo2", LONGEST, true, false);
@@ -407,6 +467,7 @@ int main(int argc, char **argv)
     RUN(test_bias);
     RUN(test_rms_norm);
     RUN(test_layer_norm_interleaved);
+    RUN(test_fused);
     RUN(test_all_heads_as_one);
     RUN(test_sliding_rope);
     RUN(test_late_norm);

@@ -95,6 +95,16 @@ CASES = {
                               "rope_parameters": default_rope(10000.0)}),
     "seed_oss": ("seed_oss", {**SMALL, "head_dim": 8, "attention_out_bias": True, "mlp_bias": True,
                               "rope_parameters": default_rope(10000.0)}),
+    "phi3": ("phi3", {**SMALL, "pad_token_id": None, "original_max_position_embeddings": 64,
+                      "rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0,
+                                          "partial_rotary_factor": 0.75,
+                                          "short_factor": [1.0, 1.1, 1.3],
+                                          "long_factor": [1.0, 4.0, 8.0]}}),
+    "glm4": ("glm4", {**SMALL, "head_dim": 8, "pad_token_id": None,
+                      "rope_parameters": {**default_rope(10000.0),
+                                          "partial_rotary_factor": 0.5}}),
+    "starcoder2": ("starcoder2", {**SMALL, "sliding_window": 20, "tie_word_embeddings": True,
+                                  "rope_parameters": default_rope(10000.0)}),
 }
 
 
@@ -115,7 +125,7 @@ def standard_deviation(name, shape, config):
     gain = 1.0
     if name.endswith("o_proj.weight"):
         gain = stream
-    elif name.endswith("down_proj.weight"):
+    elif name.endswith(("down_proj.weight", "c_proj.weight")):
         gain = 1.5 * stream     # silu(gate) * up is smaller than its factors
     return gain / shape[-1] ** 0.5
 
@@ -125,7 +135,7 @@ def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         values = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name:
+        if "norm" in name and not name.endswith("bias"):
             values = 0.25 * values + (0.0 if model.config.model_type in GEMMA else 1.0)
         else:
             values = values * standard_deviation(name, parameter.shape, model.config)
@@ -186,6 +196,8 @@ def version_4_config(config):
         if old["model_type"] == "gemma3_text":
             old["rope_local_base_freq"] = sliding["rope_theta"]
     old["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        old["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     if rope["rope_type"] != "default":
         old["rope_scaling"] = rope
     elif old["model_type"] in ("llama", "qwen2", "qwen3"):
@@ -196,7 +208,7 @@ def version_4_config(config):
         old.pop("layer_types", None)
     if old["model_type"] in ("cohere2", "gemma3_text"):
         old["sliding_window_pattern"] = 2
-    if old["model_type"] not in ("smollm3", "gemma"):   # whose defaults need not be tokens here
+    if old["model_type"] not in ("smollm3", "gemma", "phi3", "glm4"):   # whose defaults need not be tokens here
         old.pop("pad_token_id", None)
     if old["model_type"] in ("qwen2", "qwen3") and not old["use_sliding_window"]:
         # version 5 saves null when the window is off; older versions kept the unused number

@@ -620,7 +620,8 @@ static void check_taps(const mq_arch *a, const char *expected)
         }
         strcat(text, " ");
     }
-    assert_int_equal(seen, MQ_N_LINEARS);
+    for (int l = 0; l < MQ_N_LINEARS; l++) seen -= mq_arch_has(a, (mq_linear_id)l);
+    assert_int_equal(seen, 0);
     assert_string_equal(text, expected);
 }
 
@@ -655,6 +656,34 @@ static void test_taps(void **state)
     check_taps(&a, "attn_in:q,k,v,gate,up attn_out:o mlp_mid:down ");
 }
 
+static void test_layers_of_several(void **state)
+{
+    (void)state;
+    mq_arch a;
+    int64_t n_out = 0, n_in = 0;
+    accepts("phi3", "\"original_max_position_embeddings\": 64", &a);
+    check_taps(&a, "attn_in:q attn_out:o mlp_in:gate mlp_mid:down ");
+    mq_arch_linear_shape(&a, MQ_Q, &n_out, &n_in);
+    assert_int_equal(n_out, (a.n_heads + 2 * a.n_kv_heads) * a.head_dim);
+    mq_arch_linear_shape(&a, MQ_GATE, &n_out, &n_in);
+    assert_int_equal(n_out, 2 * a.intermediate);
+    mq_arch_linear_shape(&a, MQ_UP, &n_out, &n_in);
+    assert_int_equal(n_out, 0);
+    assert_false(mq_arch_has(&a, MQ_K) || mq_arch_has(&a, MQ_UP));
+    assert_true(mq_arch_has(&a, MQ_Q) && mq_arch_has(&a, MQ_HEAD));
+    accepts("glm4", "\"head_dim\": 16", &a);
+    check_taps(&a, "attn_in:q,k,v attn_out:o mlp_in:gate mlp_mid:down ");
+    assert_true(a.rope.dim == 8 && a.rope_interleaved && a.has_bias[MQ_V] && !a.has_bias[MQ_O]);
+    refuses("glm4", "\"head_dim\": 16, \"partial_rotary_factor\": 0.1", "even number");
+    refuses("glm4",
+            "\"partial_rotary_factor\": 0.5, \"rope_parameters\": {\"rope_theta\": 1e4, "
+            "\"partial_rotary_factor\": 0.25}",
+            "is 0.25");
+    accepts("starcoder2", "", &a);
+    check_taps(&a, "attn_in:q,k,v attn_out:o mlp_in:up mlp_mid:down ");
+    assert_true(a.norm == MQ_NORM_LAYER && a.norm_bias && !a.gated && a.has_bias[MQ_UP]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -684,6 +713,7 @@ int main(void)
         cmocka_unit_test(test_bad_descriptors),
         cmocka_unit_test(test_names_and_shapes),
         cmocka_unit_test(test_taps),
+        cmocka_unit_test(test_layers_of_several),
         cmocka_unit_test(test_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

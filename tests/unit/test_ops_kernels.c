@@ -18,19 +18,20 @@ static void check_norm(mq_norm_kind kind, int64_t n_tok, int64_t d, double scale
 {
     void *x = test_array(1, n_tok * d, scale, dtype);
     float *w = test_array(2, d, 1, MQ_F32), *want = test_exact(x, n_tok * d, dtype);
-    mq_naive_norm(kind, want, n_tok, d, w, 1e-5, want, MQ_F32);
+    float *bias = n_tok % 2 ? test_array(3, d, 1, MQ_F32) : NULL;
+    mq_naive_norm(kind, want, n_tok, d, w, bias, 1e-5, want, MQ_F32);
     for (int threads = 1; threads <= 3; threads++) {
         void *y = test_copy(x, n_tok * d, dtype); /* in place */
         assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
-        assert_int_equal(mq_norm(kind, y, n_tok, d, w, 1e-5, y, dtype), MQ_OK);
+        assert_int_equal(mq_norm(kind, y, n_tok, d, w, bias, 1e-5, y, dtype), MQ_OK);
         /* A layer norm of a constant row is rounding noise over sqrt(eps): absolute. */
         test_all_near(y, dtype, want, n_tok * d, 2e-6, 2e-6 + rounding(dtype), "norm");
         void *again = malloc((size_t)(n_tok * d) * mq_dtype_size(dtype));
-        assert_int_equal(mq_norm(kind, x, n_tok, d, w, 1e-5, again, dtype), MQ_OK);
+        assert_int_equal(mq_norm(kind, x, n_tok, d, w, bias, 1e-5, again, dtype), MQ_OK);
         assert_memory_equal(y, again, (size_t)(n_tok * d) * mq_dtype_size(dtype));
         free(y), free(again);
     }
-    free(x), free(want), free(w);
+    free(x), free(want), free(w), free(bias);
 }
 
 static void test_norm(void **state)
@@ -59,7 +60,7 @@ static void test_norm_awkward(void **state)
     x[0 * D + 19] = NAN;
     x[1 * D + 3] = INFINITY;
     for (int j = 0; j < D; j++) x[2 * D + j] = 1e-42f; /* subnormal */
-    assert_int_equal(mq_norm(MQ_NORM_RMS, x, 4, D, w, 1e-6, y, MQ_F32), MQ_OK);
+    assert_int_equal(mq_norm(MQ_NORM_RMS, x, 4, D, w, NULL, 1e-6, y, MQ_F32), MQ_OK);
     for (int j = 0; j < D; j++) {
         assert_true(isnan(y[j]));
         assert_true(j == 3 ? isnan(y[D + j]) : y[D + j] == 0);
@@ -79,7 +80,7 @@ static void check_norm_heads(mq_norm_kind kind, bool per_head, mq_dtype dtype)
         for (int h = 0; h < H; h++) {
             float head[D], want[D];
             for (int j = 0; j < D; j++) head[j] = test_get(before, t * LD + h * D + j, dtype);
-            mq_naive_norm(kind, head, 1, D, w + (per_head ? h * D : 0), 1e-6, want, MQ_F32);
+            mq_naive_norm(kind, head, 1, D, w + (per_head ? h * D : 0), NULL, 1e-6, want, MQ_F32);
             for (int j = 0; j < D; j++) {
                 test_near((double)test_get(x, t * LD + h * D + j, dtype), (double)want[j], 2e-6,
                           2e-6 + rounding(dtype), "head", t);
