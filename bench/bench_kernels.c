@@ -152,8 +152,8 @@ static mq_status norm(buffers *b)
 
 static mq_status rope(buffers *b)
 {
-    return mq_rope(b->qkv, TOKENS, QKV, HEADS + KV_HEADS, HEAD_DIM, HEAD_DIM, b->cos_sin, b->position, false,
-                   MQ_BF16);
+    return mq_rope(b->qkv, TOKENS, QKV, HEADS + KV_HEADS, HEAD_DIM, HEAD_DIM, b->cos_sin,
+                   b->position, false, MQ_BF16);
 }
 
 static mq_status silu(buffers *b)

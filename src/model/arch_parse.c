@@ -188,6 +188,12 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
                            fields[i].name, size);
         }
     }
+    if (a->head_dim > INT32_MAX / (a->n_heads + 2 * a->n_kv_heads)) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: %" PRId64 " heads, %" PRId64 " of keys and of values, of %" PRId64
+                       " each are out of range",
+                       where, a->n_heads, a->n_kv_heads, a->head_dim);
+    }
     if (a->n_blocks > MQ_ARCH_BLOCKS) {
         return mq_fail(MQ_E_INPUT, "%s: %" PRId64 " blocks; this version knows models of up to %d",
                        where, a->n_blocks, (int)MQ_ARCH_BLOCKS);

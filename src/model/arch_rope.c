@@ -172,7 +172,7 @@ static mq_status positive(const mq_arch_texts *texts, const cJSON *rope, const c
     if (!mq_json_is_off(mq_json_find(rope, key))) {
         MQ_TRY(mq_json_double(rope, key, texts->where, out));
     }
-    if (*out > 0) return MQ_OK;
+    if (*out > 0 && isfinite(*out)) return MQ_OK;
     return mq_fail(MQ_E_INPUT, "%s: rope has %s %g, which must be positive", texts->where, key,
                    *out);
 }
@@ -271,7 +271,9 @@ static mq_status parse_alpha(const mq_arch_texts *texts, const cJSON *rope, mq_r
     double alpha = 0, dim = (double)out->dim;
     MQ_TRY(positive(texts, rope, "alpha", 0, &alpha));
     out->theta *= pow(alpha, dim / (dim - 2));
-    return MQ_OK;
+    if (dim > 2 && isfinite(out->theta)) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: rope with alpha %g on heads of %" PRId64 " has theta %g",
+                   texts->where, alpha, out->dim, out->theta);
 }
 
 static mq_status parse_scaling(const mq_arch_texts *texts, const cJSON *rope, const mq_arch *arch,

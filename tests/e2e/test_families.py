@@ -39,6 +39,21 @@ class Families(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
+    def check_forms(self, name, forms, modules):
+        """Blocks whose layers are not the usual seven."""
+        model = TINY / name
+        for form, bits in forms.items():
+            with self.subTest(form=form, model=name):
+                outs = [self.root / f'{name}-{form}-{ranks}' for ranks in (1, 3)]
+                for ranks, out in zip((1, 3), outs):
+                    self.mpiquant(ranks, 'quantize', model, '--calib', self.calib, '--output', out, '--format', form,
+                                  '--group-size', 32, '--bits', bits)
+                self.assertEqual(*map(harness.files_hash, outs))
+                self.mpiquant(2, 'verify', outs[0], '--source', model)
+                self.mpiquant(1, 'eval', outs[0], '--reference', model, '--tokens', self.calib)
+                report = json.loads((outs[0] / 'mq_report.json').read_text(encoding='utf-8'))
+                self.assertEqual({layer['name'].split('.', 3)[3] for layer in report['layers']}, set(modules))
+
     def check(self, model):
         out, again, dense = (self.root / f'{model.name}-{name}' for name in ('one', 'three', 'dense'))
         for ranks, folder in ((1, out), (3, again)):
@@ -50,6 +65,12 @@ class Families(unittest.TestCase):
                                '--json')
         self.assertLess(abs(json.loads(result)['kl']), 1e-9)
         shutil.rmtree(dense)
+
+    def test_forms(self):
+        forms = {'gptq': 3.5, 'compressed-tensors': 4, 'dense': 8}
+        self.check_forms('phi3', {**forms, 'exl2': 4},
+                         ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
+        self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
 
     def test_all(self):
         for model in sorted(path.parent for path in TINY.glob('*/config.json')):

@@ -344,7 +344,7 @@ static const char *const cases[] = {
     "llama2",         "llama3",  "mistral", "qwen2",      "qwen3",     "command_r",
     "command_r_plus", "granite", "smollm3", "cohere2",    "ministral", "hunyuan",
     "olmo2",          "olmo3",   "gemma",   "gemma2",     "gemma3",    "ernie4_5",
-    "seed_oss",       "phi3",    "glm4",    "starcoder2",
+    "seed_oss",       "phi3",    "glm4",    "starcoder2", "glm",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

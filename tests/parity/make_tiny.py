@@ -31,6 +31,7 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
 COHERE = ("cohere", "cohere2")
+OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
 GEMMA = ("gemma", "gemma2", "gemma3_text")      # store the weights of norms less 1
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -105,6 +106,8 @@ CASES = {
                                           "partial_rotary_factor": 0.5}}),
     "starcoder2": ("starcoder2", {**SMALL, "sliding_window": 20, "tie_word_embeddings": True,
                                   "rope_parameters": default_rope(10000.0)}),
+    "glm": ("glm", {**SMALL, "head_dim": 8, "pad_token_id": None,
+                    "rope_parameters": {**default_rope(10000.0), "partial_rotary_factor": 0.5}}),
 }
 
 
@@ -208,7 +211,7 @@ def version_4_config(config):
         old.pop("layer_types", None)
     if old["model_type"] in ("cohere2", "gemma3_text"):
         old["sliding_window_pattern"] = 2
-    if old["model_type"] not in ("smollm3", "gemma", "phi3", "glm4"):   # whose defaults need not be tokens here
+    if old["model_type"] not in OWN_PAD:
         old.pop("pad_token_id", None)
     if old["model_type"] in ("qwen2", "qwen3") and not old["use_sliding_window"]:
         # version 5 saves null when the window is off; older versions kept the unused number

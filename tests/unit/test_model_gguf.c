@@ -127,6 +127,10 @@ static void test_what_has_no_form(void **state)
     check_refused(&a, "another MLP than SiLU");
     a = load("qwen2", 2, llama3);
     check_refused(&a, "rope scaled as Llama 3's");
+    a = load("qwen3", 2,
+             "\"max_position_embeddings\": 256, \"rope_scaling\": {\"rope_type\": \"yarn\", "
+             "\"factor\": 4, \"original_max_position_embeddings\": 64}");
+    check_refused(&a, "rope scaled like this model's");
     a = load("llama", 2, llama3);
     assert_int_equal(mq_gguf_check(&a), MQ_OK);
     a = load("cohere", 2, "\"rope_theta\": 8e6, \"tie_word_embeddings\": false");
