@@ -147,13 +147,13 @@ static mq_status gram(buffers *b)
 
 static mq_status norm(buffers *b)
 {
-    return mq_norm(MQ_NORM_RMS, b->x, TOKENS, HIDDEN, b->norm, 1e-5, b->y, MQ_BF16);
+    return mq_norm(MQ_NORM_RMS, b->x, TOKENS, HIDDEN, b->norm, NULL, 1e-5, b->y, MQ_BF16);
 }
 
 static mq_status rope(buffers *b)
 {
-    return mq_rope(b->qkv, TOKENS, QKV, HEADS + KV_HEADS, HEAD_DIM, b->cos_sin, b->position, false,
-                   MQ_BF16);
+    return mq_rope(b->qkv, TOKENS, QKV, HEADS + KV_HEADS, HEAD_DIM, HEAD_DIM, b->cos_sin,
+                   b->position, false, MQ_BF16);
 }
 
 static mq_status silu(buffers *b)

@@ -43,39 +43,64 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes)
     }
 }
 
+/* Length of a name without ".weight". */
+static int stem(const char *name)
+{
+    static const char suffix[] = ".weight";
+    size_t end = sizeof suffix - 1, n = strlen(name);
+    if (n > end && strcmp(name + n - end, suffix) == 0) n -= end;
+    return (int)n;
+}
+
+void mq_arch_norm_bias(const char *weight, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "%.*s.bias", stem(weight), weight);
+}
+
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes)
 {
-    static const char suffix[] = ".weight";
-    size_t end = sizeof suffix - 1, n = strlen(arch->head);
     if (linear != MQ_HEAD) {
         mq_arch_name(arch->linear[linear], block, out, bytes);
         return;
     }
-    if (n > end && strcmp(arch->head + n - end, suffix) == 0) n -= end;
-    snprintf(out, bytes, "%.*s", (int)n, arch->head);
+    snprintf(out, bytes, "%.*s", stem(arch->head), arch->head);
 }
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
 {
-    return block >= arch->window_from ? arch->window : 0;
+    return arch->block[block].sliding ? arch->window : 0;
+}
+
+const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block)
+{
+    const mq_block_kind *kind = &arch->block[block];
+    if (kind->no_rope) return NULL;
+    return kind->sliding && arch->own_sliding_rope ? &arch->sliding_rope : &arch->rope;
+}
+
+bool mq_arch_has(const mq_arch *arch, mq_linear_id linear)
+{
+    return linear == MQ_HEAD || arch->linear[linear][0] != '\0';
 }
 
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)
 {
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
+    int64_t gate = arch->fused_gate_up ? 2 * arch->intermediate : arch->intermediate;
     const int64_t shapes[MQ_N_LINEARS + 1][2] = {
-        [MQ_Q] = {q, arch->hidden},
+        [MQ_Q] = {arch->fused_qkv ? q + 2 * kv : q, arch->hidden},
         [MQ_K] = {kv, arch->hidden},
         [MQ_V] = {kv, arch->hidden},
         [MQ_O] = {arch->hidden, q},
-        [MQ_GATE] = {arch->intermediate, arch->hidden},
+        [MQ_GATE] = {gate, arch->hidden},
         [MQ_UP] = {arch->intermediate, arch->hidden},
         [MQ_DOWN] = {arch->hidden, arch->intermediate},
         [MQ_HEAD] = {arch->vocab, arch->hidden},
     };
-    *n_out = shapes[linear][0];
-    *n_in = shapes[linear][1];
+    bool there = mq_arch_has(arch, linear);
+    *n_out = there ? shapes[linear][0] : 0;
+    *n_in = there ? shapes[linear][1] : 0;
 }
 
 int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS])
@@ -113,16 +138,24 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 {
     int n = 0;
     for (int i = 0; i <= MQ_HEAD; i++) {
-        if (mq_arch_linear_tap(arch, (mq_linear_id)i) == tap) linears[n++] = (mq_linear_id)i;
+        mq_linear_id l = (mq_linear_id)i;
+        if (mq_arch_has(arch, l) && mq_arch_linear_tap(arch, l) == tap) linears[n++] = l;
     }
     return n;
 }
 
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap)
 {
-    if (tap == MQ_TAP_HEAD_IN) return arch->final_norm;
-    if (tap == MQ_TAP_ATTN_IN) return arch->attn_norm;
-    return tap == MQ_TAP_MLP_IN ? arch->mlp_norm : NULL;
+    const char *norm = "";
+    if (tap == MQ_TAP_HEAD_IN) norm = arch->final_norm;
+    if (tap == MQ_TAP_ATTN_IN) norm = arch->attn_norm;
+    if (tap == MQ_TAP_MLP_IN) norm = arch->mlp_norm;
+    return norm[0] ? norm : NULL;
+}
+
+bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear)
+{
+    return (linear == MQ_O ? arch->o_norm : arch->down_norm)[0] != '\0';
 }
 
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)

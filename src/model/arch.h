@@ -12,12 +12,29 @@
  * keys mean what, and which features it uses; a model is a descriptor plus a config.json. How a
  * descriptor is written: docs/adding-a-model.md. */
 
-typedef enum mq_rope_scaling { MQ_ROPE_PLAIN, MQ_ROPE_LINEAR, MQ_ROPE_LLAMA3 } mq_rope_scaling;
+/* NTK is plain up to max_position, and not computed beyond. */
+typedef enum mq_rope_scaling {
+    MQ_ROPE_PLAIN,
+    MQ_ROPE_LINEAR,
+    MQ_ROPE_LLAMA3,
+    MQ_ROPE_YARN,
+    MQ_ROPE_LONG,
+    MQ_ROPE_NTK
+} mq_rope_scaling;
 
-typedef enum mq_qk_norm { MQ_QK_NONE, MQ_QK_HEAD_SHARED, MQ_QK_PER_HEAD } mq_qk_norm;
+/* SHARED and PER_HEAD norm every head by itself, with one weight for all or one each; ALL_HEADS
+ * norms the heads of a layer as one row. */
+typedef enum mq_qk_norm {
+    MQ_QK_NONE,
+    MQ_QK_HEAD_SHARED,
+    MQ_QK_PER_HEAD,
+    MQ_QK_ALL_HEADS
+} mq_qk_norm;
 
 /** The linear layers of a dense block, in the order in which a checkpoint lists them; and the one
- *  after all blocks, which makes logits of the normed residual stream. */
+ *  after all blocks, which makes logits of the normed residual stream. A family may lack some
+ *  (mq_arch_has): where a checkpoint has q, k and v as one layer with their rows one after the
+ *  other, it is MQ_Q, and there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. */
 typedef enum mq_linear_id {
     MQ_Q,
     MQ_K,
@@ -45,7 +62,28 @@ typedef enum mq_tap_id {
 const char *mq_tap_name(mq_tap_id tap);          /* "attn_in", ... */
 const char *mq_linear_name(mq_linear_id linear); /* "q", "k", "v", "o", "gate", "up", "down" */
 
-enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8 };
+enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024, MQ_ROPE_PAIRS = 256 };
+
+/** How positions turn the pairs of a head's coordinates. */
+typedef struct mq_rope_kind {
+    int64_t dim; /* coordinates of a head that turn */
+    double theta;
+    mq_rope_scaling scaling;
+    double factor;
+    int64_t original_positions; /* of llama3, yarn and longrope */
+    double low_freq, high_freq; /* of llama3 */
+    double beta_fast, beta_slow;
+    bool truncate;           /* of yarn, with the betas */
+    double attention_factor; /* cosines and sines are multiplied by it; else 1 */
+    bool is_long;            /* of longrope: for samples beyond original_positions */
+    float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
+} mq_rope_kind;
+
+/** What differs from block to block. */
+typedef struct mq_block_kind {
+    bool sliding; /* sees the window only */
+    bool no_rope; /* positions do not turn q and k */
+} mq_block_kind;
 
 /** "block 3, attn_in" or "lm_head", for messages. */
 typedef struct mq_place {
@@ -77,23 +115,32 @@ typedef struct mq_arch {
 
     /* features */
     mq_norm_kind norm;
+    bool norm_bias;     /* norms but those of q and k have one */
+    bool norm_plus_one; /* weights of norms are stored less 1 */
     double norm_eps;
     bool parallel_block;
     mq_qk_norm qk_norm;
     mq_norm_kind qk_norm_kind;
+    bool qk_norm_after_rope;
     mq_activation_kind activation;
     bool rope_interleaved;
-    double rope_theta;
-    mq_rope_scaling rope_scaling;
-    double rope_factor, rope_low_freq, rope_high_freq;
-    int64_t rope_original_positions;
-    int64_t window;         /* sliding window of every block from window_from on; 0: none */
-    int64_t window_from;    /* first block that uses it (Qwen's max_window_layers) */
-    double attention_scale; /* of the scores */
-    double logit_scale;     /* logits are multiplied by it; 1 by default */
-    double embed_scale;
-    bool tied; /* lm_head is the embedding */
+    mq_rope_kind rope, sliding_rope;
+    bool own_sliding_rope; /* else that of all blocks is rope */
+    int64_t window;        /* of the blocks that slide; 0: none does */
+    mq_block_kind block[MQ_ARCH_BLOCKS];
+    double attention_scale; /* of the scores; 1 / sqrt(attention_scalar) where that is finite */
+    double attention_scalar;
+    double attention_cap;  /* scores s become cap tanh(s / cap); 0: they stay */
+    double embed_scale;    /* embeddings are multiplied by it, */
+    bool embed_sqrt;       /* or by sqrt(hidden), rounded to the type of activations */
+    double residual_scale; /* what o and down add to the residual stream by this, */
+    double logit_scale;    /* and logits by this, which is already divided by */
+    double logit_divisor;
+    double logit_cap; /* as attention_cap */
+    bool tied;        /* lm_head is the embedding */
     bool has_bias[MQ_N_LINEARS];
+    bool fused_qkv, fused_gate_up; /* MQ_Q is all three, MQ_GATE is both */
+    bool gated;                    /* else the MLP has no gate: down(act(up)) */
 
     /* of a quantised folder (config.json has a quantization_config) */
     mq_packed_form packed; /* how linears may be stored */
@@ -102,10 +149,11 @@ typedef struct mq_arch {
 
     /* tensor names; "{i}" stands for the block; linears without ".weight" */
     char embed[MQ_ARCH_NAME], final_norm[MQ_ARCH_NAME], head[MQ_ARCH_NAME];
-    char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* mlp_norm "" in a parallel block */
+    char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* in front of a sub-block; "": none */
+    char o_norm[MQ_ARCH_NAME], down_norm[MQ_ARCH_NAME];   /* of what it adds; "": none */
     char q_norm[MQ_ARCH_NAME], k_norm[MQ_ARCH_NAME];      /* "" without q/k norm */
-    char linear[MQ_N_LINEARS][MQ_ARCH_NAME];
-    char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME]; /* old checkpoints hold them; unused */
+    char linear[MQ_N_LINEARS][MQ_ARCH_NAME];              /* "": there is none */
+    char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME];   /* old checkpoints hold them; unused */
     int n_ignored_tensors;
 
     mq_gguf_family gguf;
@@ -124,6 +172,9 @@ void mq_arch_destroy(mq_arch **arch);
  *  until the next call; not for several threads. */
 const char *mq_data_folder(void);
 
+/** The bias beside the weight of a norm: "X.bias" for "X.weight". */
+void mq_arch_norm_bias(const char *weight, char *out, size_t bytes);
+
 /** Name of a tensor of block i: `pattern` with {i} replaced. */
 void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 
@@ -134,7 +185,13 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
 /** Sliding window of a block, 0 for none. */
 int64_t mq_arch_window(const mq_arch *arch, int64_t block);
 
-/** (n_out, n_in) of a linear. */
+/** How a block turns q and k, NULL when it does not. */
+const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block);
+
+/** Whether a block has that linear; the head is always there. */
+bool mq_arch_has(const mq_arch *arch, mq_linear_id linear);
+
+/** (n_out, n_in) of a linear; (0, 0) of one that is not there. */
 void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in);
 
 /** The taps of a block in the order of the staged run. */
@@ -146,13 +203,16 @@ int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears
 /** Width of a tap's activations. */
 int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap);
 
-/** The norm that makes a tap's activations, or NULL. */
+/** The norm that makes a tap's activations; NULL where none does. */
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);
 
 /** The tap that feeds a linear. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
 
-/** True for a tap whose one layer adds to the residual stream: o or down, which *linear becomes. */
+/** True for a tap whose one layer ends a sub-block: o or down, which *linear becomes. */
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear);
+
+/** Whether what o or down makes goes through a norm before it is added to the residual stream. */
+bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear);
 
 #endif

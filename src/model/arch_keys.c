@@ -15,11 +15,14 @@ bool mq_json_is_off(const cJSON *value)
     return !cJSON_IsTrue(value);
 }
 
-/* Whether any spec below `json` has "key": name. */
+/* Whether any spec below `json` has "key": name, or "or": name. */
 static bool spec_reads(const cJSON *json, const char *name)
 {
-    const cJSON *key = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "key") : NULL;
-    if (cJSON_IsString(key) && strcmp(key->valuestring, name) == 0) return true;
+    static const char *const keys[] = {"key", "or"};
+    for (int i = 0; i < 2; i++) {
+        const char *key = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, keys[i]));
+        if (key && strcmp(key, name) == 0) return true;
+    }
     const cJSON *child = NULL;
     cJSON_ArrayForEach(child, json)
     {
@@ -38,11 +41,13 @@ static bool listed(const cJSON *source, const char *name)
     return false;
 }
 
-/* What the descriptor, or else the common list, expects of a key. */
+/* What the descriptor, or else the common list, expects of a key; of one that a spec reads nothing
+ * in common is expected. */
 static const cJSON *expected_value(const mq_arch_texts *texts, const char *name)
 {
     const cJSON *const sources[] = {texts->descriptor, texts->common};
-    for (int i = 0; i < 2; i++) {
+    int n = spec_reads(texts->descriptor, name) ? 1 : 2;
+    for (int i = 0; i < n; i++) {
         const cJSON *keys = cJSON_GetObjectItemCaseSensitive(sources[i], "expected_keys");
         const cJSON *value = cJSON_GetObjectItemCaseSensitive(keys, name);
         if (value) return value;
@@ -69,6 +74,8 @@ mq_status mq_arch_check_keys(const mq_arch_texts *texts)
     cJSON_ArrayForEach(item, texts->config)
     {
         const char *name = item->string;
+        /* A family may do without what is expected of all others. */
+        if (listed(texts->descriptor, name)) continue;
         const cJSON *expected = expected_value(texts, name);
         if (expected) {
             MQ_TRY(check_expected(texts, item, expected));
@@ -76,7 +83,7 @@ mq_status mq_arch_check_keys(const mq_arch_texts *texts)
         }
         if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
             mq_json_is_off(item) || listed(texts->common, name) ||
-            listed(texts->descriptor, name) || spec_reads(texts->descriptor, name)) {
+            spec_reads(texts->descriptor, name)) {
             continue;
         }
         return mq_fail(MQ_E_INPUT,

@@ -12,6 +12,7 @@ static const mq_choice norm_names[] = {{"rms", MQ_NORM_RMS}, {"layer", MQ_NORM_L
 static const mq_choice qk_names[] = {{"none", MQ_QK_NONE},
                                      {"head_shared", MQ_QK_HEAD_SHARED},
                                      {"per_head", MQ_QK_PER_HEAD},
+                                     {"all_heads", MQ_QK_ALL_HEADS},
                                      {NULL, 0}};
 /* Under the names of transformers, which has several for the same function. */
 static const mq_choice activation_names[] = {{"silu", MQ_SILU},
@@ -28,15 +29,21 @@ typedef struct field {
     field_kind kind;
     size_t offset; /* in mq_arch */
     const mq_choice *choices;
+    bool optional;   /* a descriptor may leave it out: */
+    double fallback; /* then a number is this, a flag false and a choice the first */
 } field;
 
-#define FIELD(kind, name)                          \
-    {                                              \
-#name, kind, offsetof(mq_arch, name), NULL \
+#define FIELD(kind, name)                                    \
+    {                                                        \
+#name, kind, offsetof(mq_arch, name), NULL, false, 0 \
     }
-#define CHOICE_FIELD(name, choices)                     \
-    {                                                   \
-#name, CHOICE, offsetof(mq_arch, name), choices \
+#define CHOICE_FIELD(name, choices)                               \
+    {                                                             \
+#name, CHOICE, offsetof(mq_arch, name), choices, false, 0 \
+    }
+#define OPTIONAL_FIELD(kind, name, fallback)                       \
+    {                                                              \
+#name, kind, offsetof(mq_arch, name), NULL, true, fallback \
     }
 
 /* In the order of reading: a default may name sizes that come before it. */
@@ -50,13 +57,24 @@ static const field fields[] = {
     FIELD(INT, head_dim),
     FIELD(INT, max_position),
     CHOICE_FIELD(norm, norm_names),
+    OPTIONAL_FIELD(BOOL, norm_bias, 0),
+    OPTIONAL_FIELD(BOOL, norm_plus_one, 0),
     FIELD(DOUBLE, norm_eps),
     FIELD(BOOL, parallel_block),
     CHOICE_FIELD(qk_norm, qk_names),
     CHOICE_FIELD(qk_norm_kind, norm_names),
+    OPTIONAL_FIELD(BOOL, qk_norm_after_rope, 0),
     CHOICE_FIELD(activation, activation_names),
     FIELD(BOOL, rope_interleaved),
+    OPTIONAL_FIELD(DOUBLE, attention_scale, INFINITY), /* then 1 / sqrt(head_dim) */
+    OPTIONAL_FIELD(DOUBLE, attention_scalar, INFINITY),
+    OPTIONAL_FIELD(DOUBLE, attention_cap, 0),
+    OPTIONAL_FIELD(DOUBLE, embed_scale, 1),
+    OPTIONAL_FIELD(BOOL, embed_sqrt, 0),
+    OPTIONAL_FIELD(DOUBLE, residual_scale, 1),
     FIELD(DOUBLE, logit_scale),
+    OPTIONAL_FIELD(DOUBLE, logit_divisor, 1),
+    OPTIONAL_FIELD(DOUBLE, logit_cap, 0),
     FIELD(BOOL, tied),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
@@ -70,24 +88,26 @@ static mq_status read_field(const mq_arch_texts *texts, const field *f, mq_arch 
 {
     char *to = (char *)arch + f->offset;
     int64_t integer = 0;
-    double number = 0;
+    double number = f->fallback;
     bool flag = false;
     int choice = 0;
+    const cJSON *config = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "config");
+    bool left_out = f->optional && !cJSON_GetObjectItemCaseSensitive(config, f->name);
     switch (f->kind) {
     case INT:
         MQ_TRY(mq_spec_int(texts, "config", f->name, arch, &integer));
         memcpy(to, &integer, sizeof integer);
         break;
     case DOUBLE:
-        MQ_TRY(mq_spec_double(texts, "config", f->name, &number));
+        if (!left_out) MQ_TRY(mq_spec_double(texts, "config", f->name, &number));
         memcpy(to, &number, sizeof number);
         break;
     case BOOL:
-        MQ_TRY(mq_spec_bool(texts, "config", f->name, &flag));
+        if (!left_out) MQ_TRY(mq_spec_bool(texts, "config", f->name, &flag));
         memcpy(to, &flag, sizeof flag);
         break;
     case CHOICE:
-        MQ_TRY(mq_spec_choice(texts, "config", f->name, f->choices, &choice));
+        if (!left_out) MQ_TRY(mq_spec_choice(texts, "config", f->name, f->choices, &choice));
         memcpy(to, &choice, sizeof choice);
         break;
     }
@@ -119,8 +139,37 @@ static mq_status read_fields(const mq_arch_texts *texts, mq_arch *arch)
     for (int i = 0; i < MQ_N_LINEARS; i++) {
         MQ_TRY(mq_spec_bool(texts, "bias", mq_linear_name((mq_linear_id)i), &arch->has_bias[i]));
     }
-    arch->embed_scale = 1;
-    arch->attention_scale = 1 / sqrt((double)arch->head_dim);
+    return MQ_OK;
+}
+
+/* ---- multipliers ---------------------------------------------------------------------------- */
+
+/* A scale of 0 would leave nothing; a negative one nobody has, and attention takes none. */
+static mq_status settle_scales(const mq_arch_texts *texts, mq_arch *a)
+{
+    const struct {
+        const char *name;
+        double value;
+    } scales[] = {
+        {"attention_scale", a->attention_scale}, {"attention_scalar", a->attention_scalar},
+        {"embed_scale", a->embed_scale},         {"residual_scale", a->residual_scale},
+        {"logit_scale", a->logit_scale},         {"logit_divisor", a->logit_divisor}};
+    const double caps[] = {a->attention_cap, a->logit_cap};
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
+        if (scales[i].value > 0) continue;
+        return mq_fail(MQ_E_INPUT, "%s: %s = %g; it must be above 0", texts->where, scales[i].name,
+                       scales[i].value);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (caps[i] >= 0) continue;
+        return mq_fail(MQ_E_INPUT, "%s: a soft cap of %g", texts->where, caps[i]);
+    }
+    if (isfinite(a->attention_scalar)) {
+        a->attention_scale = 1 / sqrt(a->attention_scalar);
+    } else if (isinf(a->attention_scale)) {
+        a->attention_scale = 1 / sqrt((double)a->head_dim);
+    }
+    a->logit_scale /= a->logit_divisor;
     return MQ_OK;
 }
 
@@ -139,6 +188,16 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
                            fields[i].name, size);
         }
     }
+    if (a->head_dim > INT32_MAX / (a->n_heads + 2 * a->n_kv_heads)) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: %" PRId64 " heads, %" PRId64 " of keys and of values, of %" PRId64
+                       " each are out of range",
+                       where, a->n_heads, a->n_kv_heads, a->head_dim);
+    }
+    if (a->n_blocks > MQ_ARCH_BLOCKS) {
+        return mq_fail(MQ_E_INPUT, "%s: %" PRId64 " blocks; this version knows models of up to %d",
+                       where, a->n_blocks, (int)MQ_ARCH_BLOCKS);
+    }
     if (a->n_heads % a->n_kv_heads != 0) {
         return mq_fail(MQ_E_INPUT,
                        "%s: %" PRId64 " attention heads cannot share %" PRId64
@@ -151,9 +210,6 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
     }
     if (!(a->norm_eps >= 0)) {
         return mq_fail(MQ_E_INPUT, "%s: a norm epsilon of %g", where, a->norm_eps);
-    }
-    if (a->logit_scale == 0) {
-        return mq_fail(MQ_E_INPUT, "%s: a logit scale of 0 makes every token equal", where);
     }
     return MQ_OK;
 }
@@ -181,6 +237,16 @@ static mq_status tensor_name(const mq_arch_texts *texts, const char *key, bool i
     return copy_name(texts, key, in_block, name, out);
 }
 
+/* A norm of a block, which "none" leaves out; one that no name is given for would be forgotten. */
+static mq_status norm_name(const mq_arch_texts *texts, const char *key, char out[MQ_ARCH_NAME])
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, key));
+    bool branch = strcmp(key, "o_norm") == 0 || strcmp(key, "down_norm") == 0;
+    if ((branch && !name) || (name && strcmp(name, "none") == 0)) return MQ_OK;
+    return copy_name(texts, key, true, name, out);
+}
+
 static mq_status read_ignored(const mq_arch_texts *texts, mq_arch *arch)
 {
     const cJSON *item = NULL;
@@ -198,20 +264,57 @@ static mq_status read_ignored(const mq_arch_texts *texts, mq_arch *arch)
     return MQ_OK;
 }
 
+/* Layers first..last, or the one that holds the rows of all of them, which then stands for them. */
+static mq_status read_fused(const mq_arch_texts *texts, const char *name, mq_linear_id first,
+                            mq_linear_id last, mq_arch *arch, bool *fused)
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    *fused = cJSON_GetObjectItemCaseSensitive(tensors, name) != NULL;
+    for (int l = (int)first; l <= (int)last && !*fused; l++) {
+        MQ_TRY(tensor_name(texts, mq_linear_name((mq_linear_id)l), true, arch->linear[l]));
+    }
+    if (!*fused) return MQ_OK;
+    for (int l = (int)first + 1; l <= (int)last; l++) {
+        if (arch->has_bias[l] != arch->has_bias[first]) {
+            return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has one bias or none",
+                           texts->family, name);
+        }
+        arch->has_bias[l] = false;
+    }
+    return tensor_name(texts, name, true, arch->linear[first]);
+}
+
+static mq_status read_linears(const mq_arch_texts *texts, mq_arch *arch)
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    const char *gate = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, "gate"));
+    arch->gated = !gate || strcmp(gate, "none") != 0;
+    MQ_TRY(read_fused(texts, "qkv", MQ_Q, MQ_V, arch, &arch->fused_qkv));
+    MQ_TRY(tensor_name(texts, "o", true, arch->linear[MQ_O]));
+    MQ_TRY(tensor_name(texts, "down", true, arch->linear[MQ_DOWN]));
+    if (arch->gated) {
+        return read_fused(texts, "gate_up", MQ_GATE, MQ_UP, arch, &arch->fused_gate_up);
+    }
+    arch->has_bias[MQ_GATE] = false;
+    return tensor_name(texts, "up", true, arch->linear[MQ_UP]);
+}
+
 static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
 {
     MQ_TRY(tensor_name(texts, "embed", false, arch->embed));
     MQ_TRY(tensor_name(texts, "final_norm", false, arch->final_norm));
     MQ_TRY(tensor_name(texts, "head", false, arch->head));
-    MQ_TRY(tensor_name(texts, "attn_norm", true, arch->attn_norm));
-    if (!arch->parallel_block) MQ_TRY(tensor_name(texts, "mlp_norm", true, arch->mlp_norm));
+    MQ_TRY(norm_name(texts, "attn_norm", arch->attn_norm));
+    if (!arch->parallel_block) {
+        MQ_TRY(norm_name(texts, "mlp_norm", arch->mlp_norm));
+        MQ_TRY(norm_name(texts, "o_norm", arch->o_norm));
+        MQ_TRY(norm_name(texts, "down_norm", arch->down_norm));
+    }
     if (arch->qk_norm != MQ_QK_NONE) {
         MQ_TRY(tensor_name(texts, "q_norm", true, arch->q_norm));
         MQ_TRY(tensor_name(texts, "k_norm", true, arch->k_norm));
     }
-    for (int i = 0; i < MQ_N_LINEARS; i++) {
-        MQ_TRY(tensor_name(texts, mq_linear_name((mq_linear_id)i), true, arch->linear[i]));
-    }
+    MQ_TRY(read_linears(texts, arch));
     return read_ignored(texts, arch);
 }
 
@@ -229,9 +332,12 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
     MQ_TRY(read_fields(texts, arch));
     MQ_TRY(check_sizes(texts, arch));
+    MQ_TRY(settle_scales(texts, arch));
     MQ_TRY(read_names(texts, arch));
     MQ_TRY(mq_arch_parse_rope(texts, arch));
+    MQ_TRY(mq_arch_parse_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_window(texts, arch));
+    MQ_TRY(mq_arch_settle_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_quantization(texts, arch));
     return mq_arch_check_keys(texts);

@@ -7,10 +7,11 @@
  *
  * A *spec* is what a descriptor says about one property. A plain JSON value is a constant. An
  * object maps a key of config.json:
- *     {"key": K, "default": D, "null": N, "map": {...}}
- * K absent: D, or an error where there is no D. K there but null: N, or as if absent where there is
- * no N. "map" turns the value's text ("true", "false", or a string) into another. An integer D or N
- * may name another size, or a quotient of two: "n_heads", "hidden / n_heads". */
+ *     {"key": K, "or": K2, "default": D, "null": N, "map": {...}}
+ * K absent: K2 where there is one. Both absent: D, or an error where there is no D. K there but
+ * null: N, or as if absent where there is no N. "map" turns the value's text ("true", "false", or a
+ * string) into another. An integer D or N may name another size, or a quotient of two: "n_heads",
+ * "hidden / n_heads". */
 
 typedef struct mq_arch_texts {
     const cJSON *config;     /* config.json */
@@ -58,8 +59,14 @@ mq_status mq_spec_choice(const mq_arch_texts *texts, const char *section, const 
 /** Rope: theta, scaling and its parameters, in both styles of config.json. */
 mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch);
 
-/** Sliding window. */
+/** Blocks without rope, by a list or each so-manieth. */
+mq_status mq_arch_parse_no_rope(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Sliding window, and the blocks that have it; may depend on the blocks without rope. */
 mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Families whose blocks of full attention have no rope: after the window. */
+mq_status mq_arch_settle_no_rope(const mq_arch_texts *texts, mq_arch *arch);
 
 /** What the descriptor says of GGUF, if anything. */
 mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);

@@ -1,65 +1,131 @@
 #include "model/block.h"
 
 #include "base/checked.h"
+#include "model/tensors.h"
 #include "ops/gemm.h"
 
-/* x += linear(in) */
-static mq_status add_linear(const mq_block_weights *w, mq_linear_id linear, const mq_unit *unit,
-                            const void *in, void *x)
+#include <math.h>
+#include <string.h>
+
+/* out = norm(x), or x where there is none: `which` is the norm's of mq_vector_id. out may be x. */
+static mq_status norm(const mq_block_weights *w, const float *weight, int which, int64_t n_tokens,
+                      const void *x, void *out)
+{
+    const mq_arch *a = w->arch;
+    if (weight) {
+        return mq_norm(a->norm, x, n_tokens, a->hidden, weight, w->norm_bias[which], a->norm_eps,
+                       out, w->dtype);
+    }
+    if (out != x) memcpy(out, x, (size_t)(n_tokens * a->hidden) * mq_dtype_size(w->dtype));
+    return MQ_OK;
+}
+
+mq_status mq_block_branch(const mq_block_weights *w, mq_linear_id linear, int64_t n_tokens,
+                          const void *in, void *out)
 {
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_shape(w->arch, linear, &n_out, &n_in);
-    return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
-                         w->dtype);
+    MQ_TRY(
+        mq_linear(in, n_tokens, n_in, w->w[linear], n_out, w->bias[linear], out, n_out, w->dtype));
+    if (linear == MQ_O) return norm(w, w->o_norm, MQ_VECTOR_O_NORM, n_tokens, out, out);
+    return norm(w, w->down_norm, MQ_VECTOR_DOWN_NORM, n_tokens, out, out);
 }
 
-/* Several linears of one input side by side in rows of `ld`; column[l] is where linear l begins. */
-static mq_status side_by_side(const mq_block_weights *w, const mq_linear_id *linears, int n,
-                              const mq_unit *unit, const void *in, void *work, int64_t ld,
-                              void *column[])
+/* x += residual_scale * branch(in) */
+static mq_status add_branch(const mq_block_weights *w, mq_linear_id linear, const mq_unit *unit,
+                            const void *in, void *work, void *x)
+{
+    const mq_arch *a = w->arch;
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_shape(a, linear, &n_out, &n_in);
+    if (a->residual_scale == 1 && !mq_arch_norms_branch(a, linear)) {
+        return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
+                             w->dtype);
+    }
+    MQ_TRY(mq_block_branch(w, linear, unit->n_tokens, in, work));
+    return mq_add_multiple(work, a->residual_scale, unit->n_tokens * n_out, x, w->dtype);
+}
+
+/* The linears first..last of one input, those that there are, side by side in rows of `ld`. */
+static mq_status side_by_side(const mq_block_weights *w, mq_linear_id first, mq_linear_id last,
+                              const mq_unit *unit, const void *in, void *work, int64_t ld)
 {
     char *at = work;
-    for (int i = 0; i < n; i++) {
-        mq_linear_id l = linears[i];
+    for (int i = (int)first; i <= (int)last; i++) {
+        mq_linear_id l = (mq_linear_id)i;
         int64_t n_out = 0, n_in = 0;
+        if (!mq_arch_has(w->arch, l)) continue;
         mq_arch_linear_shape(w->arch, l, &n_out, &n_in);
-        column[i] = at;
         MQ_TRY(mq_linear(in, unit->n_tokens, n_in, w->w[l], n_out, w->bias[l], at, ld, w->dtype));
         at += (size_t)n_out * mq_dtype_size(w->dtype);
     }
     return MQ_OK;
 }
 
-static mq_status norm(const mq_block_weights *w, const float *weight, const mq_unit *unit,
-                      const void *x, void *out)
+/* The heads of q or k: n_heads of them in rows of ld. */
+typedef struct heads {
+    void *x;
+    int64_t ld, n_heads;
+    const float *norm; /* NULL: none */
+} heads;
+
+static mq_status norm_heads(const mq_block_weights *w, const mq_unit *unit, const heads *h)
 {
     const mq_arch *a = w->arch;
-    return mq_norm(a->norm, x, unit->n_tokens, a->hidden, weight, a->norm_eps, out, w->dtype);
+    bool as_one = a->qk_norm == MQ_QK_ALL_HEADS, per_head = a->qk_norm == MQ_QK_PER_HEAD;
+    int64_t n = as_one ? 1 : h->n_heads, d = as_one ? h->n_heads * a->head_dim : a->head_dim;
+    if (!h->norm) return MQ_OK;
+    return mq_norm_heads(a->qk_norm_kind, h->x, unit->n_tokens, h->ld, n, d, h->norm, per_head,
+                         a->norm_eps, w->dtype);
 }
 
-/* Norm (where the family has one) and rotation of the heads of q or k. */
-static mq_status prepare_heads(const mq_block_weights *w, const float *rope, const mq_unit *unit,
-                               int64_t n_heads, const float *weight, void *x, int64_t ld)
+/* Rows [begin, end) of a unit. */
+static mq_status turn_rows(const mq_block_weights *w, const mq_rope_kind *kind, const float *table,
+                           const mq_unit *unit, const heads *h, int64_t begin, int64_t end)
 {
-    const mq_arch *a = w->arch;
-    if (a->qk_norm != MQ_QK_NONE) {
-        MQ_TRY(mq_norm_heads(a->qk_norm_kind, x, unit->n_tokens, ld, n_heads, a->head_dim, weight,
-                             a->qk_norm == MQ_QK_PER_HEAD, a->norm_eps, w->dtype));
+    char *x = (char *)h->x + (size_t)(begin * h->ld) * mq_dtype_size(w->dtype);
+    return mq_rope(x, end - begin, h->ld, h->n_heads, w->arch->head_dim, kind->dim, table,
+                   unit->position + begin, w->arch->rope_interleaved, w->dtype);
+}
+
+/* A sample's length may decide by which table it turns. */
+static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rope,
+                            const mq_unit *unit, const heads *h)
+{
+    const mq_rope_kind *kind = mq_arch_rope(w->arch, w->block);
+    if (!kind) return MQ_OK;
+    const float *table = kind == &w->arch->rope ? rope->rope : rope->sliding_rope;
+    if (!rope->long_rope) return turn_rows(w, kind, table, unit, h, 0, unit->n_tokens);
+    for (int64_t s = 0; s < unit->n_samples; s++) {
+        int64_t begin = unit->offset[s], end = unit->offset[s + 1];
+        bool beyond = end - begin > kind->original_positions;
+        MQ_TRY(turn_rows(w, kind, beyond ? rope->long_rope : table, unit, h, begin, end));
     }
-    return mq_rope(x, unit->n_tokens, ld, n_heads, a->head_dim, rope, unit->position,
-                   a->rope_interleaved, w->dtype);
+    return MQ_OK;
 }
 
-static mq_status attention(const mq_block_weights *w, const float *rope, const mq_unit *unit,
-                           const void *in, void *work, void *out)
+/* Norm and rotation of q or k, where the family and the block have them. */
+static mq_status prepare_heads(const mq_block_weights *w, const mq_rope_tables *rope,
+                               const mq_unit *unit, const heads *h)
+{
+    bool late = w->arch->qk_norm_after_rope;
+    if (!late) MQ_TRY(norm_heads(w, unit, h));
+    MQ_TRY(turn_heads(w, rope, unit, h));
+    return late ? norm_heads(w, unit, h) : MQ_OK;
+}
+
+static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope,
+                           const mq_unit *unit, const void *in, void *work, void *out)
 {
     const mq_arch *a = w->arch;
-    static const mq_linear_id linears[] = {MQ_Q, MQ_K, MQ_V};
     int64_t ld = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
-    void *qkv[3];
-    MQ_TRY(side_by_side(w, linears, 3, unit, in, work, ld, qkv));
-    MQ_TRY(prepare_heads(w, rope, unit, a->n_heads, w->q_norm, qkv[0], ld));
-    MQ_TRY(prepare_heads(w, rope, unit, a->n_kv_heads, w->k_norm, qkv[1], ld));
+    size_t head = (size_t)a->head_dim * mq_dtype_size(w->dtype);
+    char *qkv[3] = {work, (char *)work + (size_t)a->n_heads * head, NULL};
+    qkv[2] = qkv[1] + (size_t)a->n_kv_heads * head;
+    MQ_TRY(side_by_side(w, MQ_Q, MQ_V, unit, in, work, ld));
+    const heads q = {qkv[0], ld, a->n_heads, w->q_norm}, k = {qkv[1], ld, a->n_kv_heads, w->k_norm};
+    MQ_TRY(prepare_heads(w, rope, unit, &q));
+    MQ_TRY(prepare_heads(w, rope, unit, &k));
     mq_attention_shape shape = {.n_heads = a->n_heads,
                                 .n_kv_heads = a->n_kv_heads,
                                 .head_dim = a->head_dim,
@@ -68,38 +134,39 @@ static mq_status attention(const mq_block_weights *w, const float *rope, const m
                                 .ld_v = ld,
                                 .ld_out = a->n_heads * a->head_dim,
                                 .scale = a->attention_scale,
+                                .cap = a->attention_cap,
                                 .window = mq_arch_window(a, w->block)};
     return mq_attention(&shape, qkv[0], qkv[1], qkv[2], unit->offset, unit->n_samples, out,
                         w->dtype);
 }
 
-static mq_status gated(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work,
-                       void *out)
+static mq_status mlp(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work,
+                     void *out)
 {
-    static const mq_linear_id linears[] = {MQ_GATE, MQ_UP};
-    int64_t width = w->arch->intermediate, ld = 2 * width;
-    void *parts[2];
-    MQ_TRY(side_by_side(w, linears, 2, unit, in, work, ld, parts));
-    return mq_gated(w->arch->activation, parts[0], ld, parts[1], ld, unit->n_tokens, width, out,
+    const mq_arch *a = w->arch;
+    int64_t width = a->intermediate, ld = a->gated ? 2 * width : width;
+    const char *up = (char *)work + (size_t)width * mq_dtype_size(w->dtype);
+    MQ_TRY(side_by_side(w, MQ_GATE, MQ_UP, unit, in, work, ld));
+    return mq_gated(a->activation, work, ld, a->gated ? up : NULL, ld, unit->n_tokens, width, out,
                     w->dtype);
 }
 
-mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, mq_tap_id tap,
-                           const mq_unit *unit, void *x, const void *in, const void *in2,
-                           void *work, void *out)
+mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
+                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
+                           const void *in2, void *work, void *out)
 {
     const mq_arch *a = weights->arch;
     switch (tap) {
     case MQ_TAP_ATTN_IN:
-        return norm(weights, weights->attn_norm, unit, x, out);
+        return norm(weights, weights->attn_norm, MQ_VECTOR_ATTN_NORM, unit->n_tokens, x, out);
     case MQ_TAP_ATTN_OUT:
         return attention(weights, rope, unit, in, work, out);
     case MQ_TAP_MLP_IN:
-        MQ_TRY(add_linear(weights, MQ_O, unit, in, x));
-        return norm(weights, weights->mlp_norm, unit, x, out);
+        MQ_TRY(add_branch(weights, MQ_O, unit, in, work, x));
+        return norm(weights, weights->mlp_norm, MQ_VECTOR_MLP_NORM, unit->n_tokens, x, out);
     case MQ_TAP_MLP_MID:
-        if (a->parallel_block) MQ_TRY(add_linear(weights, MQ_O, unit, in2, x));
-        return gated(weights, unit, in, work, out);
+        if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
+        return mlp(weights, unit, in, work, out);
     case MQ_TAP_HEAD_IN:
     case MQ_N_ALL_TAPS:
         break;
@@ -108,21 +175,29 @@ mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, m
 }
 
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
-                          const void *mlp_mid)
+                          const void *mlp_mid, void *work)
 {
-    return add_linear(weights, MQ_DOWN, unit, mlp_mid, x);
+    return add_branch(weights, MQ_DOWN, unit, mlp_mid, work, x);
 }
 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
     int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
-    MQ_TRY(mq_mul_i64(n_tokens, mq_max_i64(qkv, 2 * arch->intermediate), &count));
+    int64_t widest = mq_max_i64(mq_max_i64(qkv, 2 * arch->intermediate), arch->hidden);
+    MQ_TRY(mq_mul_i64(n_tokens, widest, &count));
     return mq_mul_size((size_t)count, mq_dtype_size(dtype), bytes);
+}
+
+static float rounded(float x, mq_dtype dtype)
+{
+    return dtype == MQ_BF16 ? mq_bf16_to_f32(mq_f32_to_bf16(x)) : x;
 }
 
 mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, const mq_unit *unit,
                          const int32_t *token, void *x)
 {
+    double scale = arch->embed_scale;
+    if (arch->embed_sqrt) scale = (double)rounded((float)sqrt((double)arch->hidden), outer->dtype);
     return mq_embed(outer->embed, outer->dtype, arch->vocab, arch->hidden, token, unit->n_tokens,
-                    arch->embed_scale, x, outer->dtype);
+                    scale, x, outer->dtype);
 }

@@ -10,17 +10,31 @@
  *   sequential: attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_in = norm(x); mlp_mid = act(gate(mlp_in)) * up(mlp_in); x += down(mlp_mid)
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
- *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid) */
+ *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
+ * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
+ * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
+ * multiplied by residual_scale. */
 
-/** cos/sin table shared by all blocks: (n_positions, head_dim) f32 as in ops/kernels.h, with the
- *  arch's rope scaling; free with mq_free. Frequencies and angles are f32, each rounded where
- *  transformers rounds it (within one unit in the last place of its own power function); sine and
- *  cosine are the correctly rounded ones of that angle. Not collective.
- *  Source: transformers, modeling_rope_utils (default, linear, llama3). */
-mq_status mq_rope_table(const mq_arch *arch, int64_t n_positions, float **out);
+/** Radians by which pair i < dim / 2 turns from one position to the next. */
+float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
 
-/** Radians by which pair i < head_dim / 2 turns from one position to the next, as in that table. */
-float mq_rope_frequency(const mq_arch *arch, int64_t i);
+/** cos/sin table of a rope: (n_positions, rope->dim) f32 as in ops/kernels.h, with its scaling;
+ * free with mq_free. Frequencies and angles are f32, each rounded where transformers rounds it
+ * (within one unit in the last place of its own power function); sine and cosine are the correctly
+ *  rounded ones of that angle. Not collective.
+ *  Source: transformers, modeling_rope_utils (default, linear, llama3, yarn, longrope). */
+mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **out);
+
+/** The tables of all blocks. */
+typedef struct mq_rope_tables {
+    float *rope, *sliding_rope; /* as in mq_arch; NULL where no block has it */
+    float *long_rope;           /* of samples beyond the original positions; NULL: there are none */
+} mq_rope_tables;
+
+/** n_positions: of the longest sample. Not collective. Errors: MQ_E_INPUT when that is too long for
+ *  the rope; MQ_E_MEMORY. */
+mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out);
+void mq_rope_tables_free(mq_rope_tables *tables);
 
 /** Computes tap `tap` of one unit into `out` (n_tokens, width of the tap), and does the residual
  *  additions that lie between the tap before it and this one.
@@ -28,15 +42,20 @@ float mq_rope_frequency(const mq_arch *arch, int64_t i);
  *  (attn_in for attn_out, and for mlp_mid in a parallel block; attn_out for mlp_in; mlp_in for
  *  mlp_mid); attn_out must also be given for mlp_mid in a parallel block, through `in2`.
  *  in and in2 are NULL where there is none; the buffers must not overlap. Uses threads and thread
- *  scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope table
- *  must reach the unit's longest sample. Not collective. */
-mq_status mq_block_produce(const mq_block_weights *weights, const float *rope, mq_tap_id tap,
-                           const mq_unit *unit, void *x, const void *in, const void *in2,
-                           void *work, void *out);
+ *  scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope
+ *  tables must reach the unit's longest sample. Not collective. */
+mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
+                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
+                           const void *in2, void *work, void *out);
 
-/** x += down(mlp_mid): ends the block for one unit. */
+/** x += down(mlp_mid): ends the block for one unit. work as above. */
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
-                          const void *mlp_mid);
+                          const void *mlp_mid, void *work);
+
+/** out (n_tokens, hidden) = what o or down, and the norm after it, make of its inputs, before
+ *  residual_scale; out must not overlap in. Not collective. */
+mq_status mq_block_branch(const mq_block_weights *weights, mq_linear_id linear, int64_t n_tokens,
+                          const void *in, void *out);
 
 /** Bytes of `work` for units of up to n_tokens. */
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes);

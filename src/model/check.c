@@ -32,6 +32,7 @@ static mq_status check_block(audit *a, const mq_arch *arch, int64_t block)
         mark(a, tensor);
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
+        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
         MQ_TRY(check_linear(a, arch, (mq_linear_id)l, block));
     }
     for (int i = 0; i < arch->n_ignored_tensors; i++) {
@@ -50,6 +51,12 @@ static mq_status check_outer(audit *a, const mq_arch *arch)
     mark(a, tensor);
     MQ_TRY(mq_tensor_expect(a->folder, arch->final_norm, 1, &arch->hidden, &tensor));
     mark(a, tensor);
+    if (arch->norm_bias) {
+        char name[MQ_NAME_BYTES];
+        mq_arch_norm_bias(arch->final_norm, name, sizeof name);
+        MQ_TRY(mq_tensor_expect(a->folder, name, 1, &arch->hidden, &tensor));
+        mark(a, tensor);
+    }
     if (arch->tied && !mq_folder_find(a->folder, arch->head)) return MQ_OK;
     return check_linear(a, arch, MQ_HEAD, 0);
 }

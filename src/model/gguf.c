@@ -120,9 +120,13 @@ mq_status mq_gguf_check(const mq_arch *arch)
                        arch->where, arch->family, arch->family);
     }
     if (arch->activation != MQ_SILU) return refuse(arch, "such models with another MLP than SiLU");
-    if (arch->rope_scaling == MQ_ROPE_LLAMA3 && !gguf->rope_factors) {
+    if (arch->rope.scaling == MQ_ROPE_LLAMA3 && !gguf->rope_factors) {
         snprintf(what, sizeof what, "%s models with rope scaled as Llama 3's", arch->family);
         return refuse(arch, what);
+    }
+    if (arch->rope.scaling == MQ_ROPE_YARN || arch->rope.scaling == MQ_ROPE_LONG ||
+        arch->rope.scaling == MQ_ROPE_NTK) {
+        return refuse(arch, "rope scaled like this model's that is written here");
     }
     if (!arch->tied && gguf->tied_only) {
         snprintf(what, sizeof what, "%s models with a head of their own", arch->family);
@@ -138,7 +142,7 @@ mq_status mq_gguf_check(const mq_arch *arch)
 
 float mq_gguf_rope_factor(const mq_arch *arch, int64_t i)
 {
-    mq_arch plain = *arch;
-    plain.rope_scaling = MQ_ROPE_PLAIN;
-    return mq_rope_frequency(&plain, i) / mq_rope_frequency(arch, i);
+    mq_rope_kind plain = arch->rope;
+    plain.scaling = MQ_ROPE_PLAIN;
+    return mq_rope_frequency(&plain, i) / mq_rope_frequency(&arch->rope, i);
 }

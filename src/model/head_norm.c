@@ -24,12 +24,20 @@ static void weigh(int64_t n, const float *weight, double factor, double *m)
     }
 }
 
+bool mq_head_norm_is_known(const mq_arch *arch)
+{
+    if (arch->qk_norm == MQ_QK_NONE) return true;
+    bool mean_of_all = arch->qk_norm == MQ_QK_ALL_HEADS && arch->qk_norm_kind == MQ_NORM_LAYER;
+    return !arch->qk_norm_after_rope && !mean_of_all;
+}
+
 void mq_head_norm_moment(const mq_arch *arch, const float *weight, double *m)
 {
     int64_t n = arch->head_dim;
     double square = arch->norm_eps;
     if (arch->qk_norm_kind == MQ_NORM_LAYER) take_out_mean(n, m);
     for (int64_t i = 0; i < n; i++) square += m[i * n + i] / (double)n;
+    if (arch->qk_norm == MQ_QK_ALL_HEADS) square = 1;
     weigh(n, weight, square > 0 ? 1 / square : 0, m);
 }
 

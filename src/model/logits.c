@@ -30,11 +30,14 @@ static mq_status tile(void *context, int64_t i)
                            .b_trans = true};
     const char *head = p->outer->head;
     float scale = (float)p->arch->logit_scale;
+    double cap = p->arch->logit_cap;
     head += (size_t)(v0 * hidden) * mq_dtype_size(p->outer->dtype);
     MQ_TRY(mq_gemm(&shape, p->h, head, p->out + v0));
     for (int64_t t = 0; t < p->n_rows && scale != 1; t++) {
         for (int64_t v = v0; v < v0 + n; v++) p->out[t * vocab + v] *= scale;
     }
+    for (int64_t t = 0; t < p->n_rows && cap > 0; t++)
+        mq_soft_cap(p->out + t * vocab + v0, n, 1, cap);
     return MQ_OK;
 }
 
@@ -43,8 +46,8 @@ mq_status mq_block_logits(const mq_outer_weights *outer, const mq_arch *arch, co
 {
     const char *from = x;
     from += (size_t)(t0 * arch->hidden) * mq_dtype_size(outer->dtype);
-    MQ_TRY(mq_norm(arch->norm, from, t1 - t0, arch->hidden, outer->final_norm, arch->norm_eps, h,
-                   outer->dtype));
+    MQ_TRY(mq_norm(arch->norm, from, t1 - t0, arch->hidden, outer->final_norm,
+                   outer->final_norm_bias, arch->norm_eps, h, outer->dtype));
     product p = {.arch = arch, .outer = outer, .h = h, .n_rows = t1 - t0, .out = out};
     return mq_parallel_for(mq_ceil_div(arch->vocab, VOCAB_TILE), tile, &p);
 }

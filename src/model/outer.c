@@ -5,7 +5,7 @@
 
 /* What is to be read, and where it goes in the share. */
 typedef struct outer_plan {
-    const mq_tensor *embed, *final_norm; /* NULL: not needed */
+    const mq_tensor *embed, *final_norm, *final_norm_bias; /* NULL: not needed */
     mq_linear_source head;
     bool own_head;
     size_t head_offset, bytes;
@@ -45,7 +45,12 @@ static mq_status start(const mq_folder *folder, const mq_arch *arch, mq_dtype dt
     (*out)->dtype = dtype;
     if (!(want & MQ_OUTER_NORM)) return MQ_OK;
     MQ_TRY(mq_tensor_expect(folder, arch->final_norm, 1, &arch->hidden, &plan->final_norm));
-    return mq_alloc(arch->hidden, sizeof(float), "final norm", &(*out)->final_norm);
+    MQ_TRY(mq_alloc(arch->hidden, sizeof(float), "final norm", &(*out)->final_norm));
+    if (!arch->norm_bias) return MQ_OK;
+    char name[MQ_NAME_BYTES];
+    mq_arch_norm_bias(arch->final_norm, name, sizeof name);
+    MQ_TRY(mq_tensor_expect(folder, name, 1, &arch->hidden, &plan->final_norm_bias));
+    return mq_alloc(arch->hidden, sizeof(float), "final norm", &(*out)->final_norm_bias);
 }
 
 static mq_status read_rows(const mq_comm *comm, mq_folder *folder, const mq_tensor *tensor,
@@ -65,7 +70,12 @@ static mq_status read_part(const mq_comm *comm, mq_folder *folder, const outer_p
     MQ_TRY(read_rows(comm, folder, plan->embed, w->dtype, base));
     MQ_TRY(read_rows(comm, folder, plan->head.weight, w->dtype, base + plan->head_offset));
     if (comm->rank != 0 || !plan->final_norm) return MQ_OK;
-    return mq_folder_read_rows(folder, plan->final_norm, 0, w->arch->hidden, MQ_F32, w->final_norm);
+    MQ_TRY(
+        mq_folder_read_rows(folder, plan->final_norm, 0, w->arch->hidden, MQ_F32, w->final_norm));
+    mq_norm_complete(w->arch, w->arch->hidden, w->final_norm);
+    if (!plan->final_norm_bias) return MQ_OK;
+    return mq_folder_read_rows(folder, plan->final_norm_bias, 0, w->arch->hidden, MQ_F32,
+                               w->final_norm_bias);
 }
 
 static mq_status fill(const mq_comm *comm, mq_folder *folder, const outer_plan *plan,
@@ -73,9 +83,9 @@ static mq_status fill(const mq_comm *comm, mq_folder *folder, const outer_plan *
 {
     MQ_TRY(mq_share_create(comm, plan->bytes, "embeddings and head", &w->share));
     MQ_TRY(mq_agree(comm, read_part(comm, folder, plan, w)));
-    if (plan->final_norm) {
-        MQ_TRY(mq_bcast(comm, w->final_norm, (size_t)w->arch->hidden * sizeof(float), 0));
-    }
+    size_t norm_bytes = (size_t)w->arch->hidden * sizeof(float);
+    if (plan->final_norm) MQ_TRY(mq_bcast(comm, w->final_norm, norm_bytes, 0));
+    if (plan->final_norm_bias) MQ_TRY(mq_bcast(comm, w->final_norm_bias, norm_bytes, 0));
     const mq_packed_linear packed = {
         .source = plan->head, .id = MQ_HEAD, .to = (char *)w->share->base + plan->head_offset};
     bool is_packed = plan->own_head && !plan->head.weight;
@@ -105,5 +115,6 @@ void mq_outer_weights_destroy(mq_outer_weights **weights)
     if (!*weights) return;
     mq_share_destroy(&(*weights)->share);
     mq_free(&(*weights)->final_norm);
+    mq_free(&(*weights)->final_norm_bias);
     mq_free(weights);
 }

@@ -17,8 +17,9 @@ typedef struct factor {
 } factor;
 
 struct mq_rope_mean {
-    int64_t half; /* pairs of a head */
-    bool interleaved;
+    int64_t half;     /* pairs of a head; those that do not turn are made of what is left over */
+    int64_t (*at)[2]; /* (half) the coordinates of each */
+    double *scale;    /* (half) of what it adds to a score */
     factor *difference, *sum; /* (half, half) means of e^{i d (a - b)} and e^{i d (a + b)} */
 };
 
@@ -38,22 +39,46 @@ static factor mean_factor(double angle, const double *share, int64_t n)
     return (factor){mean.re / total, mean.im / total};
 }
 
-mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t n_distances,
-                              mq_rope_mean **out)
+static double frequency(const mq_rope_kind *rope, int64_t i)
+{
+    return rope && i < rope->dim / 2 ? (double)mq_rope_frequency(rope, i) : 0;
+}
+
+/* Both factors of a score are multiplied where they turn. */
+static void lay_pairs(const mq_arch *arch, const mq_rope_kind *rope, mq_rope_mean *mean)
+{
+    int64_t dim = rope ? rope->dim : 0, turning = dim / 2;
+    for (int64_t i = 0; i < mean->half; i++) {
+        bool turns = i < turning, apart = turns && !arch->rope_interleaved;
+        mean->at[i][0] = apart ? i : 2 * i;
+        mean->at[i][1] = mean->at[i][0] + (apart ? turning : 1);
+        mean->scale[i] = turns ? rope->attention_factor * rope->attention_factor : 1;
+    }
+}
+
+static mq_status allocate(int64_t half, mq_rope_mean *mean)
+{
+    size_t row = (size_t)half * sizeof(factor);
+    mean->half = half;
+    MQ_TRY(mq_alloc(half, sizeof *mean->at, "mean rotation", &mean->at));
+    MQ_TRY(mq_alloc(half, sizeof *mean->scale, "mean rotation", &mean->scale));
+    MQ_TRY(mq_alloc(half, row, "mean rotation", &mean->difference));
+    return mq_alloc(half, row, "mean rotation", &mean->sum);
+}
+
+mq_status mq_rope_mean_create(const mq_arch *arch, const mq_rope_kind *rope, const double *share,
+                              int64_t n_distances, mq_rope_mean **out)
 {
     mq_rope_mean *mean = NULL;
     int64_t half = arch->head_dim / 2;
     *out = NULL;
     MQ_TRY(mq_alloc(1, sizeof *mean, "mean rotation", &mean));
-    mean->half = half;
-    mean->interleaved = arch->rope_interleaved;
-    size_t row = (size_t)half * sizeof(factor);
-    mq_status status = mq_alloc(half, row, "mean rotation", &mean->difference);
-    if (status == MQ_OK) status = mq_alloc(half, row, "mean rotation", &mean->sum);
+    mq_status status = allocate(half, mean);
+    if (status == MQ_OK) lay_pairs(arch, rope, mean);
     for (int64_t i = 0; i < half && status == MQ_OK; i++) {
-        double a = (double)mq_rope_frequency(arch, i);
+        double a = frequency(rope, i);
         for (int64_t j = i; j < half; j++) {
-            double b = (double)mq_rope_frequency(arch, j);
+            double b = frequency(rope, j);
             factor by = mean_factor(a - b, share, n_distances);
             mean->difference[i * half + j] = by;
             mean->difference[j * half + i] = (factor){by.re, -by.im};
@@ -69,6 +94,8 @@ mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t 
 void mq_rope_mean_destroy(mq_rope_mean **mean)
 {
     if (!*mean) return;
+    mq_free(&(*mean)->at);
+    mq_free(&(*mean)->scale);
     mq_free(&(*mean)->difference);
     mq_free(&(*mean)->sum);
     mq_free(mean);
@@ -83,18 +110,19 @@ static factor turned(factor x, factor by, bool forward)
 void mq_rope_mean_turn(const mq_rope_mean *mean, bool forward, const double *m, double *out)
 {
     int64_t half = mean->half, n = 2 * half;
-    int64_t pair = mean->interleaved ? 2 : 1, second = mean->interleaved ? 1 : half;
     for (int64_t i = 0; i < half; i++) {
+        const int64_t first = mean->at[i][0] * n, second = mean->at[i][1] * n;
         for (int64_t j = 0; j < half; j++) {
-            int64_t at = i * pair * n + j * pair, down = second * n;
-            double p = m[at], q = m[at + second], r = m[at + down], s = m[at + down + second];
+            const int64_t *to = mean->at[j];
+            double p = m[first + to[0]], q = m[first + to[1]], r = m[second + to[0]],
+                   s = m[second + to[1]], scale = mean->scale[i] * mean->scale[j];
             factor u = {(p + s) / 2, (r - q) / 2}, v = {(p - s) / 2, (r + q) / 2};
             u = turned(u, mean->difference[i * half + j], forward);
             v = turned(v, mean->sum[i * half + j], forward);
-            out[at] = u.re + v.re;
-            out[at + second] = v.im - u.im;
-            out[at + down] = u.im + v.im;
-            out[at + down + second] = u.re - v.re;
+            out[first + to[0]] = scale * (u.re + v.re);
+            out[first + to[1]] = scale * (v.im - u.im);
+            out[second + to[0]] = scale * (u.im + v.im);
+            out[second + to[1]] = scale * (u.re - v.re);
         }
     }
 }

@@ -10,11 +10,12 @@
 
 typedef struct mq_rope_mean mq_rope_mean;
 
-/** share[d] (n_distances) >= 0: how often a query meets a key d tokens before it, d = 0 its own;
- * any scale, not all 0. Not collective. Cost: head_dim^2 / 4 * n_distances complex products.
- *  Errors: MQ_E_MEMORY. Destroy takes NULL. */
-mq_status mq_rope_mean_create(const mq_arch *arch, const double *share, int64_t n_distances,
-                              mq_rope_mean **out);
+/** rope: of the block (mq_arch_rope), NULL when nothing turns; share[d] (n_distances) >= 0: how
+ * often a query meets a key d tokens before it, d = 0 its own; any scale, not all 0. Not
+ * collective. Cost: head_dim^2 / 4 * n_distances complex products. Errors: MQ_E_MEMORY. Destroy
+ * takes NULL. */
+mq_status mq_rope_mean_create(const mq_arch *arch, const mq_rope_kind *rope, const double *share,
+                              int64_t n_distances, mq_rope_mean **out);
 void mq_rope_mean_destroy(mq_rope_mean **mean);
 
 /** out (head_dim, head_dim) = mean of R(s d) M R(s d)^T over the distances d, s = 1 when forward,

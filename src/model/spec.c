@@ -22,6 +22,11 @@ mq_status mq_spec_find(const mq_arch_texts *texts, const char *section, const ch
     const cJSON *key = cJSON_GetObjectItemCaseSensitive(spec, "key");
     if (!cJSON_IsString(key)) return lacks(texts, field, "key");
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(texts->config, key->valuestring);
+    const cJSON *other = cJSON_GetObjectItemCaseSensitive(spec, "or");
+    if (!value && cJSON_IsString(other)) {
+        value = cJSON_GetObjectItemCaseSensitive(texts->config, other->valuestring);
+        if (value) key = other;
+    }
     const cJSON *null_value = cJSON_GetObjectItemCaseSensitive(spec, "null");
     out->name = key->valuestring;
     out->from_config = value && !cJSON_IsNull(value);

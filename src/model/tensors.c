@@ -71,9 +71,20 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
 {
     int n = 0;
     int64_t d = arch->head_dim;
-    add_vector(out, &n, MQ_VECTOR_ATTN_NORM, arch->attn_norm, block, 1, arch->hidden, 0);
-    if (!arch->parallel_block) {
-        add_vector(out, &n, MQ_VECTOR_MLP_NORM, arch->mlp_norm, block, 1, arch->hidden, 0);
+    const struct {
+        int id;
+        const char *pattern;
+    } norms[] = {{MQ_VECTOR_ATTN_NORM, arch->attn_norm},
+                 {MQ_VECTOR_MLP_NORM, arch->mlp_norm},
+                 {MQ_VECTOR_O_NORM, arch->o_norm},
+                 {MQ_VECTOR_DOWN_NORM, arch->down_norm}};
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
+        if (!norms[i].pattern[0]) continue;
+        char bias[MQ_NAME_BYTES];
+        add_vector(out, &n, norms[i].id, norms[i].pattern, block, 1, arch->hidden, 0);
+        if (!arch->norm_bias) continue;
+        mq_arch_norm_bias(norms[i].pattern, bias, sizeof bias);
+        add_vector(out, &n, MQ_VECTOR_NORM_BIAS + norms[i].id, bias, block, 1, arch->hidden, 0);
     }
     if (arch->qk_norm == MQ_QK_HEAD_SHARED) {
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, d, 0);
@@ -81,6 +92,9 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
     } else if (arch->qk_norm == MQ_QK_PER_HEAD) {
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 2, arch->n_heads, d);
         add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 2, arch->n_kv_heads, d);
+    } else if (arch->qk_norm == MQ_QK_ALL_HEADS) {
+        add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, arch->n_heads * d, 0);
+        add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, arch->n_kv_heads * d, 0);
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char pattern[MQ_NAME_BYTES];

@@ -17,9 +17,13 @@ mq_status mq_tensor_expect(const mq_folder *folder, const char *name, int n_dims
 typedef enum mq_vector_id {
     MQ_VECTOR_ATTN_NORM,
     MQ_VECTOR_MLP_NORM,
+    MQ_VECTOR_O_NORM,
+    MQ_VECTOR_DOWN_NORM,
     MQ_VECTOR_Q_NORM,
     MQ_VECTOR_K_NORM,
-    MQ_VECTOR_BIAS, /* + linear */
+    MQ_N_VECTOR_NORMS,
+    MQ_VECTOR_NORM_BIAS = MQ_N_VECTOR_NORMS, /* + the norm's, one of the first four */
+    MQ_VECTOR_BIAS = MQ_VECTOR_NORM_BIAS + MQ_VECTOR_Q_NORM, /* + linear */
     MQ_N_VECTORS = MQ_VECTOR_BIAS + MQ_N_LINEARS
 } mq_vector_id;
 

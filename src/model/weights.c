@@ -36,11 +36,16 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->attn_norm;
     case MQ_VECTOR_MLP_NORM:
         return &w->mlp_norm;
+    case MQ_VECTOR_O_NORM:
+        return &w->o_norm;
+    case MQ_VECTOR_DOWN_NORM:
+        return &w->down_norm;
     case MQ_VECTOR_Q_NORM:
         return &w->q_norm;
     case MQ_VECTOR_K_NORM:
         return &w->k_norm;
     default:
+        if (id < MQ_VECTOR_BIAS) return &w->norm_bias[id - MQ_VECTOR_NORM_BIAS];
         return &w->bias[id - MQ_VECTOR_BIAS];
     }
 }
@@ -85,6 +90,7 @@ mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_d
         return status;
     }
     for (int l = 0; l < MQ_N_LINEARS; l++) {
+        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
         (*out)->w[l] = (char *)(*out)->share->base + (*out)->w_offset[l];
     }
     return MQ_OK;
@@ -104,6 +110,8 @@ static mq_status find_sources(const mq_folder *folder, const mq_arch *arch, int6
                               mq_linear_source sources[MQ_N_LINEARS])
 {
     for (int l = 0; l < MQ_N_LINEARS; l++) {
+        sources[l] = (mq_linear_source){.weight = NULL};
+        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
         MQ_TRY(mq_linear_find(folder, arch, (mq_linear_id)l, block, &sources[l]));
     }
     return MQ_OK;
@@ -124,6 +132,11 @@ static mq_status read_dense(const mq_comm *comm, mq_folder *folder, const mq_lin
     return MQ_OK;
 }
 
+void mq_norm_complete(const mq_arch *arch, int64_t n, float *weight)
+{
+    for (int64_t i = 0; i < n && arch->norm_plus_one; i++) weight[i] += 1;
+}
+
 /* Norms and biases, on rank 0. */
 static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights *w)
 {
@@ -132,8 +145,9 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
     for (int i = 0; i < n; i++) {
         const mq_tensor *tensor = NULL;
         MQ_TRY(mq_tensor_expect(folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
-        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32,
-                                   *vector_place(w, list[i].id)));
+        float *to = *vector_place(w, list[i].id);
+        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32, to));
+        if (list[i].id < MQ_N_VECTOR_NORMS) mq_norm_complete(w->arch, list[i].count, to);
     }
     return MQ_OK;
 }
@@ -143,7 +157,7 @@ static int list_packed(const mq_block_weights *w, const mq_linear_source *source
 {
     int n = 0;
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        if (sources[l].weight) continue;
+        if (sources[l].weight || !mq_arch_has(w->arch, (mq_linear_id)l)) continue;
         packed[n++] = (mq_packed_linear){
             .source = sources[l], .id = (mq_linear_id)l, .block = w->block, .to = w->w[l]};
     }

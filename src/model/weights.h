@@ -12,11 +12,14 @@ typedef struct mq_block_weights {
     mq_dtype dtype; /* MQ_BF16 or MQ_F32: of the linears and of all activations */
     int64_t block;
     mq_share *share;               /* backs w[]: one copy per node, writable by its ranks */
-    void *w[MQ_N_LINEARS];         /* (n_out, n_in) row-major, dtype */
+    void *w[MQ_N_LINEARS];         /* (n_out, n_in) row-major, dtype; NULL: there is none */
     size_t w_offset[MQ_N_LINEARS]; /* of w[] in the share, bytes */
     float *bias[MQ_N_LINEARS];     /* (n_out) or NULL */
-    float *attn_norm, *mlp_norm, *q_norm, *k_norm; /* NULL when absent */
-    float *vectors;                                /* storage behind biases and norms */
+    /* Of norms, what values are multiplied by (with 1 added where it is stored without); NULL when
+     * absent. */
+    float *attn_norm, *mlp_norm, *o_norm, *down_norm, *q_norm, *k_norm;
+    float *norm_bias[4]; /* of the first four, in the order of mq_vector_id; NULL when absent */
+    float *vectors;      /* storage behind biases and norms */
     int64_t n_vector_values;
 } mq_block_weights;
 
@@ -43,8 +46,12 @@ typedef struct mq_outer_weights {
     mq_dtype dtype;
     void *embed; /* (vocab, hidden) dtype; NULL when not asked for */
     void *head;  /* (vocab, hidden) dtype; embed's memory when tied; NULL when not asked for */
-    float *final_norm; /* (hidden); NULL when not asked for */
+    float *final_norm;      /* (hidden), what values are multiplied by; NULL when not asked for */
+    float *final_norm_bias; /* (hidden) or NULL */
 } mq_outer_weights;
+
+/** Adds the 1 that the stored weights of a norm lack, in families that have them so. */
+void mq_norm_complete(const mq_arch *arch, int64_t n, float *weight);
 
 /** What of them to read: any sum. */
 enum { MQ_OUTER_EMBED = 1, MQ_OUTER_HEAD = 2, MQ_OUTER_NORM = 4 };

@@ -126,7 +126,12 @@ static void soften(const attention_job *job, block *b, int64_t c0, int64_t width
         int64_t i = b->first + r;
         int64_t lo = window > 0 ? mq_max_i64(0, i - window + 1 - c0) : 0;
         int64_t hi = mq_min_i64(width, i + 1 - c0);
-        float factor = mq_softmax_chunk(&b->state[r], s, width, lo, hi, (float)job->shape->scale);
+        float scale = (float)job->shape->scale;
+        if (job->shape->cap > 0 && lo < hi) {
+            mq_soft_cap(s + lo, hi - lo, job->shape->scale, job->shape->cap);
+            scale = 1;
+        }
+        float factor = mq_softmax_chunk(&b->state[r], s, width, lo, hi, scale);
         if (factor != 1.0f) mq_row_multiply(b->o + r * d, d, factor);
         if (job->dtype == MQ_BF16) round_in_place(s, width);
     }
@@ -192,11 +197,12 @@ static mq_status attention_task(void *context, int64_t i)
 static mq_status check(const mq_attention_shape *s)
 {
     bool heads = s->n_kv_heads > 0 && s->n_heads % s->n_kv_heads == 0 && s->head_dim > 0;
-    if (heads && s->scale > 0 && isfinite(s->scale) && s->window >= 0) return MQ_OK;
+    bool finite = isfinite(s->scale) && isfinite(s->cap);
+    if (heads && finite && s->scale > 0 && s->cap >= 0 && s->window >= 0) return MQ_OK;
     return mq_fail(MQ_E_INTERNAL,
                    "attention of %" PRId64 " heads over %" PRId64 " of %" PRId64
-                   ", scale %g, window %" PRId64 " makes no sense",
-                   s->n_heads, s->n_kv_heads, s->head_dim, s->scale, s->window);
+                   ", scale %g, cap %g, window %" PRId64 " makes no sense",
+                   s->n_heads, s->n_kv_heads, s->head_dim, s->scale, s->cap, s->window);
 }
 
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,

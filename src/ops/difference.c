@@ -6,35 +6,39 @@
 
 enum { TASK = 1 << 16, PIECE = 512 };
 
-static MQ_CLONES void vec_difference(const float *restrict a, float *restrict b, int64_t n)
+static MQ_CLONES void vec_subtract(float *restrict a, const float *restrict b, int64_t n)
 {
-    for (int64_t j = 0; j < n; j++) b[j] = a[j] - b[j];
+    for (int64_t j = 0; j < n; j++) a[j] -= b[j];
 }
 
-static MQ_CLONES void vec_add(const float *restrict d, float *restrict y, int64_t n)
+static MQ_CLONES void vec_add_multiple(const float *restrict d, float factor, float *restrict y,
+                                       int64_t n)
 {
-    for (int64_t j = 0; j < n; j++) y[j] += d[j];
+    for (int64_t j = 0; j < n; j++) y[j] += factor * d[j];
 }
 
 typedef struct difference_job {
-    const void *a, *b;
+    const void *a, *b; /* b NULL: a alone */
     void *out;
     int64_t n;
     mq_dtype dtype;
-    bool add;
+    bool add;     /* to what is in out, */
+    float factor; /* times this */
 } difference_job;
 
 static void difference_piece(const difference_job *job, int64_t at, int64_t n)
 {
-    float a[PIECE], b[PIECE];
+    float a[PIECE], other[PIECE];
     mq_row_load(mq_at(job->a, at, job->dtype), job->dtype, n, a);
-    mq_row_load(mq_at(job->b, at, job->dtype), job->dtype, n, b);
-    vec_difference(a, b, n);
-    if (job->add) {
-        mq_row_load(mq_at(job->out, at, job->dtype), job->dtype, n, a);
-        vec_add(b, a, n);
+    if (job->b) {
+        mq_row_load(mq_at(job->b, at, job->dtype), job->dtype, n, other);
+        vec_subtract(a, other, n);
     }
-    mq_row_store(job->add ? a : b, n, mq_at_mut(job->out, at, job->dtype), job->dtype);
+    if (job->add) {
+        mq_row_load(mq_at(job->out, at, job->dtype), job->dtype, n, other);
+        vec_add_multiple(a, job->factor, other, n);
+    }
+    mq_row_store(job->add ? other : a, n, mq_at_mut(job->out, at, job->dtype), job->dtype);
 }
 
 static mq_status difference_task(void *context, int64_t i)
@@ -53,8 +57,15 @@ mq_status mq_difference(const void *a, const void *b, int64_t n, void *out, mq_d
     return mq_parallel_for(mq_ceil_div(n, TASK), difference_task, &job);
 }
 
-mq_status mq_add_difference(const void *a, const void *b, int64_t n, void *y, mq_dtype dtype)
+mq_status mq_add_difference(const void *a, const void *b, double factor, int64_t n, void *y,
+                            mq_dtype dtype)
 {
-    difference_job job = {.a = a, .b = b, .out = y, .n = n, .dtype = dtype, .add = true};
+    difference_job job = {
+        .a = a, .b = b, .out = y, .n = n, .dtype = dtype, .add = true, .factor = (float)factor};
     return mq_parallel_for(mq_ceil_div(n, TASK), difference_task, &job);
+}
+
+mq_status mq_add_multiple(const void *a, double factor, int64_t n, void *y, mq_dtype dtype)
+{
+    return mq_add_difference(a, NULL, factor, n, y, dtype);
 }

@@ -41,7 +41,11 @@ static void gate_row(const gated_job *job, int64_t t)
     for (int64_t j = 0; j < job->d; j += PIECE) {
         int64_t n = mq_min_i64(PIECE, job->d - j);
         mq_row_load(mq_at(job->gate, t * job->ld_gate + j, job->dtype), job->dtype, n, gate);
-        mq_row_load(mq_at(job->up, t * job->ld_up + j, job->dtype), job->dtype, n, up);
+        if (job->up) {
+            mq_row_load(mq_at(job->up, t * job->ld_up + j, job->dtype), job->dtype, n, up);
+        } else {
+            for (int64_t i = 0; i < n; i++) up[i] = 1;
+        }
         switch (job->kind) {
         case MQ_SILU:
             vec_gate_silu(gate, up, n);

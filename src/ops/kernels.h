@@ -10,28 +10,31 @@
 
 typedef enum mq_norm_kind { MQ_NORM_RMS, MQ_NORM_LAYER } mq_norm_kind;
 
-/** y (n_tok, d) = norm(x) * w.  RMS: x / sqrt(mean(x^2) + eps). LAYER: (x - mean) / sqrt(var +
- * eps), no bias. w (d) f32. x and y may be the same. Sums in f64-free, fixed order f32 lanes. */
+/** y (n_tok, d) = norm(x) * w + bias.  RMS: x / sqrt(mean(x^2) + eps). LAYER: (x - mean) / sqrt(var
+ * + eps). w, bias (d) f32; bias NULL: none. x and y may be the same. Sums in f64-free, fixed order
+ * f32 lanes. */
 mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
-                  double eps, void *y, mq_dtype dtype);
+                  const float *bias, double eps, void *y, mq_dtype dtype);
 
 /** The same over heads of d inside rows: x[t * ld + h * d ...] for h < n_heads, in place.
  *  w (d) when per_head is false, (n_heads, d) when true. */
 mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, int64_t n_heads,
                         int64_t d, const float *w, bool per_head, double eps, mq_dtype dtype);
 
-/** Rotary embedding in place on heads of head_dim inside rows of x (n_tok, ld).
- *  cos_sin (max_position, head_dim): row p holds head_dim / 2 cosines, then head_dim / 2 sines of
- *  p * frequency_i. position (n_tok) of each token in its sample.
- *  interleaved false: pairs (i, i + head_dim / 2), Llama; true: pairs (2i, 2i + 1), Cohere. */
+/** Rotary embedding in place on heads of head_dim inside rows of x (n_tok, ld), of each on its
+ *  first dim coordinates. cos_sin (max_position, dim): row p holds dim / 2 cosines, then dim / 2
+ *  sines of p * frequency_i. position (n_tok) of each token in its sample.
+ *  interleaved false: pairs (i, i + dim / 2), Llama; true: pairs (2i, 2i + 1), Cohere. */
 mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                  const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype);
+                  int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
+                  mq_dtype dtype);
 
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim;
     int64_t ld_q, ld_k, ld_v, ld_out; /* row strides, elements */
     double scale;                     /* of the scores, usually 1 / sqrt(head_dim) */
+    double cap;                       /* scaled scores s become cap tanh(s / cap); 0: they stay */
     int64_t window;                   /* a query sees itself and window - 1 before it; 0: all */
 } mq_attention_shape;
 
@@ -47,17 +50,25 @@ typedef struct mq_attention_shape {
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
                        const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
 
+/** x (n) becomes cap tanh(scale x / cap); NaN stays. Serial. */
+void mq_soft_cap(float *x, int64_t n, double scale, double cap);
+
 typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activation_kind;
 
-/** y (n_tok, d) = act(gate) * up; gate and up have row strides ld_gate, ld_up. y is contiguous. */
+/** y (n_tok, d) = act(gate) * up, or act(gate) with up NULL; gate and up have row strides ld_gate,
+ *  ld_up. y is contiguous. */
 mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype);
 
 /** out (n) = a - b. out may be a or b. */
 mq_status mq_difference(const void *a, const void *b, int64_t n, void *out, mq_dtype dtype);
 
-/** y (n) += a - b, rounded once. */
-mq_status mq_add_difference(const void *a, const void *b, int64_t n, void *y, mq_dtype dtype);
+/** y (n) += factor (a - b), rounded once. */
+mq_status mq_add_difference(const void *a, const void *b, double factor, int64_t n, void *y,
+                            mq_dtype dtype);
+
+/** y (n) += factor a, rounded once. */
+mq_status mq_add_multiple(const void *a, double factor, int64_t n, void *y, mq_dtype dtype);
 
 /** x (n_tok, d) = rows of an embedding table (vocab, d) of type table_dtype, times multiplier.
  *  Errors: MQ_E_INPUT naming a token outside [0, vocab). */

@@ -35,7 +35,7 @@ void mq_naive_gemm(const mq_gemm_shape *s, const void *a, const void *b, void *c
 }
 
 void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
-                   double eps, void *y, mq_dtype dtype)
+                   const float *bias, double eps, void *y, mq_dtype dtype)
 {
     for (int64_t t = 0; t < n_tok; t++) {
         double mean = 0, square = 0;
@@ -47,17 +47,19 @@ void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, c
         }
         for (int64_t j = 0; j < d; j++) {
             double centred = get(x, t * d + j, dtype) - mean;
-            put(y, t * d + j, centred / sqrt(square + eps) * (double)w[j], dtype);
+            double add = bias ? (double)bias[j] : 0;
+            put(y, t * d + j, centred / sqrt(square + eps) * (double)w[j] + add, dtype);
         }
     }
 }
 
 void mq_naive_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                   const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype)
+                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
+                   mq_dtype dtype)
 {
-    int64_t half = head_dim / 2;
+    int64_t half = dim / 2;
     for (int64_t t = 0; t < n_tok; t++) {
-        const float *row = cos_sin + position[t] * head_dim;
+        const float *row = cos_sin + position[t] * dim;
         for (int64_t h = 0; h < n_heads; h++) {
             for (int64_t i = 0; i < half; i++) {
                 int64_t first = t * ld + h * head_dim + (interleaved ? 2 * i : i);
@@ -88,6 +90,7 @@ static void attend(const mq_attention_shape *s, const void *q, const void *k, co
     double top = -INFINITY, total = 0;
     for (int64_t u = first; u <= t; u++) {
         p[u - first] = s->scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
+        if (s->cap > 0) p[u - first] = s->cap * tanh(p[u - first] / s->cap);
         top = fmax(top, p[u - first]);
     }
     for (int64_t u = first; u <= t; u++) {

@@ -9,9 +9,10 @@
 
 void mq_naive_gemm(const mq_gemm_shape *shape, const void *a, const void *b, void *c);
 void mq_naive_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
-                   double eps, void *y, mq_dtype dtype);
+                   const float *bias, double eps, void *y, mq_dtype dtype);
 void mq_naive_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                   const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype);
+                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
+                   mq_dtype dtype);
 mq_status mq_naive_attention(const mq_attention_shape *shape, const void *q, const void *k,
                              const void *v, const int64_t *sample_offset, int64_t n_samples,
                              void *out, mq_dtype dtype);

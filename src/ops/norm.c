@@ -65,11 +65,18 @@ static MQ_CLONES void vec_row_scale(float *restrict x, int64_t n, float factor,
     for (int64_t j = 0; j < n; j++) x[j] = x[j] * factor * w[j];
 }
 
-static void norm_row(mq_norm_kind kind, float *x, int64_t d, const float *w, float eps)
+static MQ_CLONES void vec_row_add(float *restrict x, int64_t n, const float *restrict b)
+{
+    for (int64_t j = 0; j < n; j++) x[j] += b[j];
+}
+
+static void norm_row(mq_norm_kind kind, float *x, int64_t d, const float *w, const float *bias,
+                     float eps)
 {
     if (kind == MQ_NORM_LAYER) vec_row_shift(x, d, -(vec_row_sum(x, d) / (float)d));
     float mean_square = vec_row_square_sum(x, d) / (float)d;
     vec_row_scale(x, d, 1.0f / sqrtf(mean_square + eps), w);
+    if (bias) vec_row_add(x, d, bias);
 }
 
 typedef struct norm_job {
@@ -77,7 +84,7 @@ typedef struct norm_job {
     const void *x;
     void *y;
     int64_t n_tok, ld_x, ld_y, n_heads, d;
-    const float *w;
+    const float *w, *bias; /* bias NULL: none */
     bool per_head;
     float eps;
     mq_dtype dtype;
@@ -97,7 +104,7 @@ static mq_status norm_task(void *context, int64_t i)
         mq_row_load(mq_at(job->x, t * job->ld_x, job->dtype), job->dtype, width, row);
         for (int64_t h = 0; h < job->n_heads; h++) {
             const float *w = job->w + (job->per_head ? h * job->d : 0);
-            norm_row(job->kind, row + h * job->d, job->d, w, job->eps);
+            norm_row(job->kind, row + h * job->d, job->d, w, job->bias, job->eps);
         }
         mq_row_store(row, width, mq_at_mut(job->y, t * job->ld_y, job->dtype), job->dtype);
     }
@@ -110,7 +117,7 @@ static mq_status run_norm(norm_job *job)
 }
 
 mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, const float *w,
-                  double eps, void *y, mq_dtype dtype)
+                  const float *bias, double eps, void *y, mq_dtype dtype)
 {
     norm_job job = {.kind = kind,
                     .x = x,
@@ -121,6 +128,7 @@ mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, co
                     .n_heads = 1,
                     .d = d,
                     .w = w,
+                    .bias = bias,
                     .eps = (float)eps,
                     .dtype = dtype};
     return run_norm(&job);

@@ -30,7 +30,7 @@ static MQ_CLONES void vec_rotate_neighbours(float *restrict x, int64_t half,
 
 typedef struct rope_job {
     void *x;
-    int64_t n_tok, ld, n_heads, head_dim;
+    int64_t n_tok, ld, n_heads, head_dim, dim;
     const float *cos_sin;
     const int32_t *position;
     bool interleaved;
@@ -39,8 +39,8 @@ typedef struct rope_job {
 
 static void rotate_row(const rope_job *job, float *row, int32_t position)
 {
-    int64_t half = job->head_dim / 2;
-    const float *c = job->cos_sin + position * job->head_dim, *s = c + half;
+    int64_t half = job->dim / 2;
+    const float *c = job->cos_sin + position * job->dim, *s = c + half;
     for (int64_t h = 0; h < job->n_heads; h++) {
         float *x = row + h * job->head_dim;
         if (job->interleaved) {
@@ -71,13 +71,15 @@ static mq_status rope_task(void *context, int64_t i)
 }
 
 mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                  const float *cos_sin, const int32_t *position, bool interleaved, mq_dtype dtype)
+                  int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
+                  mq_dtype dtype)
 {
     rope_job job = {.x = x,
                     .n_tok = n_tok,
                     .ld = ld,
                     .n_heads = n_heads,
                     .head_dim = head_dim,
+                    .dim = dim,
                     .cos_sin = cos_sin,
                     .position = position,
                     .interleaved = interleaved,

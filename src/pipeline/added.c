@@ -16,17 +16,18 @@ enum { SCRATCH_SLOT = 0, TOKENS = 64 };
 typedef struct share_job {
     const char *y, *r; /* (n_tok, width) of one unit: what is added, and to what */
     int64_t n_tok, width;
+    double scale; /* of y where it is added */
     mq_dtype dtype;
     double *share; /* (n_tok) */
 } share_job;
 
-/* |y|^2 / |r + y|^2 */
-static double share_of(const float *y, const float *r, int64_t n)
+/* |s y|^2 / |r + s y|^2 */
+static double share_of(const float *y, double scale, const float *r, int64_t n)
 {
     double added = 0, stream = 0;
     for (int64_t j = 0; j < n; j++) {
-        double z = (double)r[j] + (double)y[j];
-        added += (double)y[j] * (double)y[j];
+        double a = scale * (double)y[j], z = (double)r[j] + a;
+        added += a * a;
         stream += z * z;
     }
     /* Not finite: a sample that the Hessian refuses or leaves out. */
@@ -43,7 +44,7 @@ static mq_status share_task(void *context, int64_t i)
     for (int64_t t = i * TOKENS; t < end; t++) {
         MQ_TRY(mq_to_f32(job->y + (size_t)t * row_bytes, job->dtype, job->width, y));
         MQ_TRY(mq_to_f32(job->r + (size_t)t * row_bytes, job->dtype, job->width, r));
-        job->share[t] = share_of(y, r, job->width);
+        job->share[t] = share_of(y, job->scale, r, job->width);
     }
     return MQ_OK;
 }
@@ -57,9 +58,8 @@ static mq_status unit_share(const mq_run *run, mq_tap_id tap, mq_linear_id linea
     job->n_tok = run->calib->unit[u].n_tokens;
     job->y = y;
     job->r = mq_activations_unit(&stream->x, run->calib, u);
-    MQ_TRY(mq_linear(mq_activations_unit(in, run->calib, u), job->n_tok, in->width,
-                     stream->weights->w[linear], job->width, stream->weights->bias[linear], y,
-                     job->width, job->dtype));
+    MQ_TRY(mq_block_branch(stream->weights, linear, job->n_tok,
+                           mq_activations_unit(in, run->calib, u), y));
     MQ_TRY(mq_parallel_for(mq_ceil_div(job->n_tok, TOKENS), share_task, job));
     for (int64_t t = 0; t < job->n_tok; t++) *sum += job->share[t];
     return MQ_OK;
@@ -68,7 +68,9 @@ static mq_status unit_share(const mq_run *run, mq_tap_id tap, mq_linear_id linea
 /* sum (n_units): each has one contributor, so that their sum over the ranks is exact. */
 static mq_status local_shares(const mq_run *run, mq_tap_id tap, mq_linear_id linear, double *sum)
 {
-    share_job job = {.width = run->arch->hidden, .dtype = run->stream[MQ_QUANTISED].x.dtype};
+    share_job job = {.width = run->arch->hidden,
+                     .scale = run->arch->residual_scale,
+                     .dtype = run->stream[MQ_QUANTISED].x.dtype};
     int64_t most = run->calib->max_unit_tokens, values = 0;
     char *y = NULL;
     mq_status status = mq_mul_i64(most, job.width, &values);

@@ -24,7 +24,10 @@ typedef mq_status (*layer_step)(const mq_scheme *scheme, int64_t block, mq_linea
 static mq_status every_layer(const mq_scheme *scheme, layer_step step, void *context)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) MQ_TRY(step(scheme, b, (mq_linear_id)l, context));
+        for (int l = 0; l < MQ_N_LINEARS; l++) {
+            if (!mq_arch_has(scheme->arch, (mq_linear_id)l)) continue;
+            MQ_TRY(step(scheme, b, (mq_linear_id)l, context));
+        }
     }
     return step(scheme, 0, MQ_HEAD, context);
 }

@@ -5,8 +5,11 @@
  * reads the normed residual stream aims at W x: its drift is x - x^, the same for all layers of the
  * tap, and W is applied to the sum (algorithms.md 4). A layer that writes to the residual stream
  * aims at what the stream is after it, so that it makes up for earlier losses too; its drift is
- *     (r + W x) - (r^ + W x^).
- * Both are as wide as the residual stream. */
+ *     (r + W x) - (r^ + W x^),
+ * r divided by the multiplier of what is added, where there is one, for W x is taken before it.
+ * Where a norm stands before the addition nothing linear leads from W x^ to the stream: such a
+ * layer aims at W x, like the others. Its drift is W (x - x^), which is what they get in the end,
+ * since x may be wider than the residual stream; all drifts are as wide as that. */
 #include "pipeline/run.h"
 
 #include "base/log.h"
@@ -33,8 +36,10 @@ static mq_status unit_drift(const mq_run *run, mq_tap_id tap, int64_t u)
     if (!writes) return MQ_OK;
     MQ_TRY(mq_linear(inputs, n_tok, width, then->weights->w[linear], hidden, NULL, drift, hidden,
                      dtype));
+    if (mq_arch_norms_branch(run->arch, linear)) return MQ_OK;
     return mq_add_difference(mq_activations_unit(&then->x, calib, u),
-                             mq_activations_unit(&now->x, calib, u), n_tok * hidden, drift, dtype);
+                             mq_activations_unit(&now->x, calib, u), 1 / run->arch->residual_scale,
+                             n_tok * hidden, drift, dtype);
 }
 
 mq_status mq_run_drift(mq_run *run, mq_tap_id tap)

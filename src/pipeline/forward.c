@@ -26,14 +26,14 @@ void mq_forward_close(mq_forward *forward)
 typedef struct unit_buffers {
     char *tap[MQ_N_TAPS];
     char *work;
-    float *rope;
+    mq_rope_tables rope;
 } unit_buffers;
 
 static void buffers_free(unit_buffers *b)
 {
     for (int t = 0; t < MQ_N_TAPS; t++) mq_free(&b->tap[t]);
     mq_free(&b->work);
-    mq_free(&b->rope);
+    mq_rope_tables_free(&b->rope);
 }
 
 static mq_status buffers_create(const mq_arch *arch, const mq_calib *tokens, mq_dtype dtype,
@@ -49,7 +49,7 @@ static mq_status buffers_create(const mq_arch *arch, const mq_calib *tokens, mq_
     }
     MQ_TRY(mq_block_work_bytes(arch, dtype, tokens->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &b->work));
-    return mq_rope_table(arch, tokens->longest, &b->rope);
+    return mq_rope_tables_create(arch, tokens->longest, &b->rope);
 }
 
 static mq_status unit_block(const mq_block_weights *w, const unit_buffers *b, const mq_unit *unit,
@@ -64,9 +64,9 @@ static mq_status unit_block(const mq_block_weights *w, const unit_buffers *b, co
             in = b->tap[MQ_TAP_ATTN_IN];
             in2 = b->tap[MQ_TAP_ATTN_OUT];
         }
-        MQ_TRY(mq_block_produce(w, b->rope, taps[t], unit, x, in, in2, b->work, b->tap[taps[t]]));
+        MQ_TRY(mq_block_produce(w, &b->rope, taps[t], unit, x, in, in2, b->work, b->tap[taps[t]]));
     }
-    return mq_block_finish(w, unit, x, b->tap[MQ_TAP_MLP_MID]);
+    return mq_block_finish(w, unit, x, b->tap[MQ_TAP_MLP_MID], b->work);
 }
 
 static mq_status all_units(const mq_block_weights *w, const unit_buffers *b, const mq_calib *tokens,

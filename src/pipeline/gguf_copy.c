@@ -76,7 +76,7 @@ mq_status mq_gguf_copy_tensor(const mq_comm *comm, mq_folder *source, const mq_a
 
 bool mq_gguf_has_rope_factors(const mq_arch *arch)
 {
-    return arch->rope_scaling == MQ_ROPE_LLAMA3;
+    return arch->rope.scaling == MQ_ROPE_LLAMA3;
 }
 
 mq_status mq_gguf_write_rope_factors(const mq_arch *arch, mq_writer *writer)

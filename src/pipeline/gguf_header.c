@@ -79,10 +79,10 @@ static void add_numbers(mq_gguf_pairs *pairs, const mq_arch *arch)
     const char *epsilon = arch->norm == MQ_NORM_RMS ? "attention.layer_norm_rms_epsilon"
                                                     : "attention.layer_norm_epsilon";
     mq_gguf_add_f32(pairs, key_of(arch, epsilon).text, (float)arch->norm_eps);
-    mq_gguf_add_f32(pairs, key_of(arch, "rope.freq_base").text, (float)arch->rope_theta);
-    if (arch->rope_scaling == MQ_ROPE_LINEAR) {
+    mq_gguf_add_f32(pairs, key_of(arch, "rope.freq_base").text, (float)arch->rope.theta);
+    if (arch->rope.scaling == MQ_ROPE_LINEAR) {
         mq_gguf_add_string(pairs, key_of(arch, "rope.scaling.type").text, "linear");
-        mq_gguf_add_f32(pairs, key_of(arch, "rope.scaling.factor").text, (float)arch->rope_factor);
+        mq_gguf_add_f32(pairs, key_of(arch, "rope.scaling.factor").text, (float)arch->rope.factor);
     } else {
         mq_gguf_add_string(pairs, key_of(arch, "rope.scaling.type").text, "none");
     }

@@ -50,16 +50,33 @@ static bool same_plan(const mq_layer_plan *a, const mq_layer_plan *b)
     return !a->quantise || (a->quant.bits == b->quant.bits && a->quant.group == b->quant.group);
 }
 
-/* "PARENT\.(?:a|b|fused)$" for layers first..last, which share a parent module. */
-static void group_pattern(const mq_scheme *scheme, int64_t block, const mq_fused *g, char *pattern)
+/* Layers with a parent module in common, which some readers fuse under a name of theirs. */
+typedef struct siblings {
+    mq_linear_id linear[MQ_N_LINEARS];
+    int n;
+    const char *fused; /* NULL: none */
+} siblings;
+
+static siblings siblings_of(const mq_arch *arch, const mq_fused *g)
+{
+    siblings s = {.n = 0};
+    for (int l = (int)g->first; l <= (int)g->last; l++) {
+        if (mq_arch_has(arch, (mq_linear_id)l)) s.linear[s.n++] = (mq_linear_id)l;
+    }
+    if (s.n > 1) s.fused = g->name;
+    return s;
+}
+
+/* "PARENT\.(?:a|b|fused)$" */
+static void group_pattern(const mq_scheme *scheme, int64_t block, const siblings *s, char *pattern)
 {
     char module[NAME_BYTES];
     pattern[0] = '\0';
-    for (int l = (int)g->first; l <= (int)g->last; l++) {
-        mq_arch_linear_name(scheme->arch, (mq_linear_id)l, block, module, sizeof module);
+    for (int i = 0; i < s->n; i++) {
+        mq_arch_linear_name(scheme->arch, s->linear[i], block, module, sizeof module);
         char *dot = strrchr(module, '.');
         const char *leaf = dot ? dot + 1 : module;
-        if (l == (int)g->first) {
+        if (i == 0) {
             size_t parent = (size_t)(leaf - module);
             char head[NAME_BYTES];
             memcpy(head, module, parent);
@@ -71,21 +88,21 @@ static void group_pattern(const mq_scheme *scheme, int64_t block, const mq_fused
         }
         append_escaped(pattern, PATTERN_BYTES, leaf);
     }
-    if (g->name) {
+    if (s->fused) {
         append_text(pattern, PATTERN_BYTES, "|");
-        append_text(pattern, PATTERN_BYTES, g->name);
+        append_text(pattern, PATTERN_BYTES, s->fused);
     }
     append_text(pattern, PATTERN_BYTES, ")$");
 }
 
 static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block,
-                                const mq_fused *g)
+                                const siblings *s)
 {
     char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
-    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, g->first);
+    const mq_layer_plan *plan = mq_scheme_layer(scheme, block, s->linear[0]);
     int64_t n_out = 0, n_in = 0;
-    mq_arch_linear_shape(scheme->arch, g->first, &n_out, &n_in);
-    group_pattern(scheme, block, g, pattern);
+    mq_arch_linear_shape(scheme->arch, s->linear[0], &n_out, &n_in);
+    group_pattern(scheme, block, s, pattern);
     snprintf(rule, sizeof rule, "%s:%s", plan->quantise ? "+" : "-", pattern);
     return add_rule(dynamic, rule, plan, n_in);
 }
@@ -94,16 +111,17 @@ static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t bloc
                            const mq_fused *g)
 {
     bool uniform = true, all_default = true;
-    for (int l = (int)g->first; l <= (int)g->last; l++) {
-        uniform = uniform && same_plan(mq_scheme_layer(scheme, block, (mq_linear_id)l),
-                                       mq_scheme_layer(scheme, block, g->first));
-        all_default = all_default && mq_scheme_is_default(scheme, block, (mq_linear_id)l);
+    const siblings s = siblings_of(scheme->arch, g);
+    for (int i = 0; i < s.n; i++) {
+        uniform = uniform && same_plan(mq_scheme_layer(scheme, block, s.linear[i]),
+                                       mq_scheme_layer(scheme, block, s.linear[0]));
+        all_default = all_default && mq_scheme_is_default(scheme, block, s.linear[i]);
     }
     if (all_default) return MQ_OK;
-    if (uniform) return add_group_rule(dynamic, scheme, block, g);
-    for (int l = (int)g->first; l <= (int)g->last; l++) {
-        mq_fused one = {(mq_linear_id)l, (mq_linear_id)l, NULL};
-        if (mq_scheme_is_default(scheme, block, (mq_linear_id)l)) continue;
+    if (uniform) return add_group_rule(dynamic, scheme, block, &s);
+    for (int i = 0; i < s.n; i++) {
+        const siblings one = {.linear = {s.linear[i]}, .n = 1};
+        if (mq_scheme_is_default(scheme, block, s.linear[i])) continue;
         MQ_TRY(add_group_rule(dynamic, scheme, block, &one));
     }
     return MQ_OK;
@@ -171,6 +189,7 @@ static mq_status add_modules_in_block(cJSON *config, const mq_scheme *scheme)
     cJSON *list = cJSON_CreateArray();
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char module[NAME_BYTES], head[64];
+        if (!mq_arch_has(scheme->arch, (mq_linear_id)l)) continue;
         if (!quantised_anywhere(scheme, (mq_linear_id)l)) {
             all = false;
             continue;

@@ -44,14 +44,21 @@ static mq_linear_id linear_of(const mq_arch *arch, int64_t head, int64_t *of_lin
     return query ? MQ_Q : MQ_K;
 }
 
+/* Where the rows of a head are: those of k may follow those of q in one layer. */
+static mq_linear_id layer_of(const mq_arch *arch, int64_t head, int64_t *in_layer)
+{
+    *in_layer = head;
+    return arch->fused_qkv ? MQ_Q : linear_of(arch, head, in_layer);
+}
+
 /* The head's rows (head_dim, n) of the layer in f32; in the thread's scratch. */
 static mq_status head_rows(const moment_job *job, int64_t head, float **rows)
 {
     const mq_block_weights *weights = job->run->stream[MQ_QUANTISED].weights;
-    int64_t of_linear = 0, count = job->run->arch->head_dim * job->system->n;
-    mq_linear_id linear = linear_of(job->run->arch, head, &of_linear);
+    int64_t in_layer = 0, count = job->run->arch->head_dim * job->system->n;
+    mq_linear_id linear = layer_of(job->run->arch, head, &in_layer);
     const char *from = weights->w[linear];
-    from += (size_t)(of_linear * count) * mq_dtype_size(weights->dtype);
+    from += (size_t)(in_layer * count) * mq_dtype_size(weights->dtype);
     *rows = mq_scratch(SLOT_ROWS, (size_t)count * sizeof **rows);
     if (!*rows) return mq_fail(MQ_E_MEMORY, "no memory for the rows of a head");
     return mq_to_f32(from, weights->dtype, count, *rows);
@@ -122,8 +129,8 @@ static const float *norm_of(const mq_run *run, mq_linear_id linear, int64_t head
 {
     const mq_block_weights *weights = run->stream[MQ_QUANTISED].weights;
     const float *norm = linear == MQ_Q ? weights->q_norm : weights->k_norm;
-    bool per_head = run->arch->qk_norm == MQ_QK_PER_HEAD;
-    return norm && per_head ? norm + head * run->arch->head_dim : norm;
+    bool shared = run->arch->qk_norm == MQ_QK_HEAD_SHARED;
+    return norm && !shared ? norm + head * run->arch->head_dim : norm;
 }
 
 /* From W H W^T to what attention gets. */
@@ -131,13 +138,14 @@ static mq_status finish_task(void *context, int64_t i)
 {
     const moment_job *job = context;
     const mq_run *run = job->run;
-    int64_t hd = run->arch->head_dim, head = head_of_task(job, i), of_linear = 0;
+    int64_t hd = run->arch->head_dim, head = head_of_task(job, i), of_linear = 0, in_layer = 0;
     mq_linear_id linear = linear_of(run->arch, head, &of_linear);
-    const float *bias = run->stream[MQ_QUANTISED].weights->bias[linear];
+    mq_linear_id layer = layer_of(run->arch, head, &in_layer);
+    const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer];
     const float *norm = norm_of(run, linear, of_linear);
     double *moment = job->moment + head * hd * hd;
     symmetrise(hd, job->system->mean / (double)job->system->h->n_tokens, moment);
-    if (bias) MQ_TRY(add_bias(job, head, bias + of_linear * hd, moment));
+    if (bias) MQ_TRY(add_bias(job, head, bias + in_layer * hd, moment));
     if (norm) mq_head_norm_moment(run->arch, norm, moment);
     return MQ_OK;
 }
@@ -193,16 +201,33 @@ static mq_status input_mean(const mq_run *run, const mq_hessian *h, double *mean
     return status;
 }
 
-/* The mean rotation for the block's window. Collective. */
+/* longrope: samples on both sides of the length from which on they turn in another way. */
+static bool turns_differ(const mq_run *run)
+{
+    const mq_rope_kind *rope = &run->arch->rope;
+    const mq_calib *calib = run->calib;
+    return rope->scaling == MQ_ROPE_LONG && calib->shortest <= rope->original_positions &&
+           calib->longest > rope->original_positions;
+}
+
+/* The mean rotation for the block's rope and window. Collective. */
 static mq_status set_rope_mean(mq_run *run, int64_t block)
 {
     double *share = NULL;
     int64_t n = 0, window = mq_arch_window(run->arch, block);
-    if (run->rope_mean && run->rope_mean_window == window) return MQ_OK;
+    const mq_rope_kind *rope = mq_arch_rope(run->arch, block);
+    if (run->rope_mean && run->rope_mean_of == rope && run->rope_mean_window == window) {
+        return MQ_OK;
+    }
     mq_rope_mean_destroy(&run->rope_mean);
     mq_status status = mq_calib_distances(run->comm, run->calib, window, &share, &n);
     if (status != MQ_OK) return status;
-    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, share, n, &run->rope_mean));
+    mq_rope_kind beyond = rope ? *rope : (mq_rope_kind){.dim = 0};
+    beyond.is_long = true;
+    bool is_long = rope && run->calib->longest > rope->original_positions;
+    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, is_long ? &beyond : rope, share, n,
+                                                     &run->rope_mean));
+    run->rope_mean_of = rope;
     run->rope_mean_window = window;
     mq_free(&share);
     return status;
@@ -227,6 +252,7 @@ mq_status mq_head_moments_create(mq_run *run, int64_t block, mq_tap_system *s, m
     double *mean = NULL;
     int64_t hd = run->arch->head_dim;
     *out = (mq_head_moments){0};
+    if (!mq_head_norm_is_known(run->arch) || turns_differ(run)) return MQ_OK;
     mq_status status = set_rope_mean(run, block);
     if (status == MQ_OK) status = mq_agree(run->comm, allocate(run, &job, &mean, out));
     if (status == MQ_OK && mean) status = input_mean(run, s->h, mean);

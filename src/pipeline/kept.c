@@ -57,6 +57,7 @@ static mq_status list_kept(const mq_run *run, int64_t block, mq_linear_id *kept,
     *n = 0;
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         bool is = false;
+        if (!mq_arch_has(run->arch, (mq_linear_id)l)) continue;
         MQ_TRY(is_kept(run, block, (mq_linear_id)l, &is));
         if (is) kept[(*n)++] = (mq_linear_id)l;
     }

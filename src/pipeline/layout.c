@@ -98,6 +98,7 @@ static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
     const mq_arch *arch = scheme->arch;
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         for (int l = 0; l < MQ_N_LINEARS; l++) {
+            if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
             MQ_TRY(replace_linear(source, scheme, b, (mq_linear_id)l, list));
         }
         replace_norms(source, scheme, b, list);

@@ -100,6 +100,12 @@ static const double arrives[MQ_N_LINEARS] = {
     [MQ_Q] = 0.25, [MQ_K] = 0.25, [MQ_V] = 1, [MQ_O] = 1, [MQ_GATE] = 2, [MQ_UP] = 1, [MQ_DOWN] = 1,
 };
 
+/* A layer of several is as sensitive as the most sensitive of them. */
+static double arrives_of(const mq_arch *arch, mq_linear_id linear)
+{
+    return arrives[linear == MQ_Q && arch->fused_qkv ? MQ_V : linear];
+}
+
 /* At 2 bits a layer by itself causes 1.6 times the divergence that its loss would make one expect
  * from 3 bits (demo model, geometric mean over layers: 1.2 for down to 2 for q, k and v). */
 static double steepness(int bits)
@@ -114,7 +120,8 @@ static void set_harm(int64_t block, mq_measured *m)
         double added = mq_measured_added(m, block, (mq_linear_id)l);
         for (int j = 0; j < m->scheme->n_widths; j++) {
             int64_t i = mq_measured_layer(block, (mq_linear_id)l) * MQ_MAX_WIDTHS + j;
-            m->harm[i] = m->loss[i] * added * arrives[l] * steepness(m->scheme->width[j]);
+            m->harm[i] = m->loss[i] * added * arrives_of(m->scheme->arch, (mq_linear_id)l) *
+                         steepness(m->scheme->width[j]);
         }
     }
 }

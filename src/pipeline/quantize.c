@@ -134,7 +134,7 @@ static mq_status allocate_local(mq_run *run)
 {
     size_t work = 0;
     const mq_calib *calib = run->calib;
-    MQ_TRY(mq_rope_table(run->arch, calib->longest, &run->rope));
+    MQ_TRY(mq_rope_tables_create(run->arch, calib->longest, &run->rope));
     MQ_TRY(mq_block_work_bytes(run->arch, MQ_BF16, calib->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &run->work));
     MQ_TRY(mq_report_create(run->scheme->n_quantised, &run->report));
@@ -295,7 +295,7 @@ static void run_destroy(mq_run *run)
     mq_folder_close(&run->source);
     mq_arch_destroy(&run->arch);
     mq_rope_mean_destroy(&run->rope_mean);
-    mq_free(&run->rope);
+    mq_rope_tables_free(&run->rope);
     mq_free(&run->work);
     mq_free(&run->left_out);
 }

@@ -46,19 +46,31 @@ static mq_status take_head(const mq_run *run, const mq_head_moments *moments, mq
 typedef struct metric_source {
     const mq_run *run;
     const mq_head_moments *moments;
-    mq_linear_id linear;
+    mq_linear_id layer;
     float *g;  /* (MQ_ROW_BLOCK, MQ_ROW_BLOCK) storage */
     double *a; /* likewise */
 } metric_source;
 
+/* What the head of a layer is one of, and its number there: a layer may hold q, k and v. */
+static mq_linear_id kind_of(const mq_arch *arch, mq_linear_id layer, int64_t *head)
+{
+    if (layer != MQ_Q || !arch->fused_qkv || *head < arch->n_heads) return layer;
+    *head -= arch->n_heads;
+    if (*head < arch->n_kv_heads) return MQ_K;
+    *head -= arch->n_kv_heads;
+    return MQ_V;
+}
+
 static mq_status couple_head(const metric_source *s, int64_t head, int64_t r0, int64_t m,
                              int64_t first, mq_row_metric *metric)
 {
+    mq_linear_id linear = kind_of(s->run->arch, s->layer, &head);
     for (int64_t k = 0; k < m * m; k++) s->a[k] = 0;
-    if (s->linear == MQ_V) {
+    if (linear != MQ_V && !s->moments->query) return MQ_OK;
+    if (linear == MQ_V) {
         MQ_TRY(add_value_head(s->run, head, r0, m, s->g, s->a));
     } else {
-        MQ_TRY(take_head(s->run, s->moments, s->linear, head, r0, m, s->a));
+        MQ_TRY(take_head(s->run, s->moments, linear, head, r0, m, s->a));
     }
     mq_metric_couple(metric, first, m, s->a, metric_damping);
     return MQ_OK;
@@ -69,7 +81,7 @@ static mq_status couple_rows(const mq_run *run, const mq_head_moments *moments,
                              const mq_row_work *w, int64_t i, mq_row_metric *metric)
 {
     enum { AREA = MQ_ROW_BLOCK * MQ_ROW_BLOCK };
-    metric_source s = {.run = run, .moments = moments, .linear = w->layer[i]->linear};
+    metric_source s = {.run = run, .moments = moments, .layer = w->layer[i]->linear};
     int64_t hd = run->arch->head_dim, r0 = w->first_row[i];
     int64_t r1 = mq_min_i64(r0 + MQ_ROW_BLOCK, w->layer[i]->n_out);
     mq_status status = mq_alloc(AREA, sizeof *s.g, "metric of a head", &s.g);
@@ -85,20 +97,22 @@ static mq_status couple_rows(const mq_run *run, const mq_head_moments *moments,
     return status;
 }
 
-static bool has_metric(const mq_row_work *w, int64_t i)
+static bool has_metric(const mq_run *run, const mq_head_moments *moments, const mq_row_work *w,
+                       int64_t i)
 {
     mq_linear_id linear = w->layer[i]->linear;
-    return linear == MQ_Q || linear == MQ_K || linear == MQ_V;
+    if (linear == MQ_Q && run->arch->fused_qkv) return true;
+    return linear == MQ_V || (moments->query && (linear == MQ_Q || linear == MQ_K));
 }
 
 mq_status mq_row_work_metrics(const mq_run *run, const mq_head_moments *moments, mq_row_work *w)
 {
     int64_t n = 0;
-    for (int64_t i = 0; i < w->n_blocks; i++) n += has_metric(w, i);
+    for (int64_t i = 0; i < w->n_blocks; i++) n += has_metric(run, moments, w, i);
     MQ_TRY(mq_alloc(n, sizeof *w->metric, "metrics of heads", &w->metric));
     n = 0;
     for (int64_t i = 0; i < w->n_blocks; i++) {
-        if (!has_metric(w, i)) continue;
+        if (!has_metric(run, moments, w, i)) continue;
         MQ_TRY(couple_rows(run, moments, w, i, &w->metric[n]));
         w->block[i].metric = &w->metric[n++];
     }

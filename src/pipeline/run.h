@@ -53,8 +53,9 @@ typedef struct mq_run {
     int n_streams;
     mq_activations drift;      /* with two streams: what the layers of a tap are to make up for */
     double alpha[MQ_HEAD + 1]; /* by linear, how much of that: as asked for, or last measured */
-    float *rope;
-    mq_rope_mean *rope_mean; /* for blocks of rope_mean_window; NULL: not made yet */
+    mq_rope_tables rope;
+    mq_rope_mean *rope_mean; /* for blocks of this rope and window; NULL: not made yet */
+    const mq_rope_kind *rope_mean_of;
     int64_t rope_mean_window;
     void *work; /* workspace of one unit */
     mq_tap_result *result;

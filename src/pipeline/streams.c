@@ -34,7 +34,7 @@ static mq_status produce_units(mq_run *run, mq_stream *stream, mq_tap_id tap)
     MQ_TRY(mq_activations_create(run->calib, mq_arch_tap_width(run->arch, tap), stream->x.dtype,
                                  mq_tap_name(tap), out));
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-        MQ_TRY(mq_block_produce(stream->weights, run->rope, tap, &run->calib->unit[u],
+        MQ_TRY(mq_block_produce(stream->weights, &run->rope, tap, &run->calib->unit[u],
                                 mq_activations_unit(&stream->x, run->calib, u),
                                 in ? mq_activations_unit(in, run->calib, u) : NULL,
                                 in2 ? mq_activations_unit(in2, run->calib, u) : NULL, run->work,
@@ -75,7 +75,8 @@ static mq_status norm_units(const mq_run *run, const mq_outer_weights *outer, mq
                                  out));
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
         MQ_TRY(mq_norm(run->arch->norm, mq_activations_unit(&stream->x, run->calib, u),
-                       run->calib->unit[u].n_tokens, hidden, outer->final_norm, run->arch->norm_eps,
+                       run->calib->unit[u].n_tokens, hidden, outer->final_norm,
+                       outer->final_norm_bias, run->arch->norm_eps,
                        mq_activations_unit(out, run->calib, u), stream->x.dtype));
     }
     return MQ_OK;
@@ -135,7 +136,7 @@ static mq_status finish_units(mq_run *run, mq_stream *stream)
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
         MQ_TRY(mq_block_finish(stream->weights, &run->calib->unit[u],
                                mq_activations_unit(&stream->x, run->calib, u),
-                               mq_activations_unit(mid, run->calib, u)));
+                               mq_activations_unit(mid, run->calib, u), run->work));
     }
     return MQ_OK;
 }

@@ -326,7 +326,9 @@ static mq_status check_my_layers(verifier *v)
 {
     int64_t n = v->arch->n_blocks * MQ_N_LINEARS;
     for (int64_t i = v->comm->rank; i < n; i += v->comm->size) {
-        MQ_TRY(check_layer(v, i / MQ_N_LINEARS, (mq_linear_id)(i % MQ_N_LINEARS), i));
+        mq_linear_id linear = (mq_linear_id)(i % MQ_N_LINEARS);
+        if (!mq_arch_has(v->arch, linear)) continue;
+        MQ_TRY(check_layer(v, i / MQ_N_LINEARS, linear, i));
     }
     return n % v->comm->size == v->comm->rank ? check_layer(v, 0, MQ_HEAD, n) : MQ_OK;
 }

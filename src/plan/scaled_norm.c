@@ -17,6 +17,10 @@ const mq_tensor *mq_scaled_norm(const mq_folder *source, const mq_scheme *scheme
     char name[2 * MQ_ARCH_NAME];
     const char *pattern = mq_arch_tap_norm(scheme->arch, tap);
     if (!scheme->scale_columns || !pattern || tap == MQ_TAP_HEAD_IN) return NULL;
+    /* 1 + w times a power of two, less 1, has more digits than w's type. */
+    if (scheme->arch->norm_plus_one) return NULL;
+    /* A bias would have to take the power too. */
+    if (scheme->arch->norm_bias) return NULL;
     if (!all_quantised(scheme, block, tap)) return NULL;
     mq_arch_name(pattern, block, name, sizeof name);
     const mq_tensor *norm = mq_folder_find(source, name);

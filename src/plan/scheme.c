@@ -282,6 +282,7 @@ static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rul
         bool inside = b >= scheme->first_block && b < scheme->last_block;
         for (int l = 0; l < MQ_N_LINEARS; l++) {
             mq_layer_plan *plan = &scheme->layer[b * MQ_N_LINEARS + l];
+            if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
             MQ_TRY(plan_layer(scheme, options, r, b, (mq_linear_id)l, plan));
             plan->quantise = plan->quantise && inside;
             scheme->n_quantised += plan->quantise;
@@ -373,15 +374,24 @@ bool mq_scheme_needs_rules(const mq_scheme *scheme)
     return scheme->head.quantise && !mq_scheme_is_default(scheme, 0, MQ_HEAD);
 }
 
+/* Whether of the layers first..last some have another plan than others. */
+static bool differ(const mq_scheme *scheme, int64_t block, const mq_fused *fused)
+{
+    const mq_layer_plan *one = NULL;
+    for (int l = (int)fused->first; l <= (int)fused->last; l++) {
+        const mq_layer_plan *plan = mq_scheme_layer(scheme, block, (mq_linear_id)l);
+        if (!mq_arch_has(scheme->arch, (mq_linear_id)l)) continue;
+        if (one && !same_plan(one, plan)) return true;
+        one = plan;
+    }
+    return false;
+}
+
 bool mq_scheme_splits_fused(const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        const mq_layer_plan *q = mq_scheme_layer(scheme, b, MQ_Q);
-        const mq_layer_plan *gate = mq_scheme_layer(scheme, b, MQ_GATE);
-        if (!same_plan(q, mq_scheme_layer(scheme, b, MQ_K)) ||
-            !same_plan(q, mq_scheme_layer(scheme, b, MQ_V)) ||
-            !same_plan(gate, mq_scheme_layer(scheme, b, MQ_UP))) {
-            return true;
+        for (int g = 0; g < MQ_N_FUSED; g++) {
+            if (differ(scheme, b, &mq_fused_layers[g])) return true;
         }
     }
     return false;
@@ -390,9 +400,10 @@ bool mq_scheme_splits_fused(const mq_scheme *scheme)
 static bool packs_in_part(const mq_scheme *scheme, int64_t block, mq_linear_id first,
                           mq_linear_id last)
 {
-    int packed = 0, n = (int)last - (int)first + 1;
+    int packed = 0, n = 0;
     for (int l = (int)first; l <= (int)last; l++) {
         packed += mq_scheme_layer(scheme, block, (mq_linear_id)l)->quantise;
+        n += mq_arch_has(scheme->arch, (mq_linear_id)l);
     }
     return packed != 0 && packed != n;
 }

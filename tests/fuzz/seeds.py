@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "cohere")     # in the order of fuzz_config.c
+# in the order of fuzz_config.c
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "cohere", "smollm3", "cohere2", "hunyuan",
+            "gemma3", "phi3", "starcoder2")
 
 
 def entry(dtype, shape, begin, end):

@@ -78,6 +78,9 @@ static bool begin(setting *s, const char *name, int64_t window, MPI_Comm parent)
     if (!open_model(s, name) || !deal_units(s)) return false;
     s->window = window;
     s->run.arch->window = window < LONGEST ? window : 0;
+    s->run.arch->block[0].sliding = true;
+    /* Of longrope all samples are short, or there would be no metric. */
+    if (s->run.arch->rope.scaling == MQ_ROPE_LONG) s->run.arch->rope.original_positions = LONGEST;
     mq_status status = mq_run_hessian(&s->run, 0, MQ_TAP_ATTN_IN, NULL, &s->h);
     if (status == MQ_OK) status = mq_tap_system_create(&s->run, s->h, &s->system);
     if (status == MQ_OK) status = mq_head_moments_create(&s->run, 0, &s->system, &s->moments);
@@ -107,19 +110,30 @@ static const float *norm_weight(const setting *s, mq_linear_id linear, int64_t h
 {
     const mq_block_weights *w = s->run.stream[MQ_QUANTISED].weights;
     const float *weight = linear == MQ_Q ? w->q_norm : w->k_norm;
-    if (!weight || s->run.arch->qk_norm != MQ_QK_PER_HEAD) return weight;
+    if (!weight || s->run.arch->qk_norm == MQ_QK_HEAD_SHARED) return weight;
     return weight + head * s->run.arch->head_dim;
+}
+
+/* The layer that holds the rows of a head, and its first row there. */
+static mq_linear_id layer_of(const mq_arch *a, mq_linear_id linear, int64_t head, int64_t *row)
+{
+    int64_t before = 0;
+    if (a->fused_qkv && linear == MQ_K) before = a->n_heads;
+    if (a->fused_qkv && linear == MQ_V) before = a->n_heads + a->n_kv_heads;
+    *row = (before + head) * a->head_dim;
+    return a->fused_qkv ? MQ_Q : linear;
 }
 
 /* A head's query or key of a token before its norm, but for LayerNorm's mean. */
 static void projected(const setting *s, mq_linear_id linear, int64_t head, int64_t t, double *y)
 {
     const mq_block_weights *weights = s->run.stream[MQ_QUANTISED].weights;
-    const uint16_t *w = weights->w[linear], *x = s->x + t * s->n;
-    const float *bias = weights->bias[linear];
-    int64_t hd = s->run.arch->head_dim;
+    int64_t hd = s->run.arch->head_dim, first = 0;
+    mq_linear_id stored = layer_of(s->run.arch, linear, head, &first);
+    const uint16_t *w = weights->w[stored], *x = s->x + t * s->n;
+    const float *bias = weights->bias[stored];
     for (int64_t i = 0; i < hd; i++) {
-        int64_t row = head * hd + i;
+        int64_t row = first + i;
         y[i] = bias ? (double)bias[row] : 0;
         for (int64_t k = 0; k < s->n; k++) {
             y[i] += (double)mq_bf16_to_f32(w[row * s->n + k]) * (double)mq_bf16_to_f32(x[k]);
@@ -129,7 +143,8 @@ static void projected(const setting *s, mq_linear_id linear, int64_t head, int64
 }
 
 /* All tokens of a head, (N_TOKENS, head_dim), as attention gets them before it turns them. The norm
- * divides each by the root of its own mean square, or, as the moments have it, by that of all. */
+ * divides each by the root of its own mean square, or, as the moments have it, by that of all;
+ * where the heads are normed as one, they leave out what is the same for all of them. */
 static double *vectors_of(const setting *s, mq_linear_id linear, int64_t head, bool own_square)
 {
     const mq_arch *a = s->run.arch;
@@ -142,6 +157,9 @@ static double *vectors_of(const setting *s, mq_linear_id linear, int64_t head, b
         for (int64_t i = 0; i < hd; i++) square[t] += pow(y[t * hd + i], 2) / (double)hd;
         all += square[t] / N_TOKENS;
     }
+    bool as_one = a->qk_norm == MQ_QK_ALL_HEADS;
+    for (int64_t t = 0; t < N_TOKENS && as_one; t++) square[t] = 1;
+    if (as_one) all = 1;
     for (int64_t i = 0; i < N_TOKENS * hd && weight; i++) {
         y[i] *= (double)weight[i % hd] / sqrt(own_square ? square[i / hd] : all);
     }
@@ -185,13 +203,18 @@ static double mean_square(const mq_arch *a, const float *table, const double *sh
                           const double *turned, const double *still)
 {
     int64_t hd = a->head_dim;
+    const mq_rope_kind *rope = mq_arch_rope(a, 0);
     double sum = 0, pairs = 0;
     for (int32_t d = 0; d < LONGEST; d++) {
         float far[MOST_DIM];
         double dot = 0;
         for (int64_t i = 0; i < hd; i++) far[i] = (float)turned[i];
-        CHECK(mq_rope(far, 1, hd, 1, hd, table, &d, a->rope_interleaved, MQ_F32) == MQ_OK);
-        for (int64_t i = 0; i < hd; i++) dot += (double)far[i] * still[i];
+        CHECK(mq_rope(far, 1, hd, 1, hd, rope->dim, table, &d, a->rope_interleaved, MQ_F32) ==
+              MQ_OK);
+        for (int64_t i = 0; i < hd; i++) {
+            double factor = i < rope->dim ? rope->attention_factor : 1; /* which far has */
+            dot += (double)far[i] * still[i] * factor;
+        }
         sum += share[d] * dot * dot;
         pairs += share[d];
     }
@@ -211,7 +234,7 @@ static double score_error(const setting *s, mq_linear_id linear, int64_t head, c
     if (weight) centre(a, e);
     for (int64_t i = 0; i < hd && weight; i++) e[i] *= (double)weight[i];
     count_pairs(s->window, share);
-    CHECK(mq_rope_table(a, LONGEST, &table) == MQ_OK);
+    CHECK(mq_rope_table(mq_arch_rope(a, 0), LONGEST, &table) == MQ_OK);
     int64_t first = linear == MQ_Q ? head / shared : head * shared;
     int64_t last = linear == MQ_Q ? first : first + shared - 1;
     for (int64_t other = first; other <= last; other++) {
@@ -247,7 +270,7 @@ static void check_moment(const setting *s, mq_linear_id linear, int64_t head, co
     double exact = moment_error(s, linear, head, m, false);
     double own = moment_error(s, linear, head, m, true);
     CHECK_MSG(exact < 1e-5, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, exact);
-    CHECK_MSG(own < 0.15, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, own);
+    CHECK_MSG(own < 0.25, "%s, head %d: off by %g", mq_linear_name(linear), (int)head, own);
 }
 
 /* The rows of q and k in their blocks: those of a head that lie in one are coupled by their part of
@@ -322,6 +345,77 @@ static void test_layer_norm_interleaved(void)
     check_model("command_r_plus", LONGEST, true, false);
 }
 
+/* One layer holds q, k and v; a part of each head turns, and its scores are larger. Its rows have
+ * the metrics of the heads that they belong to. */
+static void test_fused(void)
+{
+    setting s;
+    mq_row_work w = {0};
+    if (begin(&s, "phi3", LONGEST, MPI_COMM_WORLD)) {
+        const mq_arch *a = s.run.arch;
+        int64_t area = a->head_dim * a->head_dim;
+        double whole[MOST_DIM * MOST_DIM];
+        mq_row_metric *want = zeroed(1, sizeof *want);
+        for (int64_t h = 0; h < a->n_heads; h++) {
+            check_moment(&s, MQ_Q, h, s.moments.query + h * area);
+            check_metric(&s, MQ_Q, h);
+        }
+        for (int64_t h = 0; h < a->n_kv_heads; h++) {
+            check_moment(&s, MQ_K, h, s.moments.key + h * area);
+            check_metric(&s, MQ_K, h);
+        }
+        CHECK(mq_row_work_load(&s.run, 0, &s.system, 0, &w) == MQ_OK);
+        CHECK(mq_row_work_metrics(&s.run, &s.moments, &w) == MQ_OK);
+        for (int64_t b = 0; b < w.n_blocks; b++) {
+            int64_t kv = a->n_heads * a->head_dim;
+            if (w.layer[b]->linear != MQ_Q || w.first_row[b] != 0) continue;
+            mq_metric_clear(want);
+            CHECK(mq_head_metric(&s.run, &s.moments, MQ_K, 1, whole) == MQ_OK);
+            mq_metric_couple(want, kv + a->head_dim, a->head_dim, whole, 0.1);
+            for (int64_t r = kv + a->head_dim; r < kv + 2 * a->head_dim; r++) {
+                CHECK(w.block[b].metric->row[r] == want->row[r]);
+                CHECK(memcmp(w.block[b].metric->ratio + r * MQ_ROW_BLOCK,
+                             want->ratio + r * MQ_ROW_BLOCK, sizeof(float) * MQ_ROW_BLOCK) == 0);
+            }
+        }
+        mq_row_work_free(&w);
+        free(want);
+        mq_head_moments_free(&s.moments);
+        s.run.arch->rope.original_positions = LONGEST - 1;
+        CHECK(mq_head_moments_create(&s.run, 0, &s.system, &s.moments) == MQ_OK);
+        CHECK(s.moments.query == NULL);
+    }
+    end(&s);
+}
+
+static void test_all_heads_as_one(void)
+{
+    check_model("olmo2", LONGEST, true, false);
+}
+
+/* Another rope in blocks with a window; weights of norms less 1. */
+static void test_sliding_rope(void)
+{
+    check_model("gemma3", 5, true, false);
+}
+
+/* Normed after rope: v alone has a metric. */
+static void test_late_norm(void)
+{
+    setting s;
+    mq_row_work w = {0};
+    if (begin(&s, "hunyuan", LONGEST, MPI_COMM_WORLD)) {
+        CHECK(s.moments.query == NULL);
+        CHECK(mq_row_work_load(&s.run, 0, &s.system, 0, &w) == MQ_OK);
+        CHECK(mq_row_work_metrics(&s.run, &s.moments, &w) == MQ_OK);
+        for (int64_t b = 0; b < w.n_blocks; b++) {
+            CHECK((w.block[b].metric != NULL) == (w.layer[b]->linear == MQ_V));
+        }
+        mq_row_work_free(&w);
+    }
+    end(&s);
+}
+
 /* Shorter than the samples, so that distances are missing. */
 static void test_window(void)
 {
@@ -373,6 +467,10 @@ int main(int argc, char **argv)
     RUN(test_bias);
     RUN(test_rms_norm);
     RUN(test_layer_norm_interleaved);
+    RUN(test_fused);
+    RUN(test_all_heads_as_one);
+    RUN(test_sliding_rope);
+    RUN(test_late_norm);
     RUN(test_window);
     RUN(test_windows_change);
     RUN(test_same_bits);

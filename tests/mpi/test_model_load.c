@@ -25,7 +25,7 @@ static void test_same_everywhere(void)
             CHECK(mq_bcast(comm, &first, sizeof first, 0) == MQ_OK);
             CHECK(memcmp(&first, arch, sizeof first) == 0);
             CHECK(strcmp(arch->family, families[i]) == 0);
-            CHECK(arch->rope_theta == 5e4 && arch->hidden == 64);
+            CHECK(arch->rope.theta == 5e4 && arch->hidden == 64);
             CHECK(strstr(arch->where, "config.json") != NULL);
         }
         mq_arch_destroy(&arch);
@@ -48,7 +48,7 @@ static void test_bad_models(void)
     file_model m = {.n = 0};
     file_write(&m, "{\"model_type\": \"martian\", " SIZES "}");
     fails(m.path, MQ_E_INPUT, "\"martian\" is not known");
-    fails(m.path, MQ_E_INPUT, "cohere, llama, mistral, qwen2, qwen3");
+    fails(m.path, MQ_E_INPUT, "this version knows cohere, ");
     file_write(&m, "{" SIZES "}");
     fails(m.path, MQ_E_INPUT, "model_type");
     file_write(&m, "{\"model_type\": \"llama\", ");

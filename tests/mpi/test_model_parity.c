@@ -105,7 +105,7 @@ typedef struct setup {
     mq_dtype dtype;
     mq_outer_weights *outer;
     mq_block_weights *weights;
-    float *rope;
+    mq_rope_tables rope;
     const expected *expected;
     int32_t token[N_TOKENS], position[N_TOKENS];
     char *x; /* (N_TOKENS, hidden), of the dtype */
@@ -194,10 +194,10 @@ static void run_unit(setup *s, const mq_unit *unit)
         bool parallel_mid = s->arch->parallel_block && taps[i] == MQ_TAP_MLP_MID;
         const void *in = i == 0 ? NULL : tap[parallel_mid ? 0 : i - 1];
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
-        CHECK(mq_block_produce(s->weights, s->rope, taps[i], unit, x, in,
+        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, in,
                                parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
     }
-    CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1]) == MQ_OK);
+    CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1], work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) mq_free(&tap[i]);
     mq_free(&work);
 }
@@ -256,7 +256,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
     mq_status status = mq_outer_weights_read(
         comm, folder, arch, dtype, MQ_OUTER_EMBED | MQ_OUTER_HEAD | MQ_OUTER_NORM, &s.outer);
     if (status == MQ_OK) status = mq_block_weights_create(comm, arch, dtype, &s.weights);
-    if (status == MQ_OK) status = mq_rope_table(arch, 129, &s.rope);
+    if (status == MQ_OK) status = mq_rope_tables_create(arch, 129, &s.rope);
     if (status == MQ_OK) {
         status = mq_alloc(N_TOKENS * arch->hidden, mq_dtype_size(dtype), "residual stream", &s.x);
     }
@@ -270,7 +270,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
                mq_dtype_name(dtype), s.worst_entry, s.worst_frobenius, s.worst_kl);
     }
     mq_free(&s.x);
-    mq_free(&s.rope);
+    mq_rope_tables_free(&s.rope);
     mq_block_weights_destroy(&s.weights);
     mq_outer_weights_destroy(&s.outer);
 }
@@ -339,42 +339,21 @@ static void run_case(const char *name)
     mq_header_clear(&e.header);
 }
 
-static void test_llama2(void)
+/* Every folder of tests/data/tiny. */
+static const char *const cases[] = {
+    "llama2",         "llama3",  "mistral", "qwen2",      "qwen3",     "command_r",
+    "command_r_plus", "granite", "smollm3", "cohere2",    "ministral", "hunyuan",
+    "olmo2",          "olmo3",   "gemma",   "gemma2",     "gemma3",    "ernie4_5",
+    "seed_oss",       "phi3",    "glm4",    "starcoder2", "glm",
+};
+enum { N_CASES = sizeof cases / sizeof *cases };
+
+static void test_cases(void)
 {
-    run_case("llama2");
+    for (int i = 0; i < N_CASES; i++) run_case(cases[i]);
 }
 
-static void test_llama3(void)
-{
-    run_case("llama3");
-}
-
-static void test_mistral(void)
-{
-    run_case("mistral");
-}
-
-static void test_qwen2(void)
-{
-    run_case("qwen2");
-}
-
-static void test_qwen3(void)
-{
-    run_case("qwen3");
-}
-
-static void test_command_r(void)
-{
-    run_case("command_r");
-}
-
-static void test_command_r_plus(void)
-{
-    run_case("command_r_plus");
-}
-
-/* A fixture without a test above would go unnoticed. */
+/* A fixture that is not in the list would go unnoticed. */
 static void test_all_are_run(void)
 {
     char path[512];
@@ -388,7 +367,7 @@ static void test_all_are_run(void)
         n += access(config, R_OK) == 0;
     }
     closedir(folder);
-    CHECK_MSG(n == 7, "%d fixtures, 7 tests", n);
+    CHECK_MSG(n == N_CASES, "%d fixtures, %d cases", n, (int)N_CASES);
 }
 
 int main(int argc, char **argv)
@@ -397,13 +376,7 @@ int main(int argc, char **argv)
     if (mq_comm_create(MPI_COMM_WORLD, &comm) != MQ_OK || mq_ops_start(1, "") != MQ_OK) {
         MPI_Abort(MPI_COMM_WORLD, 1);
     }
-    RUN(test_llama2);
-    RUN(test_llama3);
-    RUN(test_mistral);
-    RUN(test_qwen2);
-    RUN(test_qwen3);
-    RUN(test_command_r);
-    RUN(test_command_r_plus);
+    RUN(test_cases);
     RUN(test_all_are_run);
     mq_ops_stop();
     mq_comm_destroy(&comm);

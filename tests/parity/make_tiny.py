@@ -26,10 +26,18 @@ KEPT = 8                    # of longer samples only the last positions are stor
 SIZES = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
          "bos_token_id": 1, "eos_token_id": 2}
+# most families are as well tested by half the width
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
+COHERE = ("cohere", "cohere2")
+OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
+GEMMA = ("gemma", "gemma2", "gemma3_text")      # store the weights of norms less 1
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
+YARN_ROPE = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "beta_fast": 8.0,
+             "beta_slow": 1.0, "original_max_position_embeddings": 64}
 
 
 def default_rope(theta):
@@ -52,6 +60,54 @@ CASES = {
                              "rope_parameters": default_rope(8e6)}),
     "command_r_plus": ("cohere", {"logit_scale": 0.125, "use_qk_norm": True,
                                   "rope_parameters": default_rope(75e6)}),
+    "granite": ("granite", {**SMALL, "attention_multiplier": 0.5, "embedding_multiplier": 3.0,
+                            "residual_multiplier": 0.22, "logits_scaling": 2.0,
+                            "rope_parameters": default_rope(10000.0)}),
+    "smollm3": ("smollm3", {**SMALL, "num_hidden_layers": 3, "no_rope_layers": [1, 0, 1],
+                            "use_sliding_window": True, "sliding_window": 20,
+                            "layer_types": MIXED_TYPES, "pad_token_id": None,
+                            "rope_parameters": default_rope(10000.0)}),
+    "cohere2": ("cohere2", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                            "layer_types": MIXED_TYPES, "logit_scale": 0.25,
+                            "rope_parameters": default_rope(10000.0)}),
+    "ministral": ("ministral", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                                "layer_types": MIXED_TYPES, "head_dim": 8,
+                                "rope_parameters": default_rope(10000.0)}),
+    "hunyuan": ("hunyuan_v1_dense", {**SMALL, "head_dim": 16,
+                                     "rope_parameters": {"rope_type": "dynamic", "factor": 1.0,
+                                                         "alpha": 50.0, "rope_theta": 100.0}}),
+    "olmo2": ("olmo2", {**SMALL, "rope_parameters": default_rope(10000.0)}),
+    "olmo3": ("olmo3", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                        "layer_types": MIXED_TYPES, "rope_parameters": {
+                            "full_attention": YARN_ROPE,
+                            "sliding_attention": default_rope(500000.0)}}),
+    "gemma": ("gemma", {**SMALL, "head_dim": 16, "rope_parameters": default_rope(10000.0)}),
+    "gemma2": ("gemma2", {**SMALL, "head_dim": 16, "sliding_window": 20,
+                          "query_pre_attn_scalar": 4, "attn_logit_softcapping": 1.0,
+                          "final_logit_softcapping": 1.5,
+                          "rope_parameters": default_rope(10000.0)}),
+    "gemma3": ("gemma3_text", {**SMALL, "num_hidden_layers": 3, "head_dim": 8,
+                               "sliding_window": 20, "query_pre_attn_scalar": 4,
+                               "layer_types": MIXED_TYPES, "rope_parameters": {
+                                   "full_attention": {"rope_type": "linear", "factor": 8.0,
+                                                      "rope_theta": 1000000.0},
+                                   "sliding_attention": default_rope(100.0)}}),
+    "ernie4_5": ("ernie4_5", {**SMALL, "head_dim": 8, "use_bias": True,
+                              "rope_parameters": default_rope(10000.0)}),
+    "seed_oss": ("seed_oss", {**SMALL, "head_dim": 8, "attention_out_bias": True, "mlp_bias": True,
+                              "rope_parameters": default_rope(10000.0)}),
+    "phi3": ("phi3", {**SMALL, "pad_token_id": None, "original_max_position_embeddings": 64,
+                      "rope_parameters": {"rope_type": "longrope", "rope_theta": 10000.0,
+                                          "partial_rotary_factor": 0.75,
+                                          "short_factor": [1.0, 1.1, 1.3],
+                                          "long_factor": [1.0, 4.0, 8.0]}}),
+    "glm4": ("glm4", {**SMALL, "head_dim": 8, "pad_token_id": None,
+                      "rope_parameters": {**default_rope(10000.0),
+                                          "partial_rotary_factor": 0.5}}),
+    "starcoder2": ("starcoder2", {**SMALL, "sliding_window": 20, "tie_word_embeddings": True,
+                                  "rope_parameters": default_rope(10000.0)}),
+    "glm": ("glm", {**SMALL, "head_dim": 8, "pad_token_id": None,
+                    "rope_parameters": {**default_rope(10000.0), "partial_rotary_factor": 0.5}}),
 }
 
 
@@ -64,7 +120,7 @@ def standard_deviation(name, shape, config):
     has: then BF16 arithmetic costs a KL of some 1e-5, and mistakes a hundred times that.
     """
     # tied: logits are inner products of the embeddings with a vector of norm ~8
-    stream = 0.125 if config.tie_word_embeddings and config.model_type != "cohere" else 1.0
+    stream = 0.125 if config.tie_word_embeddings and config.model_type not in COHERE else 1.0
     if name.endswith("bias"):
         return 0.3
     if "embed_tokens" in name:
@@ -72,7 +128,7 @@ def standard_deviation(name, shape, config):
     gain = 1.0
     if name.endswith("o_proj.weight"):
         gain = stream
-    elif name.endswith("down_proj.weight"):
+    elif name.endswith(("down_proj.weight", "c_proj.weight")):
         gain = 1.5 * stream     # silu(gate) * up is smaller than its factors
     return gain / shape[-1] ** 0.5
 
@@ -82,8 +138,8 @@ def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         values = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name:
-            values = 1.0 + 0.25 * values
+        if "norm" in name and not name.endswith("bias"):
+            values = 0.25 * values + (0.0 if model.config.model_type in GEMMA else 1.0)
         else:
             values = values * standard_deviation(name, parameter.shape, model.config)
         parameter.data = values.to(torch.bfloat16)
@@ -127,7 +183,7 @@ def describe(name, expected):
     logits = expected[f"logits_{LENGTHS[-1]}"]
     entropy = torch.distributions.Categorical(logits=logits).entropy().mean()
     hidden = [f"{expected[f'hidden_{LENGTHS[-1]}_{i}'].std():.2f}"
-              for i in range(SIZES["num_hidden_layers"])]
+              for i in range(sum(name.startswith("hidden_1_") for name in expected))]
     print(f"{name:16s} logits' std {logits.std():.2f}, entropy {entropy:.2f} nats; "
           f"blocks' std {' '.join(hidden)}")
 
@@ -138,23 +194,33 @@ def version_4_config(config):
     """The same configuration as transformers 4 writes it, from the JSON of transformers 5."""
     old = dict(config)
     rope = old.pop("rope_parameters")
+    if "full_attention" in rope:
+        sliding, rope = rope["sliding_attention"], rope["full_attention"]
+        if old["model_type"] == "gemma3_text":
+            old["rope_local_base_freq"] = sliding["rope_theta"]
     old["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        old["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     if rope["rope_type"] != "default":
         old["rope_scaling"] = rope
     elif old["model_type"] in ("llama", "qwen2", "qwen3"):
         old["rope_scaling"] = None
     old["torch_dtype"] = old.pop("dtype")
     old["transformers_version"] = "4.46.0"
-    old.pop("layer_types", None)
-    old.pop("pad_token_id", None)
+    if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text"):
+        old.pop("layer_types", None)
+    if old["model_type"] in ("cohere2", "gemma3_text"):
+        old["sliding_window_pattern"] = 2
+    if old["model_type"] not in OWN_PAD:
+        old.pop("pad_token_id", None)
     if old["model_type"] in ("qwen2", "qwen3") and not old["use_sliding_window"]:
         # version 5 saves null when the window is off; older versions kept the unused number
         old["sliding_window"] = UNUSED_WINDOW
-    if old["model_type"] == "cohere":
+    if old["model_type"] in COHERE:
         # true is this family's default, and version 4 left defaults of the base class out
         old.pop("tie_word_embeddings")
-        if not old["use_qk_norm"]:
-            old.pop("use_qk_norm")
+        if not old.get("use_qk_norm"):
+            old.pop("use_qk_norm", None)
     return dict(sorted(old.items()))
 
 

@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "model/arch_parse.h"
+#include "model/head_norm.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -70,7 +71,7 @@ static void test_llama_defaults(void **state)
     assert_int_equal(a.head_dim, 16);
     assert_int_equal(a.max_position, 0);
     assert_true(a.norm == MQ_NORM_RMS && a.norm_eps == 1e-6);
-    assert_true(a.rope_theta == 10000 && a.rope_scaling == MQ_ROPE_PLAIN);
+    assert_true(a.rope.theta == 10000 && a.rope.scaling == MQ_ROPE_PLAIN);
     assert_true(a.activation == MQ_SILU && !a.rope_interleaved);
     assert_true(!a.tied && !a.parallel_block && a.qk_norm == MQ_QK_NONE);
     assert_true(a.logit_scale == 1 && a.embed_scale == 1 && a.attention_scale == 0.25);
@@ -153,8 +154,8 @@ static void test_layer_types(void **state)
     assert_int_equal(mq_arch_window(&a, 2), 48);
     accepts("qwen3", WINDOW "[\"full_attention\", \"full_attention\", \"full_attention\"]", &a);
     assert_int_equal(mq_arch_window(&a, 2), 0);
-    refuses("qwen3", WINDOW "[\"sliding_attention\", \"full_attention\", \"full_attention\"]",
-            "block 1");
+    accepts("qwen3", WINDOW "[\"sliding_attention\", \"full_attention\", \"full_attention\"]", &a);
+    assert_true(mq_arch_window(&a, 0) == 48 && mq_arch_window(&a, 1) == 0);
     refuses("qwen3", WINDOW "[\"full_attention\", \"linear_attention\", \"full_attention\"]",
             "linear_attention");
     refuses("qwen3", WINDOW "[\"full_attention\"]", "each of 3 blocks");
@@ -192,9 +193,192 @@ static void test_cohere(void **state)
             "\"tie_word_embeddings\": false",
             &a);
     assert_true(a.qk_norm == MQ_QK_PER_HEAD && a.qk_norm_kind == MQ_NORM_LAYER && !a.tied);
-    assert_true(a.logit_scale == 0.8333 && a.rope_theta == 75e6);
+    assert_true(a.logit_scale == 0.8333 && a.rope.theta == 75e6);
     refuses("cohere", "", "rope_theta"); /* versions of transformers differ in the default */
     refuses("cohere", "\"rope_theta\": 1e4, \"use_qk_norm\": 1", "use_qk_norm");
+}
+
+static void test_granite(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama", "\"head_dim\": 16", &a);
+    assert_true(a.attention_scale == 0.25 && a.embed_scale == 1 && a.residual_scale == 1);
+    accepts("granite",
+            "\"attention_multiplier\": 0.015625, \"embedding_multiplier\": 12.0, "
+            "\"residual_multiplier\": 0.22, \"logits_scaling\": 16.0",
+            &a);
+    assert_true(a.attention_scale == 0.015625 && a.embed_scale == 12);
+    assert_true(a.residual_scale == 0.22 && a.logit_scale == 1.0 / 16);
+    refuses("granite", "\"attention_multiplier\": 0.0", "attention_scale = 0");
+    refuses("granite", "\"residual_multiplier\": -1.0", "residual_scale = -1");
+    refuses("granite", "\"logits_scaling\": 0.0", "logit_divisor = 0");
+    refuses("llama", "\"residual_multiplier\": 0.22", "residual_multiplier");
+}
+
+/* Which blocks slide and which turn, as "s" or "f" and "r" or "n" each. */
+static void check_blocks(const mq_arch *a, const char *expected)
+{
+    char found[64] = "";
+    for (int64_t b = 0; b < a->n_blocks; b++) {
+        snprintf(found + 3 * b, sizeof found - (size_t)(3 * b), "%c%c ",
+                 mq_arch_window(a, b) ? 's' : 'f', mq_arch_rope(a, b) ? 'r' : 'n');
+    }
+    assert_string_equal(found, expected);
+}
+
+static void test_block_patterns(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("smollm3", "", &a);
+    check_blocks(&a, "fr fr fr ");
+    accepts("smollm3", "\"no_rope_layer_interval\": 2, \"pretraining_tp\": 2", &a);
+    check_blocks(&a, "fr fn fr ");
+    accepts("smollm3",
+            "\"no_rope_layers\": [0, 1, 0, 1], \"use_sliding_window\": true, "
+            "\"sliding_window\": 9",
+            &a);
+    check_blocks(&a, "sn fr sn ");
+    accepts("smollm3",
+            "\"no_rope_layers\": [0, 1, 1], \"use_sliding_window\": true, "
+            "\"sliding_window\": 9, \"layer_types\": [\"full_attention\", "
+            "\"sliding_attention\", \"full_attention\"]",
+            &a);
+    check_blocks(&a, "fn sr fr ");
+    refuses("smollm3", "\"no_rope_layers\": [0, 1]", "each of 3 blocks");
+    refuses("smollm3", "\"no_rope_layers\": [0, 1, 2]", "block 2");
+    refuses("smollm3", "\"no_rope_layer_interval\": 0", "makes no sense");
+    accepts("cohere2", "\"rope_theta\": 1e4, \"sliding_window_pattern\": 2", &a);
+    check_blocks(&a, "sr fn sr ");
+    accepts("cohere2", "\"rope_theta\": 1e4, \"sliding_window\": null", &a);
+    check_blocks(&a, "fn fn fn ");
+    refuses("cohere2", "\"rope_theta\": 1e4, \"use_parallel_block\": false", "use_parallel_block");
+    accepts("ministral", "\"head_dim\": 16, \"sliding_window\": 9", &a);
+    check_blocks(&a, "sr sr sr ");
+    accepts("ministral", "\"head_dim\": 16, \"sliding_window\": null", &a);
+    check_blocks(&a, "fr fr fr ");
+}
+
+static void test_qk_norms(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen3", "", &a);
+    assert_true(!a.qk_norm_after_rope && mq_head_norm_is_known(&a));
+    accepts("hunyuan", "\"use_qk_norm\": true, \"num_experts\": 1", &a);
+    assert_true(a.qk_norm == MQ_QK_HEAD_SHARED && a.qk_norm_after_rope);
+    assert_false(mq_head_norm_is_known(&a));
+    refuses("hunyuan", "\"use_qk_norm\": false", "use_qk_norm");
+}
+
+static void test_norms_of_branches(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama", "", &a);
+    assert_false(mq_arch_norms_branch(&a, MQ_O) || a.norm_plus_one);
+    accepts("olmo2", "", &a);
+    assert_true(a.qk_norm == MQ_QK_ALL_HEADS && mq_head_norm_is_known(&a));
+    assert_null(mq_arch_tap_norm(&a, MQ_TAP_ATTN_IN));
+    assert_null(mq_arch_tap_norm(&a, MQ_TAP_MLP_IN));
+    assert_true(mq_arch_norms_branch(&a, MQ_O) && mq_arch_norms_branch(&a, MQ_DOWN));
+    accepts("gemma2", "", &a);
+    assert_string_equal(mq_arch_tap_norm(&a, MQ_TAP_MLP_IN),
+                        "model.layers.{i}.pre_feedforward_layernorm.weight");
+    assert_true(mq_arch_norms_branch(&a, MQ_O) && mq_arch_norms_branch(&a, MQ_DOWN));
+    assert_true(a.norm_plus_one && a.embed_sqrt);
+}
+
+static void test_gemma(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("gemma", "\"hidden_act\": \"gelu\"", &a);
+    assert_true(a.activation == MQ_GELU_TANH && a.attention_cap == 0);
+    accepts("gemma2", "\"query_pre_attn_scalar\": 64, \"head_dim\": 16", &a);
+    assert_true(a.attention_scale == 0.125 && a.attention_cap == 50 && a.logit_cap == 30);
+    check_blocks(&a, "sr fr sr ");
+    accepts("gemma2", "\"attn_logit_softcapping\": null", &a);
+    assert_true(a.attention_cap == 0 && a.logit_cap == 30);
+    refuses("gemma2", "\"attn_logit_softcapping\": -1", "cap of -1");
+    refuses("gemma2", "\"query_pre_attn_scalar\": -4", "attention_scalar = -4");
+    refuses("gemma2", "\"use_bidirectional_attention\": true", "use_bidirectional_attention");
+    accepts("gemma3", "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}", &a);
+    check_blocks(&a, "sr sr sr ");
+    assert_true(mq_arch_rope(&a, 0)->theta == 1e4 && mq_arch_rope(&a, 0)->factor == 1);
+    assert_true(a.rope.theta == 1e6 && a.rope.factor == 8);
+    accepts("gemma3",
+            "\"sliding_window_pattern\": 2, \"rope_parameters\": {\"full_attention\": "
+            "{\"rope_theta\": 7.0}, \"sliding_attention\": {\"rope_theta\": 5.0}}",
+            &a);
+    assert_true(mq_arch_rope(&a, 0)->theta == 5 && mq_arch_rope(&a, 1)->theta == 7);
+    refuses("gemma3",
+            "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 7.0}, "
+            "\"chunked_attention\": {\"rope_theta\": 5.0}}",
+            "chunked_attention");
+}
+
+static void test_rope_types(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("qwen3",
+            "\"max_position_embeddings\": 256, \"rope_scaling\": {\"type\": \"yarn\", "
+            "\"factor\": 4, \"original_max_position_embeddings\": 64}",
+            &a);
+    assert_true(a.rope.scaling == MQ_ROPE_YARN && a.rope.original_positions == 64);
+    assert_true(a.rope.beta_fast == 32 && a.rope.beta_slow == 1 && a.rope.truncate);
+    assert_true(fabs(a.rope.attention_factor - (0.1 * log(4) + 1)) < 1e-15);
+    accepts("llama",
+            "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"mscale\": 0.5, "
+            "\"mscale_all_dim\": 1, \"original_max_position_embeddings\": 64}",
+            &a);
+    assert_true(fabs(a.rope.attention_factor - (0.05 * log(4) + 1) / (0.1 * log(4) + 1)) < 1e-15);
+    accepts("llama",
+            "\"max_position_embeddings\": 256, \"rope_scaling\": {\"type\": \"dynamic\", "
+            "\"factor\": 4}",
+            &a);
+    assert_true(a.rope.scaling == MQ_ROPE_NTK && a.rope.theta == 1e4);
+    accepts("hunyuan",
+            "\"head_dim\": 16, \"rope_scaling\": {\"type\": \"dynamic\", \"alpha\": 1000.0, "
+            "\"factor\": 1.0, \"mscale\": 1.0}",
+            &a);
+    assert_true(a.rope.scaling == MQ_ROPE_PLAIN);
+    assert_true(fabs(a.rope.theta / (1e4 * pow(1000, 16.0 / 14)) - 1) < 1e-12);
+}
+
+static void test_biases(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("seed_oss", "\"mlp_bias\": true", &a);
+    assert_true(a.has_bias[MQ_Q] && !a.has_bias[MQ_O] && a.has_bias[MQ_UP]);
+    accepts("internlm3", "\"rope_theta\": 5e7, \"qkv_bias\": true, \"bias\": true", &a);
+    assert_true(a.has_bias[MQ_Q] && a.has_bias[MQ_O] && a.has_bias[MQ_UP]);
+    accepts("internlm3", "\"rope_theta\": 5e7, \"attention_bias\": false, \"mlp_bias\": false", &a);
+    assert_false(a.has_bias[MQ_Q] || a.has_bias[MQ_O] || a.has_bias[MQ_UP]);
+    accepts("ernie4_5", "\"rope_theta\": 5e5, \"use_bias\": true", &a);
+    assert_true(a.has_bias[MQ_Q] && a.has_bias[MQ_O] && a.has_bias[MQ_DOWN] && a.tied);
+}
+
+/* The keys of Falcon-3's config.json: a Llama. */
+static void test_falcon3(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("llama",
+            "\"architectures\": [\"LlamaForCausalLM\"], \"activation\": \"swiglu\", "
+            "\"attention_bias\": false, \"attention_dropout\": 0.0, \"eos_token_id\": 11, "
+            "\"head_dim\": 256, \"hidden_act\": \"silu\", \"initializer_range\": 0.02, "
+            "\"max_position_embeddings\": 32768, \"mlp_bias\": false, "
+            "\"num_key_value_heads\": 1, \"pretraining_tp\": 1, \"rms_norm_eps\": 1e-06, "
+            "\"rope_scaling\": null, \"rope_theta\": 1000042, "
+            "\"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\", "
+            "\"transformers_version\": \"4.46.1\", \"use_cache\": true",
+            &a);
+    assert_true(a.head_dim == 256 && a.rope.theta == 1000042);
+    refuses("llama", "\"activation\": \"geglu\"", "activation");
 }
 
 /* The styles of transformers 4 and 5 give the same arch. */
@@ -214,26 +398,37 @@ static void test_rope_styles(void **state)
             "\"rope_theta\": 5000.0, " LLAMA3 "}",
             &new);
     assert_memory_equal(&old, &new, sizeof old);
-    assert_true(old.rope_scaling == MQ_ROPE_LLAMA3 && old.rope_theta == 5000);
-    assert_true(old.rope_factor == 8 && old.rope_low_freq == 1 && old.rope_high_freq == 4);
-    assert_int_equal(old.rope_original_positions, 64);
+    assert_true(old.rope.scaling == MQ_ROPE_LLAMA3 && old.rope.theta == 5000);
+    assert_true(old.rope.factor == 8 && old.rope.low_freq == 1 && old.rope.high_freq == 4);
+    assert_int_equal(old.rope.original_positions, 64);
     accepts("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}", &old);
     accepts("llama", "\"rope_parameters\": {\"rope_type\": \"linear\", \"factor\": 4.0}", &new);
     assert_memory_equal(&old, &new, sizeof old);
-    assert_true(old.rope_scaling == MQ_ROPE_LINEAR && old.rope_factor == 4);
-    assert_true(old.rope_theta == 10000);
+    assert_true(old.rope.scaling == MQ_ROPE_LINEAR && old.rope.factor == 4);
+    assert_true(old.rope.theta == 10000);
     accepts("llama",
             "\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, "
             "\"low_freq_factor\": 1, \"high_freq_factor\": 4}",
             &old);
-    assert_int_equal(old.rope_original_positions, 512); /* max_position_embeddings */
+    assert_int_equal(old.rope.original_positions, 512); /* max_position_embeddings */
 }
 
 static void test_bad_rope(void **state)
 {
     (void)state;
-    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4}", "\"yarn\"");
-    refuses("llama", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4}", "dynamic");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"proportional\"}", "\"proportional\"");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\"}", "factor");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"beta_fast\": 0.5}",
+            "fast >= slow");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4, \"alpha\": 3}",
+            "alpha");
+    refuses("llama", "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 2]}",
+            "short_factor");
+    refuses("hunyuan", "\"rope_scaling\": {\"type\": \"dynamic\", \"alpha\": -3}", "alpha -3");
+    refuses("gemma3",
+            "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\", \"factor\": 4, "
+            "\"truncate\": false}}",
+            "truncate");
     refuses("llama", "\"rope_scaling\": {\"type\": \"linear\"}", "factor");
     refuses("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": -1}", "factor -1");
     refuses("llama", "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4, \"beta\": 3}",
@@ -425,7 +620,8 @@ static void check_taps(const mq_arch *a, const char *expected)
         }
         strcat(text, " ");
     }
-    assert_int_equal(seen, MQ_N_LINEARS);
+    for (int l = 0; l < MQ_N_LINEARS; l++) seen -= mq_arch_has(a, (mq_linear_id)l);
+    assert_int_equal(seen, 0);
     assert_string_equal(text, expected);
 }
 
@@ -460,6 +656,34 @@ static void test_taps(void **state)
     check_taps(&a, "attn_in:q,k,v,gate,up attn_out:o mlp_mid:down ");
 }
 
+static void test_layers_of_several(void **state)
+{
+    (void)state;
+    mq_arch a;
+    int64_t n_out = 0, n_in = 0;
+    accepts("phi3", "\"original_max_position_embeddings\": 64", &a);
+    check_taps(&a, "attn_in:q attn_out:o mlp_in:gate mlp_mid:down ");
+    mq_arch_linear_shape(&a, MQ_Q, &n_out, &n_in);
+    assert_int_equal(n_out, (a.n_heads + 2 * a.n_kv_heads) * a.head_dim);
+    mq_arch_linear_shape(&a, MQ_GATE, &n_out, &n_in);
+    assert_int_equal(n_out, 2 * a.intermediate);
+    mq_arch_linear_shape(&a, MQ_UP, &n_out, &n_in);
+    assert_int_equal(n_out, 0);
+    assert_false(mq_arch_has(&a, MQ_K) || mq_arch_has(&a, MQ_UP));
+    assert_true(mq_arch_has(&a, MQ_Q) && mq_arch_has(&a, MQ_HEAD));
+    accepts("glm4", "\"head_dim\": 16", &a);
+    check_taps(&a, "attn_in:q,k,v attn_out:o mlp_in:gate mlp_mid:down ");
+    assert_true(a.rope.dim == 8 && a.rope_interleaved && a.has_bias[MQ_V] && !a.has_bias[MQ_O]);
+    refuses("glm4", "\"head_dim\": 16, \"partial_rotary_factor\": 0.1", "even number");
+    refuses("glm4",
+            "\"partial_rotary_factor\": 0.5, \"rope_parameters\": {\"rope_theta\": 1e4, "
+            "\"partial_rotary_factor\": 0.25}",
+            "is 0.25");
+    accepts("starcoder2", "", &a);
+    check_taps(&a, "attn_in:q,k,v attn_out:o mlp_in:up mlp_mid:down ");
+    assert_true(a.norm == MQ_NORM_LAYER && a.norm_bias && !a.gated && a.has_bias[MQ_UP]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,7 +696,15 @@ int main(void)
         cmocka_unit_test(test_layer_types),
         cmocka_unit_test(test_qwen_features),
         cmocka_unit_test(test_cohere),
+        cmocka_unit_test(test_granite),
+        cmocka_unit_test(test_block_patterns),
+        cmocka_unit_test(test_qk_norms),
+        cmocka_unit_test(test_norms_of_branches),
+        cmocka_unit_test(test_gemma),
         cmocka_unit_test(test_rope_styles),
+        cmocka_unit_test(test_rope_types),
+        cmocka_unit_test(test_biases),
+        cmocka_unit_test(test_falcon3),
         cmocka_unit_test(test_bad_rope),
         cmocka_unit_test(test_unknown_keys),
         cmocka_unit_test(test_bad_sizes),
@@ -481,6 +713,7 @@ int main(void)
         cmocka_unit_test(test_bad_descriptors),
         cmocka_unit_test(test_names_and_shapes),
         cmocka_unit_test(test_taps),
+        cmocka_unit_test(test_layers_of_several),
         cmocka_unit_test(test_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,6 +127,10 @@ static void test_what_has_no_form(void **state)
     check_refused(&a, "another MLP than SiLU");
     a = load("qwen2", 2, llama3);
     check_refused(&a, "rope scaled as Llama 3's");
+    a = load("qwen3", 2,
+             "\"max_position_embeddings\": 256, \"rope_scaling\": {\"rope_type\": \"yarn\", "
+             "\"factor\": 4, \"original_max_position_embeddings\": 64}");
+    check_refused(&a, "rope scaled like this model's");
     a = load("llama", 2, llama3);
     assert_int_equal(mq_gguf_check(&a), MQ_OK);
     a = load("cohere", 2, "\"rope_theta\": 8e6, \"tie_word_embeddings\": false");
@@ -153,7 +157,8 @@ static void test_rope_factors(void **state)
     for (int64_t i = 0; i < 8; i++) {
         float factor = mq_gguf_rope_factor(&a, i);
         double plain = pow(1e4, -(double)i / 8);
-        assert_true(fabs(plain / (double)factor / (double)mq_rope_frequency(&a, i) - 1) < 1e-6);
+        assert_true(fabs(plain / (double)factor / (double)mq_rope_frequency(&a.rope, i) - 1) <
+                    1e-6);
         kept = kept || factor == 1;
         divided = divided || factor == 8;
         between = between || (factor > 1 && factor < 8);

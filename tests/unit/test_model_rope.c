@@ -39,15 +39,16 @@ static const reference references[] = {
      {-0.5063657, -0.9657314, 0.7968895, 0.4904629, 0.1758574, 0.0609235, 0.0210209, 0.0072495}},
 };
 
-static mq_arch arch_of(const reference *r)
+static mq_rope_kind rope_of(const reference *r)
 {
-    return (mq_arch){.head_dim = r->head_dim,
-                     .rope_theta = r->theta,
-                     .rope_scaling = r->scaling,
-                     .rope_factor = r->factor,
-                     .rope_low_freq = 1,
-                     .rope_high_freq = 4,
-                     .rope_original_positions = 64};
+    return (mq_rope_kind){.dim = r->head_dim,
+                          .theta = r->theta,
+                          .scaling = r->scaling,
+                          .factor = r->factor,
+                          .low_freq = 1,
+                          .high_freq = 4,
+                          .original_positions = 64,
+                          .attention_factor = 1};
 }
 
 static void test_against_transformers(void **state)
@@ -55,7 +56,7 @@ static void test_against_transformers(void **state)
     (void)state;
     for (size_t c = 0; c < sizeof references / sizeof *references; c++) {
         const reference *r = &references[c];
-        mq_arch a = arch_of(r);
+        mq_rope_kind a = rope_of(r);
         float *table = NULL;
         int64_t half = r->head_dim / 2;
         assert_int_equal(mq_rope_table(&a, 101, &table), MQ_OK);
@@ -70,10 +71,88 @@ static void test_against_transformers(void **state)
     }
 }
 
+/* transformers 5.23, ROPE_INIT_FUNCTIONS: theta 10000, 16 coordinates, 64 original positions of
+ * 512, position 100. */
+static const struct {
+    mq_rope_kind kind;
+    double cosine[8], sine[8];
+} scaled[] = {
+    {{.scaling = MQ_ROPE_YARN,
+      .factor = 8,
+      .beta_fast = 32,
+      .beta_slow = 1,
+      .truncate = true,
+      .attention_factor = 1.2079441541679836},
+     {1.041633, -1.1086396, -0.6269662, 1.1147959, 1.1985193, 1.2070005, 1.2078497, 1.2079347},
+     {-0.6116614, -0.4796326, -1.0324934, 0.4651442, 0.1506001, 0.0477358, 0.0150989, 0.0047748}},
+    {{.scaling = MQ_ROPE_YARN,
+      .factor = 8,
+      .beta_fast = 16,
+      .beta_slow = 2,
+      .attention_factor = 1.2079441541679836},
+     {1.041633, 1.0524697, 0.3808918, 1.1147959, 1.1985193, 1.2070005, 1.2078497, 1.2079347},
+     {-0.6116614, -0.5928209, 1.1463205, 0.4651442, 0.1506001, 0.0477358, 0.0150989, 0.0047748}},
+    {{.scaling = MQ_ROPE_LONG,
+      .attention_factor = 1.224744871391589,
+      .short_factor = {1, 1.1F, 1.2F, 1.3F, 1.4F, 1.5F, 1.6F, 1.7F}},
+     {1.0561206, -1.0899161, -0.564858, -0.9295409, 0.9253699, 1.197629, 1.2223537, 1.224533},
+     {-0.6201687, -0.5586438, 1.0867085, 0.7974672, 0.8023034, 0.2562906, 0.0764967, 0.0227809}},
+    {{.scaling = MQ_ROPE_LONG,
+      .attention_factor = 1.224744871391589,
+      .is_long = true,
+      .long_factor = {1, 2, 3, 4, 5, 6, 7, 8}},
+     {1.0561206, -1.2182004, -1.2023002, 0.8615354, 1.2003316, 1.2230443, 1.22462, 1.2247354},
+     {-0.6201687, -0.1264432, -0.2333973, 0.8704923, 0.2433193, 0.0645199, 0.0174958, 0.0048412}},
+};
+
+static void test_scaled(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < sizeof scaled / sizeof *scaled; c++) {
+        mq_rope_kind kind = scaled[c].kind;
+        float *table = NULL;
+        kind.dim = 16;
+        kind.theta = 10000;
+        kind.original_positions = 64;
+        assert_int_equal(mq_rope_table(&kind, 101, &table), MQ_OK);
+        for (int64_t i = 0; i < 8; i++) {
+            assert_true(fabs((double)table[1600 + i] - scaled[c].cosine[i]) < 1e-5);
+            assert_true(fabs((double)table[1608 + i] - scaled[c].sine[i]) < 1e-5);
+        }
+        mq_free(&table);
+    }
+}
+
+/* What is not computed: samples beyond which dynamic scaling begins. And which tables there are. */
+static void test_tables(void **state)
+{
+    (void)state;
+    static mq_arch a;
+    mq_rope_tables tables;
+    a.rope = (mq_rope_kind){.dim = 16, .theta = 1e4, .scaling = MQ_ROPE_NTK, .attention_factor = 1};
+    a.max_position = 64;
+    assert_int_equal(mq_rope_tables_create(&a, 64, &tables), MQ_OK);
+    assert_true(tables.rope && !tables.sliding_rope && !tables.long_rope);
+    mq_rope_tables_free(&tables);
+    assert_int_equal(mq_rope_tables_create(&a, 65, &tables), MQ_E_INPUT);
+    assert_null(tables.rope);
+    a.rope = scaled[3].kind;
+    a.rope.dim = 16;
+    a.rope.theta = 1e4;
+    a.rope.original_positions = 64;
+    for (int i = 0; i < 8; i++) a.rope.short_factor[i] = 1;
+    assert_int_equal(mq_rope_tables_create(&a, 64, &tables), MQ_OK);
+    assert_null(tables.long_rope);
+    mq_rope_tables_free(&tables);
+    assert_int_equal(mq_rope_tables_create(&a, 65, &tables), MQ_OK);
+    assert_non_null(tables.long_rope);
+    mq_rope_tables_free(&tables);
+}
+
 static void test_lengths(void **state)
 {
     (void)state;
-    mq_arch a = arch_of(&references[0]);
+    mq_rope_kind a = rope_of(&references[0]);
     float *table = NULL;
     assert_int_equal(mq_rope_table(&a, 0, &table), MQ_OK);
     mq_free(&table);
@@ -86,6 +165,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_transformers),
+        cmocka_unit_test(test_scaled),
+        cmocka_unit_test(test_tables),
         cmocka_unit_test(test_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

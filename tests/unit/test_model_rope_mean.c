@@ -17,9 +17,12 @@
 enum { HD = 16, N_SAMPLES = 3, LONGEST = 23 };
 static const int64_t lengths[N_SAMPLES] = {1, 9, LONGEST};
 
-static mq_arch arch_of(bool interleaved)
+/* dim < HD: the others do not turn, and scores of those that do are larger. */
+static mq_arch arch_of(bool interleaved, int64_t dim)
 {
-    return (mq_arch){.head_dim = HD, .rope_theta = 30, .rope_interleaved = interleaved};
+    return (mq_arch){.head_dim = HD,
+                     .rope = {.dim = dim, .theta = 30, .attention_factor = dim < HD ? 1.3 : 1},
+                     .rope_interleaved = interleaved};
 }
 
 /* Pairs at each distance, by counting them. */
@@ -44,7 +47,8 @@ static void turn(const mq_arch *a, const float *table, const float *x, int64_t p
 {
     int32_t at = (int32_t)position;
     memcpy(out, x, HD * sizeof *out);
-    assert_int_equal(mq_rope(out, 1, HD, 1, HD, table, &at, a->rope_interleaved, MQ_F32), MQ_OK);
+    assert_int_equal(
+        mq_rope(out, 1, HD, 1, HD, a->rope.dim, table, &at, a->rope_interleaved, MQ_F32), MQ_OK);
 }
 
 static double mean_square_score(const mq_arch *a, const float *table, const float *q,
@@ -76,16 +80,16 @@ static double form(const mq_rope_mean *mean, bool forward, const float *x, const
     return sum;
 }
 
-static void compare(bool interleaved, int64_t window)
+static void compare(bool interleaved, int64_t dim, int64_t window)
 {
-    mq_arch a = arch_of(interleaved);
+    mq_arch a = arch_of(interleaved, dim);
     mq_rope_mean *mean = NULL;
     float *table = NULL, q[HD], k[HD];
     double share[LONGEST] = {0};
     uint64_t seed = 11;
     count_pairs(window, share);
-    assert_int_equal(mq_rope_table(&a, LONGEST, &table), MQ_OK);
-    assert_int_equal(mq_rope_mean_create(&a, share, LONGEST, &mean), MQ_OK);
+    assert_int_equal(mq_rope_table(&a.rope, LONGEST, &table), MQ_OK);
+    assert_int_equal(mq_rope_mean_create(&a, &a.rope, share, LONGEST, &mean), MQ_OK);
     for (int c = 0; c < 5; c++) {
         for (int i = 0; i < HD; i++) q[i] = (float)next_random(&seed);
         for (int i = 0; i < HD; i++) k[i] = (float)next_random(&seed);
@@ -102,8 +106,9 @@ static void test_all_pairs(void **state)
 {
     (void)state;
     for (int interleaved = 0; interleaved < 2; interleaved++) {
-        compare(interleaved, LONGEST);
-        compare(interleaved, 5); /* a sliding window */
+        compare(interleaved, HD, LONGEST);
+        compare(interleaved, HD, 5);  /* a sliding window */
+        compare(interleaved, 10, 23); /* a part of each head */
     }
 }
 
@@ -111,16 +116,32 @@ static void test_all_pairs(void **state)
 static void test_one_token(void **state)
 {
     (void)state;
-    mq_arch a = arch_of(false);
+    mq_arch a = arch_of(false, HD);
     mq_rope_mean *mean = NULL;
     const double share = 4;
     double m[HD * HD], turned[HD * HD];
     uint64_t seed = 5;
     for (int i = 0; i < HD * HD; i++) m[i] = next_random(&seed);
-    assert_int_equal(mq_rope_mean_create(&a, &share, 1, &mean), MQ_OK);
+    assert_int_equal(mq_rope_mean_create(&a, &a.rope, &share, 1, &mean), MQ_OK);
     mq_rope_mean_turn(mean, true, m, turned);
     for (int i = 0; i < HD * HD; i++) assert_true(fabs(turned[i] - m[i]) < 1e-15);
     mq_rope_mean_destroy(&mean);
+    mq_rope_mean_destroy(&mean);
+}
+
+/* Nor does it in a block without rope. */
+static void test_no_rope(void **state)
+{
+    (void)state;
+    mq_arch a = arch_of(false, HD);
+    mq_rope_mean *mean = NULL;
+    double share[LONGEST] = {0}, m[HD * HD], turned[HD * HD];
+    uint64_t seed = 6;
+    count_pairs(LONGEST, share);
+    for (int i = 0; i < HD * HD; i++) m[i] = next_random(&seed);
+    assert_int_equal(mq_rope_mean_create(&a, NULL, share, LONGEST, &mean), MQ_OK);
+    mq_rope_mean_turn(mean, false, m, turned);
+    for (int i = 0; i < HD * HD; i++) assert_true(fabs(turned[i] - m[i]) < 1e-15);
     mq_rope_mean_destroy(&mean);
 }
 
@@ -129,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_pairs),
         cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_no_rope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

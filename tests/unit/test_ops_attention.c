@@ -10,6 +10,7 @@
 typedef struct layout {
     int64_t heads, kv_heads, d, pad; /* pad widens the strides of q, k, v and out */
     int64_t window;
+    double cap;
 } layout;
 
 typedef struct data {
@@ -30,6 +31,7 @@ static data make_data(const layout *l, int64_t n_tok, mq_dtype dtype)
                                    .ld_v = l->kv_heads * l->d + 3 * l->pad,
                                    .ld_out = l->heads * l->d + l->pad,
                                    .scale = 1 / sqrt((double)l->d),
+                                   .cap = l->cap,
                                    .window = l->window};
     x.q = test_array(1, n_tok * x.shape.ld_q, 4, dtype); /* peaked and flat rows both */
     x.k = test_array(2, n_tok * x.shape.ld_k, 1, dtype);
@@ -78,13 +80,41 @@ static void test_lengths(void **state)
 {
     (void)state;
     static const int64_t offset[] = {0, 1, 8, 8, 135, 263, 392, 692};
-    static const layout layouts[] = {{1, 1, 8, 0, 0},   {4, 2, 24, 0, 0}, {3, 1, 16, 5, 0},
-                                     {4, 1, 5, 1, 64},  {2, 2, 16, 0, 1}, {2, 1, 80, 0, 200},
-                                     {1, 1, 1, 0, 1000}};
+    static const layout layouts[] = {
+        {1, 1, 8, 0, 0, 0},  {4, 2, 24, 0, 0, 0},   {3, 1, 16, 5, 0, 0},  {4, 1, 5, 1, 64, 0},
+        {2, 2, 16, 0, 1, 0}, {2, 1, 80, 0, 200, 0}, {1, 1, 1, 0, 1000, 0}};
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
         check(&layouts[i], offset, 7, MQ_F32);
         check(&layouts[i], offset, 7, MQ_BF16);
     }
+}
+
+/* Scores of up to 4 or so, capped by far, a little and hardly at all. */
+static void test_soft_cap(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 1, 130, 330};
+    static const layout layouts[] = {
+        {2, 1, 16, 0, 0, 0.5}, {4, 2, 24, 3, 50, 5}, {1, 1, 8, 0, 0, 50}};
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
+        check(&layouts[i], offset, 3, MQ_F32);
+        check(&layouts[i], offset, 3, MQ_BF16);
+    }
+}
+
+/* tanh itself, on both sides of where its two forms meet. */
+static void test_tanh(void **state)
+{
+    (void)state;
+    for (int i = -4000; i <= 4000; i++) {
+        float x = (float)i * 0.0013f, y = x;
+        mq_soft_cap(&y, 1, 2, 2);
+        double want = 2 * tanh((double)x);
+        assert_true(fabs((double)y - want) <= 3e-7 * fabs(want));
+    }
+    float odd[3] = {INFINITY, -INFINITY, NAN};
+    mq_soft_cap(odd, 3, 1, 30);
+    assert_true(odd[0] == 30 && odd[1] == -30 && isnan(odd[2]));
 }
 
 /* More keys than a chunk holds: the running maximum at work, with and without a window. */
@@ -92,7 +122,7 @@ static void test_long(void **state)
 {
     (void)state;
     static const int64_t offset[] = {0, 1300};
-    const layout whole = {1, 1, 4, 0, 0}, windowed = {1, 1, 4, 0, 1100};
+    const layout whole = {1, 1, 4, 0, 0, 0}, windowed = {1, 1, 4, 0, 1100, 0};
     check(&whole, offset, 1, MQ_F32);
     check(&whole, offset, 1, MQ_BF16);
     check(&windowed, offset, 1, MQ_F32);
@@ -104,7 +134,7 @@ static void test_rising_scores(void **state)
     (void)state;
     enum { T = 1300, D = 4 };
     const int64_t offset[] = {0, T};
-    const layout l = {1, 1, D, 0, 0};
+    const layout l = {1, 1, D, 0, 0, 0};
     data x = make_data(&l, T, MQ_F32);
     for (int t = 0; t < T; t++) {
         for (int i = 0; i < D; i++) {
@@ -122,7 +152,7 @@ static void test_threads(void **state)
 {
     (void)state;
     static const int64_t offset[] = {0, 300, 307, 700};
-    const layout l = {6, 2, 24, 3, 150};
+    const layout l = {6, 2, 24, 3, 150, 0};
     for (int type = 0; type < 2; type++) {
         mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
         data x = make_data(&l, 700, dtype);
@@ -146,7 +176,7 @@ static void test_threads(void **state)
 static void test_samples_apart(void **state)
 {
     (void)state;
-    const layout l = {2, 1, 16, 0, 0};
+    const layout l = {2, 1, 16, 0, 0, 0};
     const int64_t both[] = {0, 130, 330}, alone[] = {130, 330};
     data x = make_data(&l, 330, MQ_BF16);
     run(&x, both, 2, x.out, MQ_BF16);
@@ -163,7 +193,7 @@ static void test_nan(void **state)
     (void)state;
     enum { T = 40, D = 8 };
     const int64_t offset[] = {0, T};
-    const layout l = {1, 1, D, 0, 0};
+    const layout l = {1, 1, D, 0, 0, 0};
     data x = make_data(&l, T, MQ_BF16);
     uint16_t *q = x.q, *k = x.k, *out = x.out;
     q[5 * D] = 0x7FC0;  /* query 5 is NaN: so is its row alone */
@@ -227,6 +257,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_long),
+        cmocka_unit_test(test_soft_cap),
+        cmocka_unit_test(test_tanh),
         cmocka_unit_test(test_rising_scores),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_samples_apart),

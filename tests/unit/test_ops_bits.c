@@ -29,12 +29,12 @@ static void test_norm_bits(void **state)
 {
     (void)state;
     float *w = test_array(2, D, 1, MQ_F32), *x = test_array(1, N, 3, MQ_F32);
-    assert_int_equal(mq_norm(MQ_NORM_RMS, x, T, D, w, 1e-6, x, MQ_F32), MQ_OK);
+    assert_int_equal(mq_norm(MQ_NORM_RMS, x, T, D, w, NULL, 1e-6, x, MQ_F32), MQ_OK);
     check("RMS norm", fingerprint(x, N * sizeof *x), UINT64_C(0xA1C8E406FF07CC3A));
-    assert_int_equal(mq_norm(MQ_NORM_LAYER, x, T, D, w, 1e-6, x, MQ_F32), MQ_OK);
+    assert_int_equal(mq_norm(MQ_NORM_LAYER, x, T, D, w, NULL, 1e-6, x, MQ_F32), MQ_OK);
     check("layer norm", fingerprint(x, N * sizeof *x), UINT64_C(0xC5701FB15FC0969A));
     uint16_t *y = test_array(1, N, 3, MQ_BF16);
-    assert_int_equal(mq_norm(MQ_NORM_RMS, y, T, D, w, 1e-6, y, MQ_BF16), MQ_OK);
+    assert_int_equal(mq_norm(MQ_NORM_RMS, y, T, D, w, NULL, 1e-6, y, MQ_BF16), MQ_OK);
     check("RMS norm in bf16", fingerprint(y, N * sizeof *y), UINT64_C(0xBA08908D2EEBC080));
     free(w), free(x), free(y);
 }
@@ -61,9 +61,9 @@ static void test_rope_bits(void **state)
     float *x = test_array(1, N, 2, MQ_F32), *table = test_array(2, 10 * HEAD, 1, MQ_F32);
     int32_t position[T];
     for (int t = 0; t < T; t++) position[t] = t % 10;
-    assert_int_equal(mq_rope(x, T, D, 3, HEAD, table, position, false, MQ_F32), MQ_OK);
+    assert_int_equal(mq_rope(x, T, D, 3, HEAD, HEAD, table, position, false, MQ_F32), MQ_OK);
     check("rope", fingerprint(x, N * sizeof *x), UINT64_C(0x27FDA372924B0C78));
-    assert_int_equal(mq_rope(x, T, D, 3, HEAD, table, position, true, MQ_F32), MQ_OK);
+    assert_int_equal(mq_rope(x, T, D, 3, HEAD, HEAD, table, position, true, MQ_F32), MQ_OK);
     check("interleaved rope", fingerprint(x, N * sizeof *x), UINT64_C(0x73BD002845395CC2));
     free(x), free(table);
 }

@@ -18,19 +18,20 @@ static void check_norm(mq_norm_kind kind, int64_t n_tok, int64_t d, double scale
 {
     void *x = test_array(1, n_tok * d, scale, dtype);
     float *w = test_array(2, d, 1, MQ_F32), *want = test_exact(x, n_tok * d, dtype);
-    mq_naive_norm(kind, want, n_tok, d, w, 1e-5, want, MQ_F32);
+    float *bias = n_tok % 2 ? test_array(3, d, 1, MQ_F32) : NULL;
+    mq_naive_norm(kind, want, n_tok, d, w, bias, 1e-5, want, MQ_F32);
     for (int threads = 1; threads <= 3; threads++) {
         void *y = test_copy(x, n_tok * d, dtype); /* in place */
         assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
-        assert_int_equal(mq_norm(kind, y, n_tok, d, w, 1e-5, y, dtype), MQ_OK);
+        assert_int_equal(mq_norm(kind, y, n_tok, d, w, bias, 1e-5, y, dtype), MQ_OK);
         /* A layer norm of a constant row is rounding noise over sqrt(eps): absolute. */
         test_all_near(y, dtype, want, n_tok * d, 2e-6, 2e-6 + rounding(dtype), "norm");
         void *again = malloc((size_t)(n_tok * d) * mq_dtype_size(dtype));
-        assert_int_equal(mq_norm(kind, x, n_tok, d, w, 1e-5, again, dtype), MQ_OK);
+        assert_int_equal(mq_norm(kind, x, n_tok, d, w, bias, 1e-5, again, dtype), MQ_OK);
         assert_memory_equal(y, again, (size_t)(n_tok * d) * mq_dtype_size(dtype));
         free(y), free(again);
     }
-    free(x), free(want), free(w);
+    free(x), free(want), free(w), free(bias);
 }
 
 static void test_norm(void **state)
@@ -59,7 +60,7 @@ static void test_norm_awkward(void **state)
     x[0 * D + 19] = NAN;
     x[1 * D + 3] = INFINITY;
     for (int j = 0; j < D; j++) x[2 * D + j] = 1e-42f; /* subnormal */
-    assert_int_equal(mq_norm(MQ_NORM_RMS, x, 4, D, w, 1e-6, y, MQ_F32), MQ_OK);
+    assert_int_equal(mq_norm(MQ_NORM_RMS, x, 4, D, w, NULL, 1e-6, y, MQ_F32), MQ_OK);
     for (int j = 0; j < D; j++) {
         assert_true(isnan(y[j]));
         assert_true(j == 3 ? isnan(y[D + j]) : y[D + j] == 0);
@@ -79,7 +80,7 @@ static void check_norm_heads(mq_norm_kind kind, bool per_head, mq_dtype dtype)
         for (int h = 0; h < H; h++) {
             float head[D], want[D];
             for (int j = 0; j < D; j++) head[j] = test_get(before, t * LD + h * D + j, dtype);
-            mq_naive_norm(kind, head, 1, D, w + (per_head ? h * D : 0), 1e-6, want, MQ_F32);
+            mq_naive_norm(kind, head, 1, D, w + (per_head ? h * D : 0), NULL, 1e-6, want, MQ_F32);
             for (int j = 0; j < D; j++) {
                 test_near((double)test_get(x, t * LD + h * D + j, dtype), (double)want[j], 2e-6,
                           2e-6 + rounding(dtype), "head", t);
@@ -100,35 +101,43 @@ static void test_norm_heads(void **state)
     }
 }
 
-static void check_rope(int64_t n_tok, int64_t heads, int64_t d, int64_t pad, bool interleaved,
-                       mq_dtype dtype)
+static void check_rope_part(int64_t n_tok, int64_t heads, int64_t d, int64_t dim, int64_t pad,
+                            bool interleaved, mq_dtype dtype)
 {
     enum { POSITIONS = 40 };
     int64_t ld = heads * d + pad, n = n_tok * ld;
-    float *table = malloc((size_t)(POSITIONS * d) * sizeof *table);
+    float *table = malloc((size_t)(POSITIONS * dim) * sizeof *table);
     int32_t *position = malloc((size_t)n_tok * sizeof *position);
     for (int64_t p = 0; p < POSITIONS; p++) {
-        for (int64_t i = 0; i < d / 2; i++) {
-            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)d);
-            table[p * d + i] = (float)cos(angle);
-            table[p * d + d / 2 + i] = (float)sin(angle);
+        for (int64_t i = 0; i < dim / 2; i++) {
+            double angle = (double)p * pow(10000, -2.0 * (double)i / (double)dim);
+            table[p * dim + i] = (float)cos(angle);
+            table[p * dim + dim / 2 + i] = (float)sin(angle);
         }
     }
     for (int64_t t = 0; t < n_tok; t++) position[t] = (int32_t)(t * 7 % POSITIONS);
     void *x = test_array(1, n, 1, dtype), *first = NULL;
     float *want = test_exact(x, n, dtype);
-    mq_naive_rope(want, n_tok, ld, heads, d, table, position, interleaved, MQ_F32);
+    mq_naive_rope(want, n_tok, ld, heads, d, dim, table, position, interleaved, MQ_F32);
     for (int threads = 1; threads <= 3; threads++) {
         void *got = test_copy(x, n, dtype);
         assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
-        assert_int_equal(mq_rope(got, n_tok, ld, heads, d, table, position, interleaved, dtype),
-                         MQ_OK);
+        assert_int_equal(
+            mq_rope(got, n_tok, ld, heads, d, dim, table, position, interleaved, dtype), MQ_OK);
         test_all_near(got, dtype, want, n, 2e-7, rounding(dtype), "rope");
         if (!first) first = test_copy(got, n, dtype);
         assert_memory_equal(got, first, (size_t)n * mq_dtype_size(dtype));
         free(got);
     }
     free(table), free(position), free(x), free(want), free(first);
+}
+
+/* All of a head, and the first of its pairs alone. */
+static void check_rope(int64_t n_tok, int64_t heads, int64_t d, int64_t pad, bool interleaved,
+                       mq_dtype dtype)
+{
+    check_rope_part(n_tok, heads, d, d, pad, interleaved, dtype);
+    check_rope_part(n_tok, heads, d, d / 4 * 2, pad, interleaved, dtype);
 }
 
 static void test_rope(void **state)

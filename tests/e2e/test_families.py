@@ -1,0 +1,82 @@
+"""Every family of tests/data/tiny from end to end with all the solver has: the same bytes for any number of ranks,
+an output that `verify` accepts, and that `eval` reads as the weights it stands for."""
+import json
+import pathlib
+import shutil
+import sys
+import unittest
+
+import harness
+import numpy as np
+
+sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
+import gptq_reference  # noqa: E402
+
+TINY = harness.ROOT / 'tests' / 'data' / 'tiny'
+OPTIONS = ('--preset', 'best', '--bits', 3, '--group-size', 32, '--unit-tokens', 70)
+
+
+def write_dense(packed, target):
+    """The model that a packed folder stands for, in F32, by the tests' own reader."""
+    target.mkdir()
+    config = json.loads((packed / 'config.json').read_text(encoding='utf-8'))
+    del config['quantization_config']
+    (target / 'config.json').write_text(json.dumps(config), encoding='utf-8')
+    tensors = {k: v.astype(np.float32) for k, v in gptq_reference.read_folder(packed).items()}
+    harness.save_file(tensors, target / 'model.safetensors')
+
+
+class Families(unittest.TestCase):
+    def setUp(self):
+        folder = harness.scratch()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        samples = [[(7 * i + 13 * j) % 90 for j in range(60 - i)] for i in range(8)]
+        self.calib = harness.write_calib(self.root / 'tiny.h5', samples, 96)
+
+    def mpiquant(self, ranks, *arguments):
+        done = harness.run(ranks, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def check_forms(self, name, forms, modules):
+        """Blocks whose layers are not the usual seven."""
+        model = TINY / name
+        for form, bits in forms.items():
+            with self.subTest(form=form, model=name):
+                outs = [self.root / f'{name}-{form}-{ranks}' for ranks in (1, 3)]
+                for ranks, out in zip((1, 3), outs):
+                    self.mpiquant(ranks, 'quantize', model, '--calib', self.calib, '--output', out, '--format', form,
+                                  '--group-size', 32, '--bits', bits)
+                self.assertEqual(*map(harness.files_hash, outs))
+                self.mpiquant(2, 'verify', outs[0], '--source', model)
+                self.mpiquant(1, 'eval', outs[0], '--reference', model, '--tokens', self.calib)
+                report = json.loads((outs[0] / 'mq_report.json').read_text(encoding='utf-8'))
+                self.assertEqual({layer['name'].split('.', 3)[3] for layer in report['layers']}, set(modules))
+
+    def check(self, model):
+        out, again, dense = (self.root / f'{model.name}-{name}' for name in ('one', 'three', 'dense'))
+        for ranks, folder in ((1, out), (3, again)):
+            self.mpiquant(ranks, 'quantize', model, '--calib', self.calib, '--output', folder, *OPTIONS)
+        self.assertEqual(harness.files_hash(out), harness.files_hash(again))
+        self.mpiquant(1, 'verify', out, '--source', model)
+        write_dense(out, dense)
+        result = self.mpiquant(1, 'eval', out, '--reference', dense, '--tokens', self.calib, '--precision', 'f32',
+                               '--json')
+        self.assertLess(abs(json.loads(result)['kl']), 1e-9)
+        shutil.rmtree(dense)
+
+    def test_forms(self):
+        forms = {'gptq': 3.5, 'compressed-tensors': 4, 'dense': 8}
+        self.check_forms('phi3', {**forms, 'exl2': 4},
+                         ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
+        self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
+
+    def test_all(self):
+        for model in sorted(path.parent for path in TINY.glob('*/config.json')):
+            with self.subTest(model=model.name):
+                self.check(model)
+
+
+if __name__ == '__main__':
+    unittest.main()
