@@ -340,6 +340,7 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(mq_arch_settle_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_quantization(texts, arch));
+    MQ_TRY(mq_arch_check_members(texts));
     return mq_arch_check_keys(texts);
 }
 

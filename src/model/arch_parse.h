@@ -74,6 +74,9 @@ mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);
 /** quantization_config. */
 mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch);
 
+/** Refuses members of the descriptor that mean nothing. */
+mq_status mq_arch_check_members(const mq_arch_texts *texts);
+
 /** Refuses a key of config.json that nobody reads and that is not known to be harmless. */
 mq_status mq_arch_check_keys(const mq_arch_texts *texts);
 

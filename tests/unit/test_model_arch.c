@@ -558,6 +558,11 @@ static void test_bad_descriptors(void **state)
         {"\"rope_pairs\"", "\"rope_pears\"", "unknown member"},
         {"[\"q\", \"k\"", "[\"queue\", \"k\"", "not a linear"},
         {"\"architecture\": \"llama\",", "", "architecture"},
+        {"\"scaling\": {", "\"partail\": 1, \"scaling\": {", "partail"},
+        {"\"ignored_tensors\"", "\"windwo\": {}, \"ignored_tensors\"", "windwo"},
+        {"\"embed\":", "\"o_nrom\": \"none\", \"embed\":", "o_nrom"},
+        {"\"q\": \"model.layers.{i}.self_attn.q_proj\"",
+         "\"qkv\": \"model.layers.self_attn.qkv\", \"q\": \"x\"", "\"qkv\""},
     };
     const char *config = "{\"model_type\": \"llama\", " SIZES "}";
     char *text = read_data("llama"), *common = read_data("common");

@@ -1,0 +1,60 @@
+#include "model/arch_parse.h"
+
+#include <string.h>
+
+/* What a descriptor may say: a misspelt member would be a feature that is silently left out. The
+ * section "config" is checked where its fields are known, and "gguf" where it is read. */
+
+enum { MOST_MEMBERS = 24 };
+
+typedef struct section {
+    const char *name; /* "": the descriptor itself */
+    const char *members[MOST_MEMBERS];
+} section;
+
+static const section sections[] = {
+    {"",
+     {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window",
+      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf"}},
+    {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
+    {"rope", {"theta", "parameters", "scaling", "partial", "original", "alpha"}},
+    {"sliding_rope", {"theta"}},
+    {"no_rope", {"list", "every", "full_attention"}},
+    {"window", {"size", "enabled", "first", "every", "layer_types"}},
+    {"tensors",
+     {"embed", "final_norm", "head", "attn_norm", "mlp_norm", "o_norm", "down_norm", "q_norm",
+      "k_norm", "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"}},
+};
+
+static bool has(const section *s, const char *name)
+{
+    for (int i = 0; i < MOST_MEMBERS && s->members[i]; i++) {
+        if (strcmp(name, s->members[i]) == 0) return true;
+    }
+    return false;
+}
+
+static mq_status check_section(const mq_arch_texts *texts, const section *s)
+{
+    const cJSON *in = texts->descriptor, *item = NULL;
+    if (s->name[0]) in = cJSON_GetObjectItemCaseSensitive(in, s->name);
+    if (in && !cJSON_IsObject(in)) {
+        return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" must be an object", texts->family,
+                       s->name);
+    }
+    cJSON_ArrayForEach(item, in)
+    {
+        if (has(s, item->string)) continue;
+        return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has the unknown member \"%s\"",
+                       texts->family, s->name[0] ? s->name : texts->family, item->string);
+    }
+    return MQ_OK;
+}
+
+mq_status mq_arch_check_members(const mq_arch_texts *texts)
+{
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
+        MQ_TRY(check_section(texts, &sections[i]));
+    }
+    return MQ_OK;
+}
