@@ -72,10 +72,10 @@ class Families(unittest.TestCase):
                          ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
         self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
 
-    def test_all(self):
-        for model in sorted(path.parent for path in TINY.glob('*/config.json')):
-            with self.subTest(model=model.name):
-                self.check(model)
+
+# One test for each, so that they run side by side.
+for config_file in sorted(TINY.glob('*/config.json')):
+    setattr(Families, f'test_{config_file.parent.name}', lambda self, model=config_file.parent: self.check(model))
 
 
 if __name__ == '__main__':
