@@ -264,14 +264,16 @@ static mq_status check_packed_claim(const verifier *v, const cJSON *claim, const
     return MQ_OK;
 }
 
-/* The report's error was summed from the solver's own residuals in f32: equal up to rounding. */
-static double slack(double claimed, bool dequantised)
+/* The report's error was summed from the solver's own residuals in f32: equal up to rounding.
+ * Dequantised weights are rounded to BF16, by 2^-8 of each at most, which changes |e|^2 by |r|^2
+ * and by 2 e . r. The latter adds up without order: in a layer of few weights it is larger than the
+ * former. All relative to |w|^2. */
+static double slack(double claimed, const packed_layer *l)
 {
-    /* To BF16, each weight by at most this share of it: |e + r|^2 is then at most so far from
-     * |e|^2, all relative to |w|^2. */
-    double share = 0x1p-8;
-    double rounding = dequantised ? 2 * sqrt(claimed) * share + share * share : 1e-12;
-    return 1e-4 * claimed + rounding;
+    static const double deviations = 8;
+    double n = (double)l->n_out * (double)l->n_in;
+    double cross = 2 * sqrt(claimed) * 0x1p-8 * deviations / sqrt(n);
+    return 1e-4 * claimed + (l->source.weight ? 0x1p-16 + cross : 1e-12);
 }
 
 static mq_status check_error(verifier *v, const cJSON *claim, const packed_layer *l, double error,
@@ -280,7 +282,7 @@ static mq_status check_error(verifier *v, const cJSON *claim, const packed_layer
     double claimed = NAN;
     MQ_TRY(mq_json_double(claim, "relative_error", v->where, &claimed));
     if (isnan(error)) return MQ_OK;
-    if (fabs(error - claimed) > slack(claimed, l->source.weight != NULL)) {
+    if (fabs(error - claimed) > slack(claimed, l)) {
         return mq_fail(MQ_E_INPUT,
                        "%s: the weights are off by a relative %.6g, the report says %.6g: another "
                        "source model, or a damaged file",
