@@ -286,9 +286,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--preset", "NAME", "effort: fast, default, or best, which takes about twice the time",
          "default", .text = &o.preset},
         {"--alpha", "X",
-         "asymmetric calibration: share of the earlier layers' errors that a layer makes up for; "
-         "0: "
-         "none; auto: for each layer the one that serves held-out samples best",
+         "asymmetric calibration: share of the earlier layers' errors that a layer makes up "
+         "for; 0: none; auto: for each layer the one that serves held-out samples best",
          "0; best: auto", .number = &f.alpha, .word = "auto", .word_given = &f.auto_alpha},
         {"--refine", "N", "rounds of refinement of scales and codes", "2; fast: 0, best: 8",
          .integer = &f.refine},

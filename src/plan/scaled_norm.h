@@ -5,9 +5,9 @@
 
 /** The norm that makes the inputs of a tap, where its weights can take the powers of two that the
  *  columns of the tap's layers are divided by (solve/columns.h): all layers that read it are
- *  quantised, and its type holds such products. (All norms of model/arch.h multiply by their
- *  weights; one that multiplies by 1 + weight could not take them.) NULL where columns are not to
- *  be scaled, and for taps that no norm makes. Not collective. */
+ *  quantised, its type holds such products, and it multiplies by its weights alone (no 1 + weight,
+ *  no bias). NULL where columns are not to be scaled, and for taps that no norm makes. Not
+ *  collective. */
 const mq_tensor *mq_scaled_norm(const mq_folder *source, const mq_scheme *scheme, int64_t block,
                                 mq_tap_id tap);
 
