@@ -6,12 +6,8 @@
 #include "pipeline/run.h"
 
 #include "../unit/test_solve.h"
+#include "test_three_units.h"
 #include "test_tiny_run.h"
-
-enum { N_UNITS = 3, MOST_SAMPLES = 3, N_TOKENS = 330 };
-static const int64_t sample_offset[N_UNITS][MOST_SAMPLES + 1] = {
-    {0, 40, 47, 120}, {0, 1, 60, 90}, {0, 60, 61, 120}};
-static const int64_t first_token[N_UNITS + 1] = {0, 120, 210, N_TOKENS};
 
 /* All tokens of a stream, BF16. */
 typedef struct tokens {
@@ -66,31 +62,6 @@ static void make_tokens(setting *s, double noise)
     fill(s, noise, now->residual, then->residual, s->hidden, 13);
 }
 
-/* This rank's tokens of all of them. */
-static mq_status deal(const setting *s, const uint16_t *all, int64_t width, mq_activations *out)
-{
-    MQ_TRY(mq_activations_create(&s->calib, width, MQ_BF16, "tokens", out));
-    for (int64_t u = 0; u < s->calib.n_local_units; u++) {
-        memcpy(mq_activations_unit(out, &s->calib, u), all + first_token[s->unit[u].id] * width,
-               (size_t)(s->unit[u].n_tokens * width) * sizeof *all);
-    }
-    return MQ_OK;
-}
-
-static void make_units(setting *s)
-{
-    mq_calib *c = &s->calib;
-    *c = (mq_calib){.n_samples = 9, .n_tokens = N_TOKENS, .n_units = N_UNITS, .unit = s->unit};
-    for (int u = s->comm->rank; u < N_UNITS; u += s->comm->size) {
-        s->unit[c->n_local_units++] = (mq_unit){.id = u,
-                                                .n_tokens = sample_offset[u][MOST_SAMPLES],
-                                                .n_samples = MOST_SAMPLES,
-                                                .token_begin = c->n_local_tokens,
-                                                .offset = sample_offset[u]};
-        c->n_local_tokens += sample_offset[u][MOST_SAMPLES];
-    }
-}
-
 static mq_status make_run(setting *s)
 {
     mq_run *run = &s->run;
@@ -99,8 +70,8 @@ static mq_status make_run(setting *s)
     run->stream[MQ_ORIGINAL].weights = run->stream[MQ_QUANTISED].weights;
     MQ_TRY(mq_alloc(N_TOKENS * (s->n + s->hidden), sizeof(float), "workspace", &run->work));
     for (int i = 0; i < MQ_MAX_STREAMS; i++) {
-        MQ_TRY(deal(s, s->stream[i].inputs, s->n, &run->stream[i].tap[s->tap]));
-        MQ_TRY(deal(s, s->stream[i].residual, s->hidden, &run->stream[i].x));
+        MQ_TRY(three_units_rows(&s->calib, s->stream[i].inputs, s->n, &run->stream[i].tap[s->tap]));
+        MQ_TRY(three_units_rows(&s->calib, s->stream[i].residual, s->hidden, &run->stream[i].x));
     }
     return mq_activations_create(&s->calib, s->hidden, MQ_BF16, "drift", &run->drift);
 }
@@ -120,7 +91,7 @@ static bool begin(setting *s, const char *model, mq_tap_id tap, int64_t distribu
     if (!tiny_run_open(&s->run, s->comm, &s->options, model, tap)) return false;
     s->n = s->run.result->n_in;
     s->hidden = s->run.arch->hidden;
-    make_units(s);
+    three_units(s->comm, s->unit, &s->calib);
     make_tokens(s, noise);
     return CHECK_ALL(make_run(s) == MQ_OK);
 }

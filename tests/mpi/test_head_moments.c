@@ -6,12 +6,10 @@
 #include "pipeline/row_work.h"
 
 #include "../unit/test_solve.h"
+#include "test_three_units.h"
 #include "test_tiny_run.h"
 
-enum { N_UNITS = 3, MOST_SAMPLES = 3, N_TOKENS = 330, LONGEST = 73, MOST_DIM = 64 };
-static const int64_t sample_offset[N_UNITS][MOST_SAMPLES + 1] = {
-    {0, 40, 47, 120}, {0, 1, 60, 90}, {0, 60, 61, 120}};
-static const int64_t first_token[N_UNITS + 1] = {0, 120, 210, N_TOKENS};
+enum { MOST_DIM = 64 };
 
 typedef struct setting {
     mq_comm *comm;
@@ -35,40 +33,19 @@ static bool open_model(setting *s, const char *name)
     return true;
 }
 
-/* Units go round; their inputs have a mean and channels of different size. */
+/* Their inputs have a mean and channels of different size. */
 static bool deal_units(setting *s)
 {
-    mq_calib *c = &s->calib;
     mq_activations *tap = &s->run.stream[MQ_QUANTISED].tap[MQ_TAP_ATTN_IN];
     uint64_t seed = 3;
-    *c = (mq_calib){.n_samples = 9,
-                    .n_tokens = N_TOKENS,
-                    .n_units = N_UNITS,
-                    .longest = LONGEST,
-                    .shortest = 1,
-                    .max_unit_tokens = 120,
-                    .unit = s->unit};
+    three_units(s->comm, s->unit, &s->calib);
     s->n = s->run.arch->hidden;
     s->x = zeroed(N_TOKENS * s->n, sizeof *s->x);
     for (int64_t i = 0; i < N_TOKENS * s->n; i++) {
         double size = exp(sin((double)(i % s->n)));
         s->x[i] = mq_f32_to_bf16((float)((0.3 + next_random(&seed)) * size));
     }
-    for (int u = s->comm->rank; u < N_UNITS; u += s->comm->size) {
-        s->unit[c->n_local_units++] = (mq_unit){.id = u,
-                                                .n_tokens = sample_offset[u][MOST_SAMPLES],
-                                                .n_samples = MOST_SAMPLES,
-                                                .first_sample = 3 * u,
-                                                .token_begin = c->n_local_tokens,
-                                                .offset = sample_offset[u]};
-        c->n_local_tokens += sample_offset[u][MOST_SAMPLES];
-    }
-    if (!CHECK_ALL(mq_activations_create(c, s->n, MQ_BF16, "inputs", tap) == MQ_OK)) return false;
-    for (int64_t u = 0; u < c->n_local_units; u++) {
-        memcpy(mq_activations_unit(tap, c, u), s->x + first_token[c->unit[u].id] * s->n,
-               (size_t)(c->unit[u].n_tokens * s->n) * sizeof *s->x);
-    }
-    return true;
+    return CHECK_ALL(three_units_rows(&s->calib, s->x, s->n, tap) == MQ_OK);
 }
 
 static bool begin(setting *s, const char *name, int64_t window, MPI_Comm parent)
