@@ -52,6 +52,10 @@ typedef struct mq_quantize_options {
     int scale_columns;      /* 0: never; below 0: where damping is measured, the columns of layers
                                after a norm are scaled by powers of two, which the norm takes, if
                                that serves held-out samples clearly better */
+    bool all_experts;       /* every expert is calibrated on every token; else on those that are
+                               routed to it */
+    double expert_coverage; /* tokens for each input column below which a routed expert is
+                               calibrated on all tokens nevertheless */
     const char *on_failure; /* "stop": the run ends; "rtn": it leaves spoilt samples out, and rounds
                                to nearest the layers for which nothing else is left */
     const char *preset; /* "fast", "default" or "best": what the following are where not given */

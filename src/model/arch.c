@@ -10,13 +10,17 @@ const char *mq_tap_name(mq_tap_id tap)
 {
     static const char *const names[MQ_N_ALL_TAPS] = {"attn_in", "attn_out", "mlp_in", "mlp_mid",
                                                      "head_in"};
+    if (tap >= MQ_TAP_EXPERTS) return mq_tap_is_expert_mid(tap) ? "expert_mid" : "expert_in";
     return names[tap];
 }
 
 mq_place mq_tap_place(int64_t block, mq_tap_id tap)
 {
     mq_place place = {"lm_head"};
-    if (tap != MQ_TAP_HEAD_IN) {
+    if (tap >= MQ_TAP_EXPERTS) {
+        snprintf(place.text, sizeof place.text, "block %" PRId64 ", %s of expert %" PRId64, block,
+                 mq_tap_name(tap), mq_tap_expert(tap));
+    } else if (tap != MQ_TAP_HEAD_IN) {
         snprintf(place.text, sizeof place.text, "block %" PRId64 ", %s", block, mq_tap_name(tap));
     }
     return place;
@@ -25,7 +29,7 @@ mq_place mq_tap_place(int64_t block, mq_tap_id tap)
 const char *mq_linear_name(mq_linear_id linear)
 {
     static const char *const names[MQ_N_LINEARS] = {"q", "k", "v", "o", "gate", "up", "down"};
-    return names[linear];
+    return names[mq_linear_role(linear)];
 }
 
 void mq_arch_destroy(mq_arch **arch)
@@ -33,14 +37,21 @@ void mq_arch_destroy(mq_arch **arch)
     mq_free(arch);
 }
 
-void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes)
+static void put_number(const char *pattern, const char *mark, int64_t number, char *out,
+                       size_t bytes)
 {
-    const char *mark = strstr(pattern, "{i}");
-    if (!mark) {
+    const char *at = strstr(pattern, mark);
+    if (!at) {
         snprintf(out, bytes, "%s", pattern);
     } else {
-        snprintf(out, bytes, "%.*s%" PRId64 "%s", (int)(mark - pattern), pattern, block, mark + 3);
+        snprintf(out, bytes, "%.*s%" PRId64 "%s", (int)(at - pattern), pattern, number,
+                 at + strlen(mark));
     }
+}
+
+void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes)
+{
+    put_number(pattern, "{i}", block, out, bytes);
 }
 
 /* Length of a name without ".weight". */
@@ -57,14 +68,27 @@ void mq_arch_norm_bias(const char *weight, char *out, size_t bytes)
     snprintf(out, bytes, "%.*s.bias", stem(weight), weight);
 }
 
+/* A linear of a block as the descriptor names it; "" where the block has none. */
+static const char *linear_pattern(const mq_arch *arch, int64_t block, mq_linear_id linear)
+{
+    mq_linear_id role = mq_linear_role(linear);
+    bool routed = arch->block[block].routed;
+    if (linear >= MQ_EXPERTS) return routed ? arch->moe.expert[role - MQ_GATE] : "";
+    bool shared = routed && role >= MQ_GATE;
+    return shared ? arch->moe.shared[role - MQ_GATE] : arch->linear[role];
+}
+
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes)
 {
-    if (linear != MQ_HEAD) {
-        mq_arch_name(arch->linear[linear], block, out, bytes);
-        return;
+    char name[MQ_ARCH_NAME + 32];
+    if (linear == MQ_HEAD) {
+        snprintf(out, bytes, "%.*s", stem(arch->head), arch->head);
+    } else {
+        put_number(linear_pattern(arch, block, linear), "{e}", mq_linear_expert(linear), name,
+                   sizeof name);
+        mq_arch_name(name, block, out, bytes);
     }
-    snprintf(out, bytes, "%.*s", stem(arch->head), arch->head);
 }
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
@@ -79,43 +103,60 @@ const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block)
     return kind->sliding && arch->own_sliding_rope ? &arch->sliding_rope : &arch->rope;
 }
 
-bool mq_arch_has(const mq_arch *arch, mq_linear_id linear)
+int mq_arch_n_linears(const mq_arch *arch)
 {
-    return linear == MQ_HEAD || arch->linear[linear][0] != '\0';
+    return MQ_EXPERTS + MQ_EXPERT_LINEARS * (int)arch->moe.routing.n_experts;
 }
 
-void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in)
+bool mq_arch_has(const mq_arch *arch, int64_t block, mq_linear_id linear)
 {
+    return linear != MQ_HEAD && linear_pattern(arch, block, linear)[0] != '\0';
+}
+
+/* Width between up and down. */
+static int64_t mlp_width(const mq_arch *arch, int64_t block, bool expert)
+{
+    if (expert) return arch->moe.intermediate;
+    return arch->block[block].routed ? arch->moe.shared_intermediate : arch->intermediate;
+}
+
+void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linear, int64_t *n_out,
+                          int64_t *n_in)
+{
+    mq_linear_id role = mq_linear_role(linear);
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
-    int64_t gate = arch->fused_gate_up ? 2 * arch->intermediate : arch->intermediate;
+    int64_t width = mlp_width(arch, block, linear >= MQ_EXPERTS);
+    int64_t gate = arch->fused_gate_up && !arch->block[block].routed ? 2 * width : width;
     const int64_t shapes[MQ_N_LINEARS + 1][2] = {
         [MQ_Q] = {arch->fused_qkv ? q + 2 * kv : q, arch->hidden},
         [MQ_K] = {kv, arch->hidden},
         [MQ_V] = {kv, arch->hidden},
         [MQ_O] = {arch->hidden, q},
         [MQ_GATE] = {gate, arch->hidden},
-        [MQ_UP] = {arch->intermediate, arch->hidden},
-        [MQ_DOWN] = {arch->hidden, arch->intermediate},
+        [MQ_UP] = {width, arch->hidden},
+        [MQ_DOWN] = {arch->hidden, width},
         [MQ_HEAD] = {arch->vocab, arch->hidden},
     };
-    bool there = mq_arch_has(arch, linear);
-    *n_out = there ? shapes[linear][0] : 0;
-    *n_in = there ? shapes[linear][1] : 0;
+    bool there = linear == MQ_HEAD || mq_arch_has(arch, block, linear);
+    *n_out = there ? shapes[role][0] : 0;
+    *n_in = there ? shapes[role][1] : 0;
 }
 
-int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS])
+int mq_arch_taps(const mq_arch *arch, int64_t block, mq_tap_id taps[MQ_N_TAPS])
 {
     int n = 0;
     taps[n++] = MQ_TAP_ATTN_IN;
     taps[n++] = MQ_TAP_ATTN_OUT;
     if (!arch->parallel_block) taps[n++] = MQ_TAP_MLP_IN;
-    taps[n++] = MQ_TAP_MLP_MID;
+    if (mq_arch_has(arch, block, MQ_DOWN)) taps[n++] = MQ_TAP_MLP_MID;
     return n;
 }
 
 /* The tap that a linear reads. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear)
 {
+    int64_t expert = mq_linear_expert(linear);
+    if (expert >= 0) return mq_expert_tap(expert, mq_linear_role(linear) == MQ_DOWN);
     switch (linear) {
     case MQ_O:
         return MQ_TAP_ATTN_OUT;
@@ -129,17 +170,23 @@ mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear)
     case MQ_Q:
     case MQ_K:
     case MQ_V:
+    case MQ_EXPERTS:
         break;
     }
     return MQ_TAP_ATTN_IN;
 }
 
-int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears[MQ_N_LINEARS])
+int mq_arch_tap_linears(const mq_arch *arch, int64_t block, mq_tap_id tap,
+                        mq_linear_id linears[MQ_N_LINEARS])
 {
     int n = 0;
-    for (int i = 0; i <= MQ_HEAD; i++) {
+    int64_t expert = mq_tap_expert(tap);
+    if (tap == MQ_TAP_HEAD_IN) linears[n++] = MQ_HEAD;
+    for (int i = 0; i < MQ_N_LINEARS && tap != MQ_TAP_HEAD_IN; i++) {
         mq_linear_id l = (mq_linear_id)i;
-        if (mq_arch_has(arch, l) && mq_arch_linear_tap(arch, l) == tap) linears[n++] = l;
+        if (expert >= 0 && l < MQ_GATE) continue;
+        if (expert >= 0) l = mq_expert_linear(expert, l);
+        if (mq_arch_has(arch, block, l) && mq_arch_linear_tap(arch, l) == tap) linears[n++] = l;
     }
     return n;
 }
@@ -165,8 +212,9 @@ bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)
     return true;
 }
 
-int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap)
+int64_t mq_arch_tap_width(const mq_arch *arch, int64_t block, mq_tap_id tap)
 {
     if (tap == MQ_TAP_ATTN_OUT) return arch->n_heads * arch->head_dim;
-    return tap == MQ_TAP_MLP_MID ? arch->intermediate : arch->hidden;
+    bool mid = mq_tap_is_expert_mid(tap);
+    return mid || tap == MQ_TAP_MLP_MID ? mlp_width(arch, block, mid) : arch->hidden;
 }

@@ -31,10 +31,12 @@ typedef enum mq_qk_norm {
     MQ_QK_ALL_HEADS
 } mq_qk_norm;
 
-/** The linear layers of a dense block, in the order in which a checkpoint lists them; and the one
- *  after all blocks, which makes logits of the normed residual stream. A family may lack some
- *  (mq_arch_has): where a checkpoint has q, k and v as one layer with their rows one after the
- *  other, it is MQ_Q, and there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. */
+/** The linear layers of a block, in the order in which a checkpoint lists them; the one after all
+ *  blocks, which makes logits of the normed residual stream; and those of routed experts, gate, up
+ *  and down of one after the other (mq_expert_linear). A block may lack some (mq_arch_has): where
+ *  a checkpoint has q, k and v as one layer with their rows one after the other, it is MQ_Q, and
+ *  there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. In blocks with routed experts
+ *  MQ_GATE, MQ_UP and MQ_DOWN are the expert that all tokens share, if there is one. */
 typedef enum mq_linear_id {
     MQ_Q,
     MQ_K,
@@ -44,11 +46,34 @@ typedef enum mq_linear_id {
     MQ_UP,
     MQ_DOWN,
     MQ_HEAD,
-    MQ_N_LINEARS = MQ_HEAD /* of a block */
+    MQ_N_LINEARS = MQ_HEAD, /* of a block without routed experts */
+    MQ_EXPERTS              /* the gate of the first routed expert */
 } mq_linear_id;
 
+enum { MQ_EXPERT_LINEARS = 3 }; /* of one expert */
+
+/** Gate, up or down (`role`) of a routed expert. */
+static inline mq_linear_id mq_expert_linear(int64_t expert, mq_linear_id role)
+{
+    return (mq_linear_id)(MQ_EXPERTS + MQ_EXPERT_LINEARS * expert + (role - MQ_GATE));
+}
+
+/** The expert that a linear is of, -1 for others. */
+static inline int64_t mq_linear_expert(mq_linear_id linear)
+{
+    return linear < MQ_EXPERTS ? -1 : ((int64_t)linear - MQ_EXPERTS) / MQ_EXPERT_LINEARS;
+}
+
+/** What a linear does: MQ_GATE, MQ_UP or MQ_DOWN for those of experts, others are their own. */
+static inline mq_linear_id mq_linear_role(mq_linear_id linear)
+{
+    if (linear < MQ_EXPERTS) return linear;
+    return (mq_linear_id)(MQ_GATE + (linear - MQ_EXPERTS) % MQ_EXPERT_LINEARS);
+}
+
 /** Points whose activations feed linear layers. A parallel block has no MQ_TAP_MLP_IN: its gate and
- *  up read MQ_TAP_ATTN_IN. */
+ *  up read MQ_TAP_ATTN_IN. A routed expert has two taps of its own, over the tokens routed to it:
+ *  what it reads, which are rows of MQ_TAP_MLP_IN, and what its down reads (mq_expert_tap). */
 typedef enum mq_tap_id {
     MQ_TAP_ATTN_IN,
     MQ_TAP_ATTN_OUT,
@@ -56,11 +81,33 @@ typedef enum mq_tap_id {
     MQ_TAP_MLP_MID,
     MQ_TAP_HEAD_IN,
     MQ_N_TAPS = MQ_TAP_HEAD_IN, /* of a block */
-    MQ_N_ALL_TAPS = MQ_N_TAPS + 1
+    MQ_N_ALL_TAPS = MQ_N_TAPS + 1,
+    MQ_TAP_EXPERTS = MQ_N_ALL_TAPS /* what the first routed expert reads */
 } mq_tap_id;
 
-const char *mq_tap_name(mq_tap_id tap);          /* "attn_in", ... */
-const char *mq_linear_name(mq_linear_id linear); /* "q", "k", "v", "o", "gate", "up", "down" */
+/** What a routed expert reads, or (`mid`) what its down does. */
+static inline mq_tap_id mq_expert_tap(int64_t expert, bool mid)
+{
+    return (mq_tap_id)(MQ_TAP_EXPERTS + 2 * expert + mid);
+}
+
+/** The expert that a tap is of, -1 for others. */
+static inline int64_t mq_tap_expert(mq_tap_id tap)
+{
+    return tap < MQ_TAP_EXPERTS ? -1 : ((int64_t)tap - MQ_TAP_EXPERTS) / 2;
+}
+
+/** True for what the down of a routed expert reads. */
+static inline bool mq_tap_is_expert_mid(mq_tap_id tap)
+{
+    return tap >= MQ_TAP_EXPERTS && (tap - MQ_TAP_EXPERTS) % 2 == 1;
+}
+
+/** "attn_in", ...; "expert_in" and "expert_mid" of any routed expert. */
+const char *mq_tap_name(mq_tap_id tap);
+
+/** "q", "k", "v", "o", "gate", "up", "down", of its role for one of an expert. */
+const char *mq_linear_name(mq_linear_id linear);
 
 enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024, MQ_ROPE_PAIRS = 256 };
 
@@ -83,7 +130,38 @@ typedef struct mq_rope_kind {
 typedef struct mq_block_kind {
     bool sliding; /* sees the window only */
     bool no_rope; /* positions do not turn q and k */
+    bool routed;  /* has routed experts */
 } mq_block_kind;
+
+/** How the router's outputs become scores of experts. */
+typedef enum mq_score_kind { MQ_SCORE_SOFTMAX, MQ_SCORE_SIGMOID } mq_score_kind;
+
+/** What a group of experts is worth where only the experts of some groups can be chosen. */
+typedef enum mq_group_score { MQ_GROUP_BEST, MQ_GROUP_BEST_TWO } mq_group_score;
+
+/** Which of its experts a token goes to, and with what weights (ops/route.h). */
+typedef struct mq_routing_kind {
+    mq_score_kind score;
+    int64_t n_experts, top_k;
+    int64_t n_groups, top_groups; /* 1: all experts can be chosen */
+    mq_group_score group_score;
+    bool normalised;  /* weights of a token are divided by their sum, */
+    double least_sum; /* or by this where that is larger */
+    double scale;     /* then multiplied by this */
+} mq_routing_kind;
+
+/** Mixture of experts; n_experts is 0 in families without. */
+typedef struct mq_moe {
+    mq_routing_kind routing;
+    int64_t intermediate;           /* of a routed expert */
+    int64_t shared_intermediate;    /* of the one that all tokens share; 0: there is none */
+    char router[MQ_ARCH_NAME];      /* (n_experts, hidden) */
+    char router_bias[MQ_ARCH_NAME]; /* (n_experts) added to what it makes; "": none */
+    char correction[MQ_ARCH_NAME];  /* (n_experts) added to scores for the choice; "": none */
+    char expert[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "{i}" is the block, "{e}" the expert */
+    char shared[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "": there is none */
+    char shared_gate[MQ_ARCH_NAME]; /* (1, hidden): its sigmoid weighs the shared one; "": none */
+} mq_moe;
 
 /** "block 3, attn_in" or "lm_head", for messages. */
 typedef struct mq_place {
@@ -141,6 +219,7 @@ typedef struct mq_arch {
     bool has_bias[MQ_N_LINEARS];
     bool fused_qkv, fused_gate_up; /* MQ_Q is all three, MQ_GATE is both */
     bool gated;                    /* else the MLP has no gate: down(act(up)) */
+    mq_moe moe;
 
     /* of a quantised folder (config.json has a quantization_config) */
     mq_packed_form packed; /* how linears may be stored */
@@ -188,20 +267,26 @@ int64_t mq_arch_window(const mq_arch *arch, int64_t block);
 /** How a block turns q and k, NULL when it does not. */
 const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block);
 
-/** Whether a block has that linear; the head is always there. */
-bool mq_arch_has(const mq_arch *arch, mq_linear_id linear);
+/** Linears of any block have numbers below this. */
+int mq_arch_n_linears(const mq_arch *arch);
 
-/** (n_out, n_in) of a linear; (0, 0) of one that is not there. */
-void mq_arch_linear_shape(const mq_arch *arch, mq_linear_id linear, int64_t *n_out, int64_t *n_in);
+/** Whether a block has that linear; the head is none of a block. */
+bool mq_arch_has(const mq_arch *arch, int64_t block, mq_linear_id linear);
 
-/** The taps of a block in the order of the staged run. */
-int mq_arch_taps(const mq_arch *arch, mq_tap_id taps[MQ_N_TAPS]);
+/** (n_out, n_in) of a linear, the head's whatever the block; (0, 0) of one that is not there. */
+void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linear, int64_t *n_out,
+                          int64_t *n_in);
 
-/** The linears that a tap feeds; those of MQ_TAP_HEAD_IN are MQ_HEAD. */
-int mq_arch_tap_linears(const mq_arch *arch, mq_tap_id tap, mq_linear_id linears[MQ_N_LINEARS]);
+/** The taps of a block in the order of the staged run, without those of routed experts, which come
+ *  after MQ_TAP_MLP_IN, expert by expert. */
+int mq_arch_taps(const mq_arch *arch, int64_t block, mq_tap_id taps[MQ_N_TAPS]);
+
+/** The linears that a tap feeds, which may be none; those of MQ_TAP_HEAD_IN are MQ_HEAD. */
+int mq_arch_tap_linears(const mq_arch *arch, int64_t block, mq_tap_id tap,
+                        mq_linear_id linears[MQ_N_LINEARS]);
 
 /** Width of a tap's activations. */
-int64_t mq_arch_tap_width(const mq_arch *arch, mq_tap_id tap);
+int64_t mq_arch_tap_width(const mq_arch *arch, int64_t block, mq_tap_id tap);
 
 /** The norm that makes a tap's activations; NULL where none does. */
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);

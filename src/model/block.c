@@ -24,7 +24,7 @@ mq_status mq_block_branch(const mq_block_weights *w, mq_linear_id linear, int64_
                           const void *in, void *out)
 {
     int64_t n_out = 0, n_in = 0;
-    mq_arch_linear_shape(w->arch, linear, &n_out, &n_in);
+    mq_arch_linear_shape(w->arch, w->block, linear, &n_out, &n_in);
     MQ_TRY(
         mq_linear(in, n_tokens, n_in, w->w[linear], n_out, w->bias[linear], out, n_out, w->dtype));
     if (linear == MQ_O) return norm(w, w->o_norm, MQ_VECTOR_O_NORM, n_tokens, out, out);
@@ -37,7 +37,7 @@ static mq_status add_branch(const mq_block_weights *w, mq_linear_id linear, cons
 {
     const mq_arch *a = w->arch;
     int64_t n_out = 0, n_in = 0;
-    mq_arch_linear_shape(a, linear, &n_out, &n_in);
+    mq_arch_linear_shape(a, w->block, linear, &n_out, &n_in);
     if (a->residual_scale == 1 && !mq_arch_norms_branch(a, linear)) {
         return mq_linear_add(in, unit->n_tokens, n_in, w->w[linear], n_out, w->bias[linear], x,
                              w->dtype);
@@ -54,8 +54,8 @@ static mq_status side_by_side(const mq_block_weights *w, mq_linear_id first, mq_
     for (int i = (int)first; i <= (int)last; i++) {
         mq_linear_id l = (mq_linear_id)i;
         int64_t n_out = 0, n_in = 0;
-        if (!mq_arch_has(w->arch, l)) continue;
-        mq_arch_linear_shape(w->arch, l, &n_out, &n_in);
+        if (!w->w[l]) continue;
+        mq_arch_linear_shape(w->arch, w->block, l, &n_out, &n_in);
         MQ_TRY(mq_linear(in, unit->n_tokens, n_in, w->w[l], n_out, w->bias[l], at, ld, w->dtype));
         at += (size_t)n_out * mq_dtype_size(w->dtype);
     }

@@ -31,8 +31,8 @@ static mq_status check_block(audit *a, const mq_arch *arch, int64_t block)
         MQ_TRY(mq_tensor_expect(a->folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
         mark(a, tensor);
     }
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
+    for (int l = 0; l < mq_arch_n_linears(arch); l++) {
+        if (!mq_arch_has(arch, block, (mq_linear_id)l)) continue;
         MQ_TRY(check_linear(a, arch, (mq_linear_id)l, block));
     }
     for (int i = 0; i < arch->n_ignored_tensors; i++) {

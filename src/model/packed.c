@@ -11,7 +11,7 @@ enum { ALIGNMENT = 64, TASK_ROWS = 64 };
 /* Packed tensors side by side in one buffer of the node. */
 typedef struct staging {
     mq_share *share;
-    size_t offset[MQ_N_LINEARS][MQ_N_STORED];
+    size_t offset[MQ_PACKED_AT_ONCE][MQ_N_STORED];
     size_t bytes;
 } staging;
 
@@ -83,7 +83,7 @@ static mq_status dequantise(const mq_comm *comm, const mq_arch *arch, mq_dtype d
     mq_stored_layer layer;
     rows r = {.layer = &layer, .name = name, .dtype = dtype, .to = linear->to};
     for (int p = 0; p < MQ_N_STORED; p++) at[p] = base + offset[p];
-    mq_arch_linear_shape(arch, linear->id, &n_out, &r.n_in);
+    mq_arch_linear_shape(arch, linear->block, linear->id, &n_out, &r.n_in);
     mq_arch_linear_name(arch, linear->id, linear->block, name, sizeof name);
     mq_linear_stored(&linear->source, arch->gptq_zero_offset, n_out, r.n_in, at, &layer);
     mq_even_part(n_out, comm->node_rank, comm->node_size, &r.begin, &r.end);

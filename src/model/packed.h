@@ -12,10 +12,12 @@ typedef struct mq_packed_linear {
     void *to; /* (n_out, n_in) dtype, in memory that the node's ranks share */
 } mq_packed_linear;
 
-/** Dequantises n packed linears: the node's ranks read the packed tensors together into a share,
- *  then dequantise the rows that are theirs. Collective; nothing happens when n is 0. The caller
- *  fences the memory behind `to` afterwards.
- *  Errors, same everywhere: MQ_E_IO, MQ_E_INPUT, MQ_E_MEMORY. Private to src/model. */
+enum { MQ_PACKED_AT_ONCE = 8 };
+
+/** Dequantises n packed linears, MQ_PACKED_AT_ONCE at most: the node's ranks read the packed
+ * tensors together into a share, then dequantise the rows that are theirs. Collective; nothing
+ * happens when n is 0. The caller fences the memory behind `to` afterwards. Errors, same
+ * everywhere: MQ_E_IO, MQ_E_INPUT, MQ_E_MEMORY. Private to src/model. */
 mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_arch *arch,
                          mq_dtype dtype, int n, const mq_packed_linear *linears);
 

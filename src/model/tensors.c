@@ -67,6 +67,22 @@ static void add_vector(mq_vector *list, int *n, int id, const char *pattern, int
     mq_arch_name(pattern, block, v->name, sizeof v->name);
 }
 
+static void add_router(const mq_arch *arch, int64_t block, mq_vector *list, int *n)
+{
+    const mq_moe *moe = &arch->moe;
+    int64_t experts = moe->routing.n_experts, hidden = arch->hidden;
+    add_vector(list, n, MQ_VECTOR_ROUTER, moe->router, block, 2, experts, hidden);
+    if (moe->router_bias[0]) {
+        add_vector(list, n, MQ_VECTOR_ROUTER_BIAS, moe->router_bias, block, 1, experts, 0);
+    }
+    if (moe->correction[0]) {
+        add_vector(list, n, MQ_VECTOR_CORRECTION, moe->correction, block, 1, experts, 0);
+    }
+    if (moe->shared_gate[0]) {
+        add_vector(list, n, MQ_VECTOR_SHARED_GATE, moe->shared_gate, block, 2, 1, hidden);
+    }
+}
+
 int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTORS])
 {
     int n = 0;
@@ -96,11 +112,12 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, arch->n_heads * d, 0);
         add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, arch->n_kv_heads * d, 0);
     }
+    if (arch->block[block].routed) add_router(arch, block, out, &n);
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char pattern[MQ_NAME_BYTES];
         int64_t n_out = 0, n_in = 0;
-        if (!arch->has_bias[l]) continue;
-        mq_arch_linear_shape(arch, (mq_linear_id)l, &n_out, &n_in);
+        if (!arch->has_bias[l] || !mq_arch_has(arch, block, (mq_linear_id)l)) continue;
+        mq_arch_linear_shape(arch, block, (mq_linear_id)l, &n_out, &n_in);
         snprintf(pattern, sizeof pattern, "%s.bias", arch->linear[l]);
         add_vector(out, &n, MQ_VECTOR_BIAS + l, pattern, block, 1, n_out, 0);
     }
@@ -280,7 +297,7 @@ mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear
     mq_packed_form form = MQ_PACKED_NONE;
     *out = (mq_linear_source){.weight = NULL};
     mq_arch_linear_name(arch, linear, block, module, sizeof module);
-    mq_arch_linear_shape(arch, linear, &n_out, &n_in);
+    mq_arch_linear_shape(arch, block, linear, &n_out, &n_in);
     const mq_tensor *codes = find_codes(folder, module, &form);
     snprintf(name, sizeof name, "%s.weight", module);
     if (!codes) {

@@ -12,14 +12,16 @@ enum { ALIGNMENT = 64 };
 
 /* ---- room for one block --------------------------------------------------------------------- */
 
-/* Where w[l] begins in the share, and the share's size. */
-static mq_status lay_out(const mq_arch *arch, mq_dtype dtype, size_t *offset, size_t *bytes)
+/* Where w[l] of a block begins in the share, and how much of it the block takes. */
+static mq_status lay_out(const mq_arch *arch, int64_t block, mq_dtype dtype, size_t *offset,
+                         size_t *bytes)
 {
     *bytes = 0;
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    for (int l = 0; l < mq_arch_n_linears(arch); l++) {
         int64_t dims[2], count = 0;
         size_t size = 0;
-        mq_arch_linear_shape(arch, (mq_linear_id)l, &dims[0], &dims[1]);
+        if (!mq_arch_has(arch, block, (mq_linear_id)l)) continue;
+        mq_arch_linear_shape(arch, block, (mq_linear_id)l, &dims[0], &dims[1]);
         MQ_TRY(mq_count(dims, 2, &count));
         MQ_TRY(mq_mul_size((size_t)count, mq_dtype_size(dtype), &size));
         MQ_TRY(mq_add_size(size, ALIGNMENT - 1, &size));
@@ -44,36 +46,78 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->q_norm;
     case MQ_VECTOR_K_NORM:
         return &w->k_norm;
+    case MQ_VECTOR_ROUTER:
+        return &w->router;
+    case MQ_VECTOR_ROUTER_BIAS:
+        return &w->router_bias;
+    case MQ_VECTOR_CORRECTION:
+        return &w->correction;
+    case MQ_VECTOR_SHARED_GATE:
+        return &w->shared_gate;
     default:
         if (id < MQ_VECTOR_BIAS) return &w->norm_bias[id - MQ_VECTOR_NORM_BIAS];
         return &w->bias[id - MQ_VECTOR_BIAS];
     }
 }
 
-static mq_status allocate_vectors(mq_block_weights *w)
+static void bind_vectors(mq_block_weights *w, int64_t block)
 {
     mq_vector list[MQ_N_VECTORS];
-    int n = mq_arch_vectors(w->arch, 0, list);
-    for (int i = 0; i < n; i++) w->n_vector_values += list[i].count;
-    MQ_TRY(mq_alloc(w->n_vector_values, sizeof(float), "norms and biases", &w->vectors));
+    int n = mq_arch_vectors(w->arch, block, list);
     float *at = w->vectors;
+    for (int id = 0; id < MQ_N_VECTORS; id++) *vector_place(w, id) = NULL;
     for (int i = 0; i < n; i++) {
         *vector_place(w, list[i].id) = at;
         at += list[i].count;
     }
+    w->n_vector_values = at - w->vectors;
+}
+
+/* Lays out what there is room for. */
+static mq_status bind(mq_block_weights *w, int64_t block)
+{
+    size_t bytes = 0;
+    MQ_TRY(lay_out(w->arch, block, w->dtype, w->w_offset, &bytes));
+    for (int l = 0; l < mq_arch_n_linears(w->arch); l++) {
+        bool has = mq_arch_has(w->arch, block, (mq_linear_id)l);
+        w->w[l] = has ? (char *)w->share->base + w->w_offset[l] : NULL;
+    }
+    bind_vectors(w, block);
+    w->block = block;
     return MQ_OK;
+}
+
+/* Room for any block: bytes of the share; the norms and biases are this rank's own. */
+static mq_status make_room(mq_block_weights *w, size_t *bytes)
+{
+    int64_t most = 0;
+    *bytes = 0;
+    for (int64_t b = 0; b < w->arch->n_blocks; b++) {
+        mq_vector list[MQ_N_VECTORS];
+        int64_t values = 0;
+        size_t linears = 0;
+        int n = mq_arch_vectors(w->arch, b, list);
+        for (int i = 0; i < n; i++) values += list[i].count;
+        MQ_TRY(lay_out(w->arch, b, w->dtype, w->w_offset, &linears));
+        if (linears > *bytes) *bytes = linears;
+        most = mq_max_i64(most, values);
+    }
+    return mq_alloc(most, sizeof(float), "norms and biases", &w->vectors);
 }
 
 static mq_status start(const mq_arch *arch, mq_dtype dtype, size_t *bytes, mq_block_weights **out)
 {
+    int64_t n = mq_arch_n_linears(arch);
     if (dtype != MQ_BF16 && dtype != MQ_F32) {
         return mq_fail(MQ_E_INTERNAL, "weights of a block as %s", mq_dtype_name(dtype));
     }
     MQ_TRY(mq_alloc(1, sizeof **out, "weights of a block", out));
     (*out)->arch = arch;
     (*out)->dtype = dtype;
-    MQ_TRY(allocate_vectors(*out));
-    return lay_out(arch, dtype, (*out)->w_offset, bytes);
+    MQ_TRY(mq_alloc(n, sizeof *(*out)->w, "weights of a block", (void *)&(*out)->w));
+    MQ_TRY(mq_alloc(n, sizeof *(*out)->w_offset, "weights of a block", &(*out)->w_offset));
+    MQ_TRY(mq_alloc(n, sizeof *(*out)->source, "weights of a block", &(*out)->source));
+    return make_room(*out, bytes);
 }
 
 mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_dtype dtype,
@@ -85,15 +129,9 @@ mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_d
     if (status == MQ_OK) {
         status = mq_share_create(comm, bytes, "weights of a block", &(*out)->share);
     }
-    if (status != MQ_OK) {
-        mq_block_weights_destroy(out);
-        return status;
-    }
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
-        (*out)->w[l] = (char *)(*out)->share->base + (*out)->w_offset[l];
-    }
-    return MQ_OK;
+    if (status == MQ_OK) status = bind(*out, 0);
+    if (status != MQ_OK) mq_block_weights_destroy(out);
+    return status;
 }
 
 void mq_block_weights_destroy(mq_block_weights **weights)
@@ -101,33 +139,34 @@ void mq_block_weights_destroy(mq_block_weights **weights)
     if (!*weights) return;
     mq_share_destroy(&(*weights)->share);
     mq_free(&(*weights)->vectors);
+    mq_free((void *)&(*weights)->w);
+    mq_free(&(*weights)->w_offset);
+    mq_free(&(*weights)->source);
     mq_free(weights);
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-static mq_status find_sources(const mq_folder *folder, const mq_arch *arch, int64_t block,
-                              mq_linear_source sources[MQ_N_LINEARS])
+static mq_status find_sources(const mq_folder *folder, mq_block_weights *w)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        sources[l] = (mq_linear_source){.weight = NULL};
-        if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
-        MQ_TRY(mq_linear_find(folder, arch, (mq_linear_id)l, block, &sources[l]));
+    for (int l = 0; l < mq_arch_n_linears(w->arch); l++) {
+        w->source[l] = (mq_linear_source){.weight = NULL};
+        if (!w->w[l]) continue;
+        MQ_TRY(mq_linear_find(folder, w->arch, (mq_linear_id)l, w->block, &w->source[l]));
     }
     return MQ_OK;
 }
 
 /* This rank's rows of the linears that are stored as they are. */
-static mq_status read_dense(const mq_comm *comm, mq_folder *folder, const mq_linear_source *sources,
-                            mq_block_weights *w)
+static mq_status read_dense(const mq_comm *comm, mq_folder *folder, mq_block_weights *w)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    for (int l = 0; l < mq_arch_n_linears(w->arch); l++) {
         int64_t n_out = 0, n_in = 0, begin = 0, end = 0;
-        if (!sources[l].weight) continue;
-        mq_arch_linear_shape(w->arch, (mq_linear_id)l, &n_out, &n_in);
+        if (!w->source[l].weight) continue;
+        mq_arch_linear_shape(w->arch, w->block, (mq_linear_id)l, &n_out, &n_in);
         mq_even_part(n_out, comm->node_rank, comm->node_size, &begin, &end);
         char *to = (char *)w->w[l] + (size_t)(begin * n_in) * mq_dtype_size(w->dtype);
-        MQ_TRY(mq_folder_read_rows(folder, sources[l].weight, begin, end, w->dtype, to));
+        MQ_TRY(mq_folder_read_rows(folder, w->source[l].weight, begin, end, w->dtype, to));
     }
     return MQ_OK;
 }
@@ -152,32 +191,33 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
     return MQ_OK;
 }
 
-static int list_packed(const mq_block_weights *w, const mq_linear_source *sources,
-                       mq_packed_linear *packed)
+/* A few at a time: what is packed takes room of its own meanwhile. */
+static mq_status read_packed(const mq_comm *comm, mq_folder *folder, const mq_block_weights *w)
 {
-    int n = 0;
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        if (sources[l].weight || !mq_arch_has(w->arch, (mq_linear_id)l)) continue;
-        packed[n++] = (mq_packed_linear){
-            .source = sources[l], .id = (mq_linear_id)l, .block = w->block, .to = w->w[l]};
+    mq_packed_linear packed[MQ_PACKED_AT_ONCE];
+    int n = 0, all = mq_arch_n_linears(w->arch);
+    for (int l = 0; l < all; l++) {
+        if (w->w[l] && !w->source[l].weight) {
+            packed[n++] = (mq_packed_linear){
+                .source = w->source[l], .id = (mq_linear_id)l, .block = w->block, .to = w->w[l]};
+        }
+        if (n < MQ_PACKED_AT_ONCE && l + 1 < all) continue;
+        MQ_TRY(mq_packed_read(comm, folder, w->arch, w->dtype, n, packed));
+        n = 0;
     }
-    return n;
+    return MQ_OK;
 }
 
 mq_status mq_block_weights_read(const mq_comm *comm, mq_folder *folder, int64_t block,
                                 mq_block_weights *weights)
 {
-    mq_linear_source sources[MQ_N_LINEARS];
-    mq_packed_linear packed[MQ_N_LINEARS];
-    int n_packed = 0;
     /* All ranks have arrived here before the first one overwrites the block before. */
-    MQ_TRY(mq_agree(comm, find_sources(folder, weights->arch, block, sources)));
-    weights->block = block;
-    mq_status status = read_dense(comm, folder, sources, weights);
+    MQ_TRY(mq_agree(comm, bind(weights, block)));
+    MQ_TRY(mq_agree(comm, find_sources(folder, weights)));
+    mq_status status = read_dense(comm, folder, weights);
     if (status == MQ_OK && comm->rank == 0) status = read_vectors(folder, block, weights);
     MQ_TRY(mq_agree(comm, status));
     MQ_TRY(mq_bcast(comm, weights->vectors, (size_t)weights->n_vector_values * sizeof(float), 0));
-    n_packed = list_packed(weights, sources, packed);
-    MQ_TRY(mq_packed_read(comm, folder, weights->arch, weights->dtype, n_packed, packed));
+    MQ_TRY(read_packed(comm, folder, weights));
     return mq_agree(comm, mq_share_fence(comm, weights->share));
 }

@@ -1,9 +1,8 @@
 #ifndef MQ_MODEL_WEIGHTS_H
 #define MQ_MODEL_WEIGHTS_H
 
-#include "model/arch.h"
+#include "model/tensors.h"
 #include "par/node_share.h"
-#include "store/folder.h"
 
 /* The weights of one block, once per node: read when needed, then overwritten by the next block. */
 
@@ -11,19 +10,21 @@ typedef struct mq_block_weights {
     const mq_arch *arch;
     mq_dtype dtype; /* MQ_BF16 or MQ_F32: of the linears and of all activations */
     int64_t block;
-    mq_share *share;               /* backs w[]: one copy per node, writable by its ranks */
-    void *w[MQ_N_LINEARS];         /* (n_out, n_in) row-major, dtype; NULL: there is none */
-    size_t w_offset[MQ_N_LINEARS]; /* of w[] in the share, bytes */
-    float *bias[MQ_N_LINEARS];     /* (n_out) or NULL */
+    mq_share *share;           /* backs w[]: one copy per node, writable by its ranks */
+    void **w;                  /* by linear: (n_out, n_in) row-major, dtype; NULL: there is none */
+    size_t *w_offset;          /* of w[] in the share, bytes */
+    mq_linear_source *source;  /* by linear, where it was read from */
+    float *bias[MQ_N_LINEARS]; /* (n_out) or NULL */
     /* Of norms, what values are multiplied by (with 1 added where it is stored without); NULL when
      * absent. */
     float *attn_norm, *mlp_norm, *o_norm, *down_norm, *q_norm, *k_norm;
     float *norm_bias[4]; /* of the first four, in the order of mq_vector_id; NULL when absent */
-    float *vectors;      /* storage behind biases and norms */
-    int64_t n_vector_values;
+    float *router, *router_bias, *correction, *shared_gate; /* as in mq_moe, f32; or NULL */
+    float *vectors;                                         /* storage behind all of these */
+    int64_t n_vector_values;                                /* of this block */
 } mq_block_weights;
 
-/** Allocates room for one block (all blocks of a model have one shape). Collective. */
+/** Allocates room for any one block, and lays it out for the first. Collective. */
 mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_dtype dtype,
                                   mq_block_weights **out);
 

@@ -323,7 +323,7 @@ static int with_the_others(mq_run *run, const trial *t, mq_tap_id tap, int c)
 bool mq_run_measures_damping(const mq_run *run, int64_t block, mq_tap_id tap)
 {
     int64_t done = block - run->scheme->first_block;
-    bool wide = mq_arch_tap_width(run->arch, tap) > run->options->distribute_above;
+    bool wide = mq_arch_tap_width(run->arch, block, tap) > run->options->distribute_above;
     bool due = !wide || (done & (done - 1)) == 0 || tap == MQ_TAP_HEAD_IN;
     return run->solver.measure_damping && due;
 }

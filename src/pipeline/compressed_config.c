@@ -1,20 +1,26 @@
 #include "pipeline/compressed_config.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { NAME_BYTES = 256 };
 
 /* The release of compressed-tensors whose keys these are; later ones read them. */
 static const char *const version = "0.12.2";
 
-static mq_status add_name(const mq_scheme *scheme, int64_t block, mq_linear_id linear, cJSON *list)
+static mq_status append(const char *name, cJSON *list)
 {
-    char name[NAME_BYTES];
-    mq_arch_linear_name(scheme->arch, linear, block, name, sizeof name);
     cJSON *item = cJSON_CreateString(name);
     if (item && cJSON_AddItemToArray(list, item)) return MQ_OK;
     cJSON_Delete(item);
     return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
+}
+
+static mq_status add_name(const mq_scheme *scheme, int64_t block, mq_linear_id linear, cJSON *list)
+{
+    char name[NAME_BYTES];
+    mq_arch_linear_name(scheme->arch, linear, block, name, sizeof name);
+    return append(name, list);
 }
 
 /* Every linear layer, the head last: `step` says what becomes of it. */
@@ -24,8 +30,8 @@ typedef mq_status (*layer_step)(const mq_scheme *scheme, int64_t block, mq_linea
 static mq_status every_layer(const mq_scheme *scheme, layer_step step, void *context)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            if (!mq_arch_has(scheme->arch, (mq_linear_id)l)) continue;
+        for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
+            if (!mq_arch_has(scheme->arch, b, (mq_linear_id)l)) continue;
             MQ_TRY(step(scheme, b, (mq_linear_id)l, context));
         }
     }
@@ -37,6 +43,17 @@ static mq_status add_ignored(const mq_scheme *scheme, int64_t block, mq_linear_i
 {
     if (mq_scheme_layer(scheme, block, linear)->quantise) return MQ_OK;
     return add_name(scheme, block, linear, list);
+}
+
+/* A linear of a block that is never packed, "X" for the tensor "X.weight"; "": there is none. */
+static mq_status add_unpacked(const char *pattern, int64_t block, cJSON *list)
+{
+    char name[NAME_BYTES];
+    mq_arch_name(pattern, block, name, sizeof name);
+    char *end = strstr(name, ".weight");
+    if (!end) return MQ_OK;
+    *end = '\0';
+    return append(name, list);
 }
 
 /* Kinds of packed layers: bits and group. */
@@ -144,6 +161,11 @@ static mq_status fill(cJSON *config, const mq_scheme *scheme)
     cJSON *ignore = cJSON_AddArrayToObject(config, "ignore");
     if (!ignore) return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
     MQ_TRY(every_layer(scheme, add_ignored, ignore));
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        if (!scheme->arch->block[b].routed) continue;
+        MQ_TRY(add_unpacked(scheme->arch->moe.router, b, ignore));
+        MQ_TRY(add_unpacked(scheme->arch->moe.shared_gate, b, ignore));
+    }
     return add_groups(config, scheme);
 }
 

@@ -39,13 +39,14 @@ static void buffers_free(unit_buffers *b)
 static mq_status buffers_create(const mq_arch *arch, const mq_calib *tokens, mq_dtype dtype,
                                 unit_buffers *b)
 {
-    mq_tap_id taps[MQ_N_TAPS];
-    int n = mq_arch_taps(arch, taps);
     size_t work = 0;
-    for (int t = 0; t < n; t++) {
-        int64_t count = 0;
-        MQ_TRY(mq_mul_i64(tokens->max_unit_tokens, mq_arch_tap_width(arch, taps[t]), &count));
-        MQ_TRY(mq_alloc(count, mq_dtype_size(dtype), "tap of a unit", &b->tap[taps[t]]));
+    for (int t = 0; t < MQ_N_TAPS; t++) {
+        int64_t widest = 0, count = 0;
+        for (int64_t block = 0; block < arch->n_blocks; block++) {
+            widest = mq_max_i64(widest, mq_arch_tap_width(arch, block, (mq_tap_id)t));
+        }
+        MQ_TRY(mq_mul_i64(tokens->max_unit_tokens, widest, &count));
+        MQ_TRY(mq_alloc(count, mq_dtype_size(dtype), "tap of a unit", &b->tap[t]));
     }
     MQ_TRY(mq_block_work_bytes(arch, dtype, tokens->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &b->work));
@@ -56,7 +57,7 @@ static mq_status unit_block(const mq_block_weights *w, const unit_buffers *b, co
                             void *x)
 {
     mq_tap_id taps[MQ_N_TAPS];
-    int n = mq_arch_taps(w->arch, taps);
+    int n = mq_arch_taps(w->arch, w->block, taps);
     bool parallel = w->arch->parallel_block;
     for (int t = 0; t < n; t++) {
         const void *in = t > 0 ? b->tap[taps[t - 1]] : NULL, *in2 = NULL;

@@ -57,13 +57,14 @@ typedef struct siblings {
     const char *fused; /* NULL: none */
 } siblings;
 
-static siblings siblings_of(const mq_arch *arch, const mq_fused *g)
+static siblings siblings_of(const mq_arch *arch, int64_t block, int group)
 {
     siblings s = {.n = 0};
-    for (int l = (int)g->first; l <= (int)g->last; l++) {
-        if (mq_arch_has(arch, (mq_linear_id)l)) s.linear[s.n++] = (mq_linear_id)l;
+    const mq_fused g = mq_fused_layers(arch, group);
+    for (int l = (int)g.first; l <= (int)g.last; l++) {
+        if (mq_arch_has(arch, block, (mq_linear_id)l)) s.linear[s.n++] = (mq_linear_id)l;
     }
-    if (s.n > 1) s.fused = g->name;
+    if (s.n > 1) s.fused = g.name;
     return s;
 }
 
@@ -101,17 +102,16 @@ static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t
     char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
     const mq_layer_plan *plan = mq_scheme_layer(scheme, block, s->linear[0]);
     int64_t n_out = 0, n_in = 0;
-    mq_arch_linear_shape(scheme->arch, s->linear[0], &n_out, &n_in);
+    mq_arch_linear_shape(scheme->arch, block, s->linear[0], &n_out, &n_in);
     group_pattern(scheme, block, s, pattern);
     snprintf(rule, sizeof rule, "%s:%s", plan->quantise ? "+" : "-", pattern);
     return add_rule(dynamic, rule, plan, n_in);
 }
 
-static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t block,
-                           const mq_fused *g)
+static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t block, int group)
 {
     bool uniform = true, all_default = true;
-    const siblings s = siblings_of(scheme->arch, g);
+    const siblings s = siblings_of(scheme->arch, block, group);
     for (int i = 0; i < s.n; i++) {
         uniform = uniform && same_plan(mq_scheme_layer(scheme, block, s.linear[i]),
                                        mq_scheme_layer(scheme, block, s.linear[0]));
@@ -127,9 +127,48 @@ static mq_status add_group(cJSON *dynamic, const mq_scheme *scheme, int64_t bloc
     return MQ_OK;
 }
 
+/* "PARENT\.experts\." */
+static void experts_pattern(const mq_scheme *scheme, int64_t block, char *pattern)
+{
+    char module[NAME_BYTES];
+    const char *stem = scheme->arch->moe.expert[0], *mark = strstr(stem, "{e}");
+    char head[MQ_ARCH_NAME];
+    snprintf(head, sizeof head, "%.*s", (int)(mark - stem), stem);
+    mq_arch_name(head, block, module, sizeof module);
+    pattern[0] = '\0';
+    append_escaped(pattern, PATTERN_BYTES, module);
+}
+
+/* One rule where all experts of a block are alike, else one for each layer. */
+static mq_status add_experts(cJSON *dynamic, const mq_scheme *scheme, int64_t block)
+{
+    const mq_fused g = mq_fused_layers(scheme->arch, MQ_FUSED_EXPERTS);
+    const mq_layer_plan *first = mq_scheme_layer(scheme, block, g.first);
+    bool uniform = true, all_default = true;
+    for (int l = (int)g.first; l <= (int)g.last; l++) {
+        uniform = uniform && same_plan(mq_scheme_layer(scheme, block, (mq_linear_id)l), first);
+        all_default = all_default && mq_scheme_is_default(scheme, block, (mq_linear_id)l);
+    }
+    if (all_default) return MQ_OK;
+    /* A whole row is -1 in the rule, and gate and down differ in how long theirs are. */
+    if (uniform && !first->quantise) {
+        char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
+        experts_pattern(scheme, block, pattern);
+        snprintf(rule, sizeof rule, "-:%s", pattern);
+        return add_rule(dynamic, rule, first, 0);
+    }
+    for (int l = (int)g.first; l <= (int)g.last; l++) {
+        const siblings one = {.linear = {(mq_linear_id)l}, .n = 1};
+        if (mq_scheme_is_default(scheme, block, (mq_linear_id)l)) continue;
+        MQ_TRY(add_group_rule(dynamic, scheme, block, &one));
+    }
+    return MQ_OK;
+}
+
 static bool block_is_skipped(const mq_scheme *scheme, int64_t block)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
+        if (!mq_arch_has(scheme->arch, block, (mq_linear_id)l)) continue;
         if (mq_scheme_layer(scheme, block, (mq_linear_id)l)->quantise) return false;
     }
     return true;
@@ -160,6 +199,28 @@ static mq_status add_head_rule(cJSON *dynamic, const mq_scheme *scheme)
     return add_rule(dynamic, rule, &scheme->head, scheme->arch->hidden);
 }
 
+/* "-:^model\.layers\.\d+\.mlp\.gate$" */
+static mq_status add_router_rule(cJSON *dynamic, const char *name)
+{
+    char rule[PATTERN_BYTES] = "-:^", head[MQ_ARCH_NAME];
+    const char *mark = strstr(name, "{i}"), *end = strstr(name, ".weight");
+    if (!mark || !end) return MQ_OK;
+    snprintf(head, sizeof head, "%.*s", (int)(mark - name), name);
+    append_escaped(rule, sizeof rule, head);
+    append_text(rule, sizeof rule, "\\d+");
+    snprintf(head, sizeof head, "%.*s", (int)(end - mark - 3), mark + 3);
+    append_escaped(rule, sizeof rule, head);
+    append_text(rule, sizeof rule, "$");
+    return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
+}
+
+/* Linears of a block that are never packed. */
+static mq_status add_router_rules(cJSON *dynamic, const mq_arch *arch)
+{
+    MQ_TRY(add_router_rule(dynamic, arch->moe.router));
+    return add_router_rule(dynamic, arch->moe.shared_gate);
+}
+
 static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
@@ -167,35 +228,40 @@ static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
             MQ_TRY(add_block_rule(dynamic, scheme, b));
             continue;
         }
-        for (int g = 0; g < MQ_N_FUSED; g++) {
-            MQ_TRY(add_group(dynamic, scheme, b, &mq_fused_layers[g]));
-        }
+        for (int g = 0; g < MQ_FUSED_EXPERTS; g++) MQ_TRY(add_group(dynamic, scheme, b, g));
+        if (scheme->arch->block[b].routed) MQ_TRY(add_experts(dynamic, scheme, b));
     }
+    MQ_TRY(add_router_rules(dynamic, scheme->arch));
     return scheme->head.quantise ? add_head_rule(dynamic, scheme) : MQ_OK;
 }
 
-static bool quantised_anywhere(const mq_scheme *scheme, mq_linear_id linear)
+/* The first block that has the linear, and has it packed where any block has. */
+static int64_t packed_block(const mq_scheme *scheme, mq_linear_id linear, bool *there, bool *packed)
 {
-    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        if (mq_scheme_layer(scheme, b, linear)->quantise) return true;
+    int64_t block = 0;
+    *there = *packed = false;
+    for (int64_t b = 0; b < scheme->arch->n_blocks && !*packed; b++) {
+        if (!mq_arch_has(scheme->arch, b, linear)) continue;
+        *packed = mq_scheme_layer(scheme, b, linear)->quantise;
+        if (*packed || !*there) block = b;
+        *there = true;
     }
-    return false;
+    return block;
 }
 
 /* transformers does not read `dynamic`; it needs the list when a kind of layer is never packed. */
 static mq_status add_modules_in_block(cJSON *config, const mq_scheme *scheme)
 {
-    bool all = true;
+    bool all = scheme->arch->moe.routing.n_experts == 0; /* a router never is */
     cJSON *list = cJSON_CreateArray();
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
         char module[NAME_BYTES], head[64];
-        if (!mq_arch_has(scheme->arch, (mq_linear_id)l)) continue;
-        if (!quantised_anywhere(scheme, (mq_linear_id)l)) {
-            all = false;
-            continue;
-        }
-        mq_arch_linear_name(scheme->arch, (mq_linear_id)l, 0, module, sizeof module);
-        snprintf(head, sizeof head, ".0.");
+        bool there = false, packed = false;
+        int64_t block = packed_block(scheme, (mq_linear_id)l, &there, &packed);
+        all = all && (packed || !there);
+        if (!packed) continue;
+        mq_arch_linear_name(scheme->arch, (mq_linear_id)l, block, module, sizeof module);
+        snprintf(head, sizeof head, ".%" PRId64 ".", block);
         const char *inside = strstr(module, head);
         const char *name = inside ? inside + strlen(head) : module;
         cJSON_AddItemToArray(list, cJSON_CreateStringArray(&name, 1));

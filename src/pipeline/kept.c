@@ -52,24 +52,22 @@ static mq_status write_rows(mq_run *run, int64_t block, mq_linear_id linear, con
 }
 
 /* The block's kept layers, or none of them. */
-static mq_status list_kept(const mq_run *run, int64_t block, mq_linear_id *kept, int *n)
+static mq_status list_kept(const mq_run *run, int64_t block, mq_linear_id **kept, int *n)
 {
-    *n = 0;
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    int all = mq_arch_n_linears(run->arch);
+    MQ_TRY(mq_alloc(all, sizeof **kept, "kept layers", kept));
+    for (int l = 0; l < all; l++) {
         bool is = false;
-        if (!mq_arch_has(run->arch, (mq_linear_id)l)) continue;
+        if (!mq_arch_has(run->arch, block, (mq_linear_id)l)) continue;
         MQ_TRY(is_kept(run, block, (mq_linear_id)l, &is));
-        if (is) kept[(*n)++] = (mq_linear_id)l;
+        if (is) (*kept)[(*n)++] = (mq_linear_id)l;
     }
     return MQ_OK;
 }
 
-static mq_status write_block(mq_run *run, int64_t block)
+static mq_status write_layers(mq_run *run, int64_t block, const mq_linear_id *kept, int n)
 {
-    mq_linear_id kept[MQ_N_LINEARS];
     mq_block_weights *weights = run->stream[MQ_QUANTISED].weights;
-    int n = 0;
-    MQ_TRY(mq_agree(run->comm, list_kept(run, block, kept, &n)));
     if (n == 0) return MQ_OK;
     MQ_TRY(mq_block_weights_read(run->comm, run->source, block, weights));
     mq_status status = MQ_OK;
@@ -77,6 +75,16 @@ static mq_status write_block(mq_run *run, int64_t block)
         status = write_rows(run, block, kept[i], weights->w[kept[i]]);
     }
     return mq_agree(run->comm, status);
+}
+
+static mq_status write_block(mq_run *run, int64_t block)
+{
+    mq_linear_id *kept = NULL;
+    int n = 0;
+    mq_status status = mq_agree(run->comm, list_kept(run, block, &kept, &n));
+    if (status == MQ_OK) status = write_layers(run, block, kept, n);
+    mq_free(&kept);
+    return status;
 }
 
 static mq_status write_head(mq_run *run)

@@ -97,8 +97,8 @@ static mq_status fill_replaced(const mq_folder *source, const mq_scheme *scheme,
 {
     const mq_arch *arch = scheme->arch;
     for (int64_t b = 0; b < arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
+        for (int l = 0; l < mq_arch_n_linears(arch); l++) {
+            if (!mq_arch_has(arch, b, (mq_linear_id)l)) continue;
             MQ_TRY(replace_linear(source, scheme, b, (mq_linear_id)l, list));
         }
         replace_norms(source, scheme, b, list);
@@ -112,7 +112,7 @@ static mq_status list_replaced(const mq_folder *source, const mq_scheme *scheme,
 {
     int64_t n_linears = 0, room = 0;
     *list = (replaced_list){.n = 0};
-    MQ_TRY(mq_mul_i64(scheme->arch->n_blocks, MQ_N_LINEARS, &n_linears));
+    MQ_TRY(mq_mul_i64(scheme->arch->n_blocks, mq_arch_n_linears(scheme->arch), &n_linears));
     MQ_TRY(mq_mul_i64(n_linears + 1, MQ_N_STORED + 2, &room)); /* its parts, a bias, a norm */
     MQ_TRY(mq_alloc(room, sizeof *list->item, "output layout", &list->item));
     MQ_TRY(fill_replaced(source, scheme, list));
@@ -186,7 +186,7 @@ static void append_dequantised(tensor_list *list, const mq_arch *arch, const rep
 {
     char module[NAME_BYTES - 32], name[NAME_BYTES];
     mq_out_tensor out = {.dtype = MQ_BF16, .n_dims = 2};
-    mq_arch_linear_shape(arch, r->linear, &out.dim[0], &out.dim[1]);
+    mq_arch_linear_shape(arch, r->block, r->linear, &out.dim[0], &out.dim[1]);
     mq_arch_linear_name(arch, r->linear, r->block, module, sizeof module);
     mq_layout_part_name(module, "weight", name, sizeof name);
     append(list, arch, out, name);

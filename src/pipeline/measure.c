@@ -47,7 +47,7 @@ static mq_status every_width(mq_run *run, int64_t block, const mq_tap_judge *jud
             if (!mq_mix_is_free(m->scheme, block, layer->linear)) continue;
             double loss = relative_loss(s, layer);
             MQ_TRY(mq_run_check_loss(run, block, layer->linear, loss));
-            m->loss[mq_measured_layer(block, layer->linear) * MQ_MAX_WIDTHS + j] = loss;
+            m->loss[mq_measured_layer(m, block, layer->linear) * MQ_MAX_WIDTHS + j] = loss;
         }
         mq_timing_lap(&run->timing, MQ_T_LDLQ);
     }
@@ -86,7 +86,7 @@ static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, mq_measu
     MQ_TRY(mq_run_produce(run, tap));
     MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
     if (mq_tap_writes_residual(tap, &writer)) {
-        MQ_TRY(mq_run_added(run, tap, writer, &m->added[mq_measured_layer(block, writer)]));
+        MQ_TRY(mq_run_added(run, tap, writer, &m->added[mq_measured_layer(m, block, writer)]));
     }
     return any_free(run, block) ? measure_layers(run, block, tap, m) : MQ_OK;
 }
@@ -103,7 +103,7 @@ static const double arrives[MQ_N_LINEARS] = {
 /* A layer of several is as sensitive as the most sensitive of them. */
 static double arrives_of(const mq_arch *arch, mq_linear_id linear)
 {
-    return arrives[linear == MQ_Q && arch->fused_qkv ? MQ_V : linear];
+    return arrives[linear == MQ_Q && arch->fused_qkv ? MQ_V : mq_linear_role(linear)];
 }
 
 /* At 2 bits a layer by itself causes 1.6 times the divergence that its loss would make one expect
@@ -116,10 +116,10 @@ static double steepness(int bits)
 /* Harm: the error's share of the residual stream. */
 static void set_harm(int64_t block, mq_measured *m)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    for (int l = 0; l < mq_arch_n_linears(m->scheme->arch); l++) {
         double added = mq_measured_added(m, block, (mq_linear_id)l);
         for (int j = 0; j < m->scheme->n_widths; j++) {
-            int64_t i = mq_measured_layer(block, (mq_linear_id)l) * MQ_MAX_WIDTHS + j;
+            int64_t i = mq_measured_layer(m, block, (mq_linear_id)l) * MQ_MAX_WIDTHS + j;
             m->harm[i] = m->loss[i] * added * arrives_of(m->scheme->arch, (mq_linear_id)l) *
                          steepness(m->scheme->width[j]);
         }
@@ -133,11 +133,12 @@ static void log_block(const mq_measured *m, int64_t block, double walk_began, do
     double now = mq_seconds(), eta = (now - walk_began) / (double)done * (double)(all - done);
     char text[160] = "nothing to choose";
     size_t used = 0;
-    for (int l = 0; l < MQ_N_LINEARS; l++) n += mq_mix_is_free(m->scheme, block, (mq_linear_id)l);
+    for (int l = 0; l < mq_arch_n_linears(m->scheme->arch); l++)
+        n += mq_mix_is_free(m->scheme, block, (mq_linear_id)l);
     for (int j = 0; j < m->scheme->n_widths && n > 0; j++) {
         double sum = 0;
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            sum += m->loss[mq_measured_layer(block, (mq_linear_id)l) * MQ_MAX_WIDTHS + j];
+        for (int l = 0; l < mq_arch_n_linears(m->scheme->arch); l++) {
+            sum += m->loss[mq_measured_layer(m, block, (mq_linear_id)l) * MQ_MAX_WIDTHS + j];
         }
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%.2e at %d",
                                  j ? ", " : "mean relative loss ", sum / (double)n,
@@ -150,7 +151,7 @@ static void log_block(const mq_measured *m, int64_t block, double walk_began, do
 static mq_status measure_block(mq_run *run, int64_t block, mq_measured *m)
 {
     mq_tap_id taps[MQ_N_TAPS];
-    int n_taps = mq_arch_taps(run->arch, taps);
+    int n_taps = mq_arch_taps(run->arch, block, taps);
     MQ_TRY(mq_run_read_block(run, block));
     for (int t = 0; t < n_taps; t++) MQ_TRY(measure_tap(run, block, taps[t], m));
     set_harm(block, m);

@@ -9,19 +9,20 @@
 
 typedef struct mq_measured {
     const mq_scheme *scheme;
-    double *loss;  /* (n_blocks, MQ_N_LINEARS, MQ_MAX_WIDTHS) relative loss; 0 where not measured */
+    double *
+        loss; /* (n_blocks, mq_arch_n_linears, MQ_MAX_WIDTHS) relative loss; 0 where not measured */
     double *harm;  /* the same shape: what plan/mix.h adds up */
-    double *added; /* (n_blocks, MQ_N_LINEARS) for o and down: what they add to the residual stream,
-                      mean over tokens of |W x|^2 / |r|^2; 0 for the others */
+    double *added; /* (n_blocks, mq_arch_n_linears) for o and down: what they add to the residual
+                      stream, mean over tokens of |W x|^2 / |r|^2; 0 for the others */
 } mq_measured;
 
 mq_status mq_measured_create(const mq_scheme *scheme, mq_measured **out);
 void mq_measured_destroy(mq_measured **measured);
 
 /** Place of a layer in `added`; times MQ_MAX_WIDTHS in the others. */
-static inline int64_t mq_measured_layer(int64_t block, mq_linear_id linear)
+static inline int64_t mq_measured_layer(const mq_measured *m, int64_t block, mq_linear_id linear)
 {
-    return block * MQ_N_LINEARS + linear;
+    return block * mq_arch_n_linears(m->scheme->arch) + linear;
 }
 
 /** What the layer's sub-block adds to the residual stream. */

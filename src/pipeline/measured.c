@@ -15,7 +15,7 @@ void mq_measured_destroy(mq_measured **m)
 
 mq_status mq_measured_create(const mq_scheme *scheme, mq_measured **out)
 {
-    int64_t n = scheme->arch->n_blocks * MQ_N_LINEARS;
+    int64_t n = scheme->arch->n_blocks * mq_arch_n_linears(scheme->arch);
     mq_status status = mq_alloc(1, sizeof **out, "measured losses", out);
     if (status == MQ_OK) {
         mq_measured *m = *out;
@@ -31,17 +31,17 @@ mq_status mq_measured_create(const mq_scheme *scheme, mq_measured **out)
 
 double mq_measured_added(const mq_measured *m, int64_t block, mq_linear_id linear)
 {
-    return m->added[mq_measured_layer(block, linear <= MQ_O ? MQ_O : MQ_DOWN)];
+    return m->added[mq_measured_layer(m, block, linear <= MQ_O ? MQ_O : MQ_DOWN)];
 }
 
 static mq_status add_layer(cJSON *list, const mq_measured *m, int64_t block, mq_linear_id linear)
 {
     char name[256];
-    int64_t n_out = 0, n_in = 0, i = mq_measured_layer(block, linear) * MQ_MAX_WIDTHS;
+    int64_t n_out = 0, n_in = 0, i = mq_measured_layer(m, block, linear) * MQ_MAX_WIDTHS;
     cJSON *o = cJSON_CreateObject();
     if (!o || !cJSON_AddItemToArray(list, o)) return mq_fail(MQ_E_MEMORY, "no memory");
     mq_arch_linear_name(m->scheme->arch, linear, block, name, sizeof name);
-    mq_arch_linear_shape(m->scheme->arch, linear, &n_out, &n_in);
+    mq_arch_linear_shape(m->scheme->arch, block, linear, &n_out, &n_in);
     MQ_TRY(mq_json_add_string(o, "name", name));
     MQ_TRY(mq_json_add_int(o, "weights", n_out * n_in));
     MQ_TRY(mq_json_add_int(o, "bits", mq_scheme_layer(m->scheme, block, linear)->quant.bits));
@@ -61,7 +61,7 @@ static mq_status fill(cJSON *o, const mq_measured *m)
     cJSON *list = cJSON_AddArrayToObject(o, "layers");
     if (!list) return mq_fail(MQ_E_MEMORY, "no memory for the report");
     for (int64_t b = 0; b < s->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
+        for (int l = 0; l < mq_arch_n_linears(s->arch); l++) {
             if (!mq_mix_is_free(s, b, (mq_linear_id)l)) continue;
             MQ_TRY(add_layer(list, m, b, (mq_linear_id)l));
         }

@@ -66,19 +66,32 @@ static mq_status open_output(mq_run *run, cJSON **settings, mq_output_state *sta
     return mq_output_open(run->comm, run->options->output, *settings, state, output);
 }
 
+/* share: of all tokens, that a tap is expected to see. */
+static void warn_if_thin(const mq_run *run, int64_t block, mq_tap_id tap, double share)
+{
+    int64_t width = mq_arch_tap_width(run->arch, block, tap);
+    double tokens = (double)run->calib->n_tokens * share, per_column = tokens / (double)width;
+    if (per_column >= 10) return;
+    mq_warn("%s: %s%.0f tokens for %" PRId64 " columns (%.1f each)%s: 50 to 100 each are "
+            "enough, so give about %.0f tokens",
+            mq_tap_name(tap), share < 1 ? "an expert gets about " : "", tokens, width, per_column,
+            per_column < 1 ? ", the Hessian will be rank-deficient" : "",
+            50 * (double)width / share);
+}
+
+/* Of the first block, which may be the only dense one, and of the last. */
 static void warn_about_calibration(const mq_run *run)
 {
+    const mq_routing_kind *routing = &run->arch->moe.routing;
     mq_tap_id taps[MQ_N_TAPS];
-    int n = mq_arch_taps(run->arch, taps);
-    for (int t = 0; t < n; t++) {
-        int64_t width = mq_arch_tap_width(run->arch, taps[t]);
-        double per_column = (double)run->calib->n_tokens / (double)width;
-        if (per_column >= 10) continue;
-        mq_warn("%s: %" PRId64 " tokens for %" PRId64 " columns (%.1f each)%s: 50 to 100 each are "
-                "enough, so give about %" PRId64 " tokens",
-                mq_tap_name(taps[t]), run->calib->n_tokens, width, per_column,
-                per_column < 1 ? ", the Hessian will be rank-deficient" : "", 50 * width);
-    }
+    int64_t last = run->arch->n_blocks - 1;
+    bool routed = run->arch->block[last].routed;
+    int n = mq_arch_taps(run->arch, 0, taps);
+    for (int t = 0; t < n; t++) warn_if_thin(run, 0, taps[t], 1);
+    if (!routed || run->options->all_experts) return;
+    double share = (double)routing->top_k / (double)routing->n_experts;
+    warn_if_thin(run, last, mq_expert_tap(0, false), share);
+    warn_if_thin(run, last, mq_expert_tap(0, true), share);
 }
 
 static void warn_about_damping(const mq_run *run)
@@ -216,7 +229,7 @@ static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
 static mq_status run_block(mq_run *run, int64_t block)
 {
     mq_tap_id taps[MQ_N_TAPS];
-    int n_taps = mq_arch_taps(run->arch, taps);
+    int n_taps = mq_arch_taps(run->arch, block, taps);
     MQ_TRY(mq_run_read_block(run, block));
     for (int t = 0; t < n_taps; t++) MQ_TRY(run_tap(run, block, taps[t]));
     return mq_run_finish_block(run);

@@ -31,8 +31,9 @@ static mq_status produce_units(mq_run *run, mq_stream *stream, mq_tap_id tap)
     const mq_activations *in = NULL, *in2 = NULL;
     mq_activations *out = &stream->tap[tap];
     inputs_of(run, stream, tap, &in, &in2);
-    MQ_TRY(mq_activations_create(run->calib, mq_arch_tap_width(run->arch, tap), stream->x.dtype,
-                                 mq_tap_name(tap), out));
+    MQ_TRY(mq_activations_create(run->calib,
+                                 mq_arch_tap_width(run->arch, stream->weights->block, tap),
+                                 stream->x.dtype, mq_tap_name(tap), out));
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
         MQ_TRY(mq_block_produce(stream->weights, &run->rope, tap, &run->calib->unit[u],
                                 mq_activations_unit(&stream->x, run->calib, u),

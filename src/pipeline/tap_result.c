@@ -41,8 +41,8 @@ static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap,
                           size_t *bytes)
 {
     mq_linear_id linears[MQ_N_LINEARS];
-    int n = mq_arch_tap_linears(scheme->arch, tap, linears);
-    r->n_in = mq_arch_tap_width(scheme->arch, tap);
+    int n = mq_arch_tap_linears(scheme->arch, block, tap, linears);
+    r->n_in = mq_arch_tap_width(scheme->arch, block, tap);
     r->n_layers = 0;
     r->n_row_blocks = 0;
     r->n_groups = 0;
@@ -55,7 +55,7 @@ static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap,
         int64_t n_in = 0;
         layer->linear = linears[i];
         layer->quant = plan->quant;
-        mq_arch_linear_shape(scheme->arch, linears[i], &layer->n_out, &n_in);
+        mq_arch_linear_shape(scheme->arch, block, linears[i], &layer->n_out, &n_in);
         layer->n_groups = n_in / plan->quant.group;
         r->n_groups += layer->n_groups;
         layer->n_row_blocks = mq_ceil_div(layer->n_out, MQ_ROW_BLOCK);
@@ -69,14 +69,18 @@ static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap,
 
 mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes)
 {
-    mq_tap_id taps[MQ_N_TAPS];
-    int n_taps = mq_arch_taps(scheme->arch, taps);
+    const mq_arch *arch = scheme->arch;
     mq_tap_result probe;
-    MQ_TRY(describe(scheme, 0, MQ_TAP_HEAD_IN, &probe, bytes));
+    MQ_TRY(describe(scheme, arch->n_blocks - 1, MQ_TAP_HEAD_IN, &probe, bytes));
     for (int64_t b = scheme->first_block; b < scheme->last_block; b++) {
-        for (int t = 0; t < n_taps; t++) {
+        mq_tap_id taps[MQ_N_TAPS];
+        int64_t n_experts = arch->block[b].routed ? arch->moe.routing.n_experts : 0;
+        int n_taps = mq_arch_taps(arch, b, taps);
+        for (int t = 0; t < n_taps + 2 * (int)n_experts; t++) {
+            bool fixed = t < n_taps;
+            mq_tap_id tap = fixed ? taps[t] : (mq_tap_id)(MQ_TAP_EXPERTS + t - n_taps);
             size_t need = 0;
-            MQ_TRY(describe(scheme, b, taps[t], &probe, &need));
+            MQ_TRY(describe(scheme, b, tap, &probe, &need));
             if (need > *bytes) *bytes = need;
         }
     }

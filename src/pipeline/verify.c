@@ -38,7 +38,7 @@ typedef struct verifier {
     bool gguf;
     int64_t layers;
     double worst;
-    int64_t worst_layer; /* block * MQ_N_LINEARS + linear */
+    int64_t worst_layer; /* block * mq_arch_n_linears + linear */
 } verifier;
 
 static mq_status hash_tensor(verifier *v, const mq_tensor *t, uint64_t *out)
@@ -126,7 +126,7 @@ static mq_status load_layer(mq_folder *folder, const mq_arch *arch, int64_t bloc
     l->folder = folder;
     l->arch = arch;
     mq_arch_linear_name(arch, linear, block, l->name, sizeof l->name);
-    mq_arch_linear_shape(arch, linear, &l->n_out, &l->n_in);
+    mq_arch_linear_shape(arch, block, linear, &l->n_out, &l->n_in);
     return mq_linear_find(folder, arch, linear, block, &l->source);
 }
 
@@ -326,11 +326,11 @@ static mq_status check_layer(verifier *v, int64_t block, mq_linear_id linear, in
 
 static mq_status check_my_layers(verifier *v)
 {
-    int64_t n = v->arch->n_blocks * MQ_N_LINEARS;
+    int64_t n_linears = mq_arch_n_linears(v->arch), n = v->arch->n_blocks * n_linears;
     for (int64_t i = v->comm->rank; i < n; i += v->comm->size) {
-        mq_linear_id linear = (mq_linear_id)(i % MQ_N_LINEARS);
-        if (!mq_arch_has(v->arch, linear)) continue;
-        MQ_TRY(check_layer(v, i / MQ_N_LINEARS, linear, i));
+        mq_linear_id linear = (mq_linear_id)(i % n_linears);
+        if (!mq_arch_has(v->arch, i / n_linears, linear)) continue;
+        MQ_TRY(check_layer(v, i / n_linears, linear, i));
     }
     return n % v->comm->size == v->comm->rank ? check_layer(v, 0, MQ_HEAD, n) : MQ_OK;
 }
@@ -451,9 +451,9 @@ static mq_status conclude(verifier *v, mq_verification *result)
         result->bytes += (int64_t)(v->folder->tensor[i].end - v->folder->tensor[i].begin);
     }
     if (layer >= 0) {
-        int64_t head = v->arch->n_blocks * MQ_N_LINEARS;
-        mq_linear_id linear = layer == head ? MQ_HEAD : (mq_linear_id)(layer % MQ_N_LINEARS);
-        mq_arch_linear_name(v->arch, linear, layer / MQ_N_LINEARS, result->worst_layer,
+        int64_t n = mq_arch_n_linears(v->arch), head = v->arch->n_blocks * n;
+        mq_linear_id linear = layer == head ? MQ_HEAD : (mq_linear_id)(layer % n);
+        mq_arch_linear_name(v->arch, linear, layer / n, result->worst_layer,
                             sizeof result->worst_layer);
     }
     return MQ_OK;

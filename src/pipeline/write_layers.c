@@ -140,7 +140,7 @@ static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *lay
     char module[256];
     mq_part part[MQ_MAX_PARTS];
     const mq_format *format = run->scheme->format;
-    int owner = (int)((block * MQ_N_LINEARS + layer->linear) % run->comm->size);
+    int owner = (int)((block * mq_arch_n_linears(run->arch) + layer->linear) % run->comm->size);
     mq_layer_codes codes = {.shape = mq_scheme_shape(run->scheme, block, layer->linear),
                             .codes = layer->codes,
                             .scales = layer->scales,

@@ -20,15 +20,26 @@ static mq_status area(int64_t rows, int64_t columns, size_t element, size_t *out
     return mq_mul_size((size_t)count, element, out);
 }
 
+static void at_least(size_t bytes, size_t *most)
+{
+    if (bytes > *most) *most = bytes;
+}
+
+/* Of the largest block. */
 static mq_status block_weight_bytes(const mq_arch *arch, size_t *out)
 {
     *out = 0;
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
-        int64_t n_out = 0, n_in = 0;
-        size_t bytes = 0;
-        mq_arch_linear_shape(arch, (mq_linear_id)l, &n_out, &n_in);
-        MQ_TRY(area(n_out, n_in, mq_dtype_size(MQ_BF16), &bytes));
-        MQ_TRY(mq_add_size(*out, bytes, out));
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        size_t all = 0;
+        for (int l = 0; l < mq_arch_n_linears(arch); l++) {
+            int64_t n_out = 0, n_in = 0;
+            size_t bytes = 0;
+            if (!mq_arch_has(arch, b, (mq_linear_id)l)) continue;
+            mq_arch_linear_shape(arch, b, (mq_linear_id)l, &n_out, &n_in);
+            MQ_TRY(area(n_out, n_in, mq_dtype_size(MQ_BF16), &bytes));
+            MQ_TRY(mq_add_size(all, bytes, &all));
+        }
+        at_least(all, out);
     }
     return MQ_OK;
 }
@@ -36,21 +47,20 @@ static mq_status block_weight_bytes(const mq_arch *arch, size_t *out)
 /* Taps that live together: one is read while the next is made. */
 static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
 {
-    mq_tap_id taps[MQ_N_TAPS];
-    int n = mq_arch_taps(arch, taps);
-    int64_t widest = 0, sum = 0;
-    for (int t = 0; t < n; t++) {
-        int64_t width = mq_arch_tap_width(arch, taps[t]);
-        int64_t next = t + 1 < n ? mq_arch_tap_width(arch, taps[t + 1]) : 0;
-        widest = mq_max_i64(widest, width + next);
-        sum += width;
+    int64_t most = 0;
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        mq_tap_id taps[MQ_N_TAPS];
+        int n = mq_arch_taps(arch, b, taps);
+        int64_t widest = 0, sum = 0;
+        for (int t = 0; t < n; t++) {
+            int64_t width = mq_arch_tap_width(arch, b, taps[t]);
+            int64_t next = t + 1 < n ? mq_arch_tap_width(arch, b, taps[t + 1]) : 0;
+            widest = mq_max_i64(widest, width + next);
+            sum += width;
+        }
+        most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
-    return area(n_tokens, arch->parallel_block ? sum : widest, mq_dtype_size(MQ_BF16), out);
-}
-
-static void at_least(size_t bytes, size_t *most)
-{
-    if (bytes > *most) *most = bytes;
+    return area(n_tokens, most, mq_dtype_size(MQ_BF16), out);
 }
 
 /* The best codes so far, and rows of H. */
@@ -98,17 +108,18 @@ static mq_status held_out_bytes(int64_t n, int n_linears, size_t hessian, size_t
     return mq_add_size(*out, hessian, out);
 }
 
-static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_tap_id tap,
-                                  const mq_memory_settings *settings, mq_memory_plan *p)
+static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int64_t block,
+                                  mq_tap_id tap, const mq_memory_settings *settings,
+                                  mq_memory_plan *p)
 {
     mq_linear_id linears[MQ_N_LINEARS];
-    int64_t n = mq_arch_tap_width(arch, tap), rows = 0;
+    int64_t n = mq_arch_tap_width(arch, block, tap), rows = 0;
     size_t bytes = 0, cross = 0, held_out = 0;
     bool distributed = n > settings->distribute_above;
-    int n_linears = mq_arch_tap_linears(arch, tap, linears);
+    int n_linears = mq_arch_tap_linears(arch, block, tap, linears);
     for (int l = 0; l < n_linears; l++) {
         int64_t n_out = 0, n_in = 0;
-        mq_arch_linear_shape(arch, linears[l], &n_out, &n_in);
+        mq_arch_linear_shape(arch, block, linears[l], &n_out, &n_in);
         rows += mq_ceil_div(n_out, MQ_ROW_BLOCK);
     }
     MQ_TRY(mq_factor_fits(n, comm->size, distributed));
@@ -135,13 +146,19 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, mq_t
 static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
                               const mq_memory_settings *settings, mq_memory_plan *p)
 {
-    mq_tap_id taps[MQ_N_TAPS];
-    int n_taps = mq_arch_taps(scheme->arch, taps);
-    for (int t = 0; t < n_taps; t++) {
-        MQ_TRY(tap_solver_bytes(comm, scheme->arch, taps[t], settings, p));
+    const mq_arch *arch = scheme->arch;
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        mq_tap_id taps[MQ_N_TAPS];
+        int n_taps = mq_arch_taps(arch, b, taps);
+        for (int t = 0; t < n_taps; t++) {
+            MQ_TRY(tap_solver_bytes(comm, arch, b, taps[t], settings, p));
+        }
+        if (!arch->block[b].routed) continue;
+        MQ_TRY(tap_solver_bytes(comm, arch, b, mq_expert_tap(0, false), settings, p));
+        MQ_TRY(tap_solver_bytes(comm, arch, b, mq_expert_tap(0, true), settings, p));
     }
     if (!scheme->head.quantise) return MQ_OK;
-    return tap_solver_bytes(comm, scheme->arch, MQ_TAP_HEAD_IN, settings, p);
+    return tap_solver_bytes(comm, arch, arch->n_blocks - 1, MQ_TAP_HEAD_IN, settings, p);
 }
 
 /* What every stream has for itself; the drift between two is as large as their residual. */

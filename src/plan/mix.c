@@ -44,10 +44,10 @@ typedef struct totals {
     int64_t fixed_bits;    /* of the others */
 } totals;
 
-static int64_t weights_of(const mq_scheme *scheme, mq_linear_id linear)
+static int64_t weights_of(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
 {
     int64_t n_out = 0, n_in = 0;
-    mq_arch_linear_shape(scheme->arch, linear, &n_out, &n_in);
+    mq_arch_linear_shape(scheme->arch, block, linear, &n_out, &n_in);
     return n_out * n_in;
 }
 
@@ -55,9 +55,10 @@ static totals count(const mq_scheme *scheme)
 {
     totals t = {0};
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
+        for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
+            if (!mq_arch_has(scheme->arch, b, (mq_linear_id)l)) continue;
             const mq_layer_plan *plan = mq_scheme_layer(scheme, b, (mq_linear_id)l);
-            int64_t weights = weights_of(scheme, (mq_linear_id)l);
+            int64_t weights = weights_of(scheme, b, (mq_linear_id)l);
             if (!plan->quantise) continue;
             t.weights += weights;
             t.bits += weights * plan->quant.bits;
@@ -83,10 +84,13 @@ static int64_t budget_of(const mq_scheme *scheme, const totals *t)
 /* That no count of weights or bits below passes 64 bits. */
 static mq_status check_counts(const mq_arch *arch)
 {
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    int64_t n_linears = mq_arch_n_linears(arch);
+    for (int64_t i = 0; i < arch->n_blocks * n_linears; i++) {
         int64_t n_out = 0, n_in = 0, bits = 0;
-        mq_arch_linear_shape(arch, (mq_linear_id)l, &n_out, &n_in);
-        const int64_t factor[] = {n_out, n_in, arch->n_blocks, MQ_N_LINEARS * WIDEST};
+        mq_linear_id linear = (mq_linear_id)(i % n_linears);
+        if (!mq_arch_has(arch, i / n_linears, linear)) continue;
+        mq_arch_linear_shape(arch, i / n_linears, linear, &n_out, &n_in);
+        const int64_t factor[] = {n_out, n_in, arch->n_blocks, n_linears * WIDEST};
         MQ_TRY(mq_count(factor, 4, &bits));
     }
     return MQ_OK;
@@ -111,35 +115,39 @@ mq_status mq_mix_check(const mq_scheme *scheme)
 }
 
 /* The free layers among those that are fused. */
-static mq_budget_item item_of(const mq_scheme *scheme, int64_t block, const mq_fused *fused,
-                              const double *harm)
+static mq_budget_item item_of(const mq_scheme *scheme, int64_t block, int group, const double *harm)
 {
     mq_budget_item item = {0};
-    for (int l = (int)fused->first; l <= (int)fused->last; l++) {
+    const mq_fused fused = mq_fused_layers(scheme->arch, group);
+    const double *of_block =
+        harm + block * mq_arch_n_linears(scheme->arch) * (int64_t)MQ_MAX_WIDTHS;
+    for (int l = (int)fused.first; l <= (int)fused.last; l++) {
         if (!mq_mix_is_free(scheme, block, (mq_linear_id)l)) continue;
-        item.weights += weights_of(scheme, (mq_linear_id)l);
+        item.weights += weights_of(scheme, block, (mq_linear_id)l);
         for (int j = 0; j < scheme->n_widths; j++) {
-            item.harm[j] += harm[(block * MQ_N_LINEARS + l) * MQ_MAX_WIDTHS + j];
+            item.harm[j] += of_block[l * MQ_MAX_WIDTHS + j];
         }
     }
     return item;
 }
 
-static void set_bits(mq_scheme *scheme, int64_t block, const mq_fused *fused, int bits)
+static void set_bits(mq_scheme *scheme, int64_t block, int group, int bits)
 {
-    for (int l = (int)fused->first; l <= (int)fused->last; l++) {
+    const mq_fused fused = mq_fused_layers(scheme->arch, group);
+    for (int l = (int)fused.first; l <= (int)fused.last; l++) {
         if (!mq_mix_is_free(scheme, block, (mq_linear_id)l)) continue;
-        scheme->layer[block * MQ_N_LINEARS + l].quant.bits = bits;
+        scheme->layer[block * mq_arch_n_linears(scheme->arch) + l].quant.bits = bits;
     }
 }
 
 /* weights (WIDEST + 1), zero on entry: how many have so many bits. */
 static void by_width(const mq_scheme *scheme, int64_t *weights)
 {
-    for (int64_t i = 0; i < scheme->arch->n_blocks * MQ_N_LINEARS; i++) {
+    int64_t n = mq_arch_n_linears(scheme->arch);
+    for (int64_t i = 0; i < scheme->arch->n_blocks * n; i++) {
         const mq_layer_plan *plan = &scheme->layer[i];
         if (!plan->quantise) continue;
-        weights[plan->quant.bits] += weights_of(scheme, (mq_linear_id)(i % MQ_N_LINEARS));
+        weights[plan->quant.bits] += weights_of(scheme, i / n, (mq_linear_id)(i % n));
     }
 }
 
@@ -160,7 +168,7 @@ static void apply(mq_scheme *scheme, const int *choice)
     int64_t i = 0;
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         for (int g = 0; g < MQ_N_FUSED; g++) {
-            set_bits(scheme, b, &mq_fused_layers[g], scheme->width[choice[i++]]);
+            set_bits(scheme, b, g, scheme->width[choice[i++]]);
         }
     }
     scheme->bits = commonest(scheme);
@@ -177,7 +185,7 @@ mq_status mq_mix_choose(mq_scheme *scheme, const double *harm)
     if (status == MQ_OK) {
         for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
             for (int g = 0; g < MQ_N_FUSED; g++) {
-                item[n++] = item_of(scheme, b, &mq_fused_layers[g], harm);
+                item[n++] = item_of(scheme, b, g, harm);
             }
         }
         status = mq_budget_choose(item, n, scheme->width, scheme->n_widths,

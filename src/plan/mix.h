@@ -18,8 +18,8 @@ mq_status mq_mix_widths(const mq_quantize_options *options, mq_scheme *scheme);
 mq_status mq_mix_check(const mq_scheme *scheme);
 
 /** Sets the bits of all layers that no override fixes: the least sum of harm within the budget.
- *  harm (n_blocks, MQ_N_LINEARS, MQ_MAX_WIDTHS): of each such layer at each width of the scheme; of
- *  fused layers, the sum counts. Not collective. Errors: those of mq_budget_choose. */
+ *  harm (n_blocks, mq_arch_n_linears, MQ_MAX_WIDTHS): of each such layer at each width of the
+ * scheme; of fused layers, the sum counts. Not collective. Errors: those of mq_budget_choose. */
 mq_status mq_mix_choose(mq_scheme *scheme, const double *harm);
 
 /** Bits a weight over all packed layers: codes only, without scales and zero points. */

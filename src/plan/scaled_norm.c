@@ -4,7 +4,7 @@
 static bool all_quantised(const mq_scheme *scheme, int64_t block, mq_tap_id tap)
 {
     mq_linear_id linears[MQ_N_LINEARS];
-    int n = mq_arch_tap_linears(scheme->arch, tap, linears);
+    int n = mq_arch_tap_linears(scheme->arch, block, tap, linears);
     for (int l = 0; l < n; l++) {
         if (!mq_scheme_layer(scheme, block, linears[l])->quantise) return false;
     }
@@ -17,6 +17,8 @@ const mq_tensor *mq_scaled_norm(const mq_folder *source, const mq_scheme *scheme
     char name[2 * MQ_ARCH_NAME];
     const char *pattern = mq_arch_tap_norm(scheme->arch, tap);
     if (!scheme->scale_columns || !pattern || tap == MQ_TAP_HEAD_IN) return NULL;
+    /* A router reads the norm too. */
+    if (tap == MQ_TAP_MLP_IN && scheme->arch->block[block].routed) return NULL;
     /* 1 + w times a power of two, less 1, has more digits than w's type. */
     if (scheme->arch->norm_plus_one) return NULL;
     /* A bias would have to take the power too. */

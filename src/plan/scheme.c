@@ -12,16 +12,27 @@
 
 enum { NAME_BYTES = 256 };
 
-const mq_fused mq_fused_layers[MQ_N_FUSED] = {
-    {MQ_Q, MQ_V, "qkv_proj"},
-    {MQ_O, MQ_O, NULL},
-    {MQ_GATE, MQ_UP, "gate_up_proj"},
-    {MQ_DOWN, MQ_DOWN, NULL},
-};
+mq_fused mq_fused_layers(const mq_arch *arch, int group)
+{
+    static const mq_fused fixed[] = {
+        [MQ_FUSED_QKV] = {MQ_Q, MQ_V, "qkv_proj"},
+        [MQ_FUSED_O] = {MQ_O, MQ_O, NULL},
+        [MQ_FUSED_GATE_UP] = {MQ_GATE, MQ_UP, "gate_up_proj"},
+        [MQ_FUSED_DOWN] = {MQ_DOWN, MQ_DOWN, NULL},
+    };
+    if (group < MQ_FUSED_EXPERTS) return fixed[group];
+    mq_linear_id last = (mq_linear_id)(mq_arch_n_linears(arch) - 1);
+    return (mq_fused){MQ_EXPERTS, last, "experts"};
+}
+
+static mq_layer_plan *layer_at(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
+{
+    return &scheme->layer[block * mq_arch_n_linears(scheme->arch) + linear];
+}
 
 const mq_layer_plan *mq_scheme_layer(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
 {
-    return linear == MQ_HEAD ? &scheme->head : &scheme->layer[block * MQ_N_LINEARS + linear];
+    return linear == MQ_HEAD ? &scheme->head : layer_at(scheme, block, linear);
 }
 
 mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear_id linear)
@@ -32,7 +43,7 @@ mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear
                             .zero_points = plan->quant.zero_points,
                             .dtype = plan->dtype};
     if (scheme->format->gguf) shape.head_rows = mq_gguf_head_rows(scheme->arch, linear);
-    mq_arch_linear_shape(scheme->arch, linear, &shape.n_out, &shape.n_in);
+    mq_arch_linear_shape(scheme->arch, block, linear, &shape.n_out, &shape.n_in);
     return shape;
 }
 
@@ -40,11 +51,11 @@ static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
                       mq_linear_id linear, mq_layer_plan *plan)
 {
     char module[NAME_BYTES], name[NAME_BYTES + 8];
+    if (!plan->quantise) return;
     mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
     snprintf(name, sizeof name, "%s.weight", module);
     const mq_tensor *weight = mq_folder_find(source, name);
     mq_dtype dtype = weight ? weight->dtype : MQ_BF16;
-    if (!plan->quantise) return;
     if (dtype == MQ_F64) dtype = MQ_F32; /* F64 is never written */
     /* What is packed in the source is read as BF16. */
     plan->dtype = dtype == MQ_F32 || dtype == MQ_F16 ? dtype : MQ_BF16;
@@ -55,8 +66,8 @@ static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
 void mq_scheme_take_types(mq_scheme *scheme, const mq_folder *source)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            take_type(scheme, source, b, (mq_linear_id)l, &scheme->layer[b * MQ_N_LINEARS + l]);
+        for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
+            take_type(scheme, source, b, (mq_linear_id)l, layer_at(scheme, b, (mq_linear_id)l));
         }
     }
     take_type(scheme, source, 0, MQ_HEAD, &scheme->head);
@@ -168,7 +179,7 @@ static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *
     char name[NAME_BYTES];
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_name(arch, linear, block, name, sizeof name);
-    mq_arch_linear_shape(arch, linear, &n_out, &n_in);
+    mq_arch_linear_shape(arch, block, linear, &n_out, &n_in);
     plan->quantise = true;
     for (int i = 0; i < r->n_skip; i++) {
         if (matches(&r->skip[i], name)) plan->quantise = false;
@@ -253,7 +264,8 @@ static mq_status check_form(const mq_scheme *scheme, int64_t block, mq_linear_id
 static mq_status check_forms(const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
+        for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
+            if (!mq_arch_has(scheme->arch, b, (mq_linear_id)l)) continue;
             const mq_layer_plan *plan = mq_scheme_layer(scheme, b, (mq_linear_id)l);
             if (!plan->quantise) continue;
             MQ_TRY(check_form(scheme, b, (mq_linear_id)l, plan->quant.bits));
@@ -280,9 +292,9 @@ static mq_status fill(mq_scheme *scheme, const mq_quantize_options *options, rul
     const mq_arch *arch = scheme->arch;
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         bool inside = b >= scheme->first_block && b < scheme->last_block;
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            mq_layer_plan *plan = &scheme->layer[b * MQ_N_LINEARS + l];
-            if (!mq_arch_has(arch, (mq_linear_id)l)) continue;
+        for (int l = 0; l < mq_arch_n_linears(arch); l++) {
+            mq_layer_plan *plan = layer_at(scheme, b, (mq_linear_id)l);
+            if (!mq_arch_has(arch, b, (mq_linear_id)l)) continue;
             MQ_TRY(plan_layer(scheme, options, r, b, (mq_linear_id)l, plan));
             plan->quantise = plan->quantise && inside;
             scheme->n_quantised += plan->quantise;
@@ -321,7 +333,7 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     if (options->average_bits == 0) MQ_TRY(check_bits(options->bits, "--bits"));
     MQ_TRY(choose_format(options, &format));
     if (format->gguf) MQ_TRY(mq_gguf_check(arch));
-    MQ_TRY(mq_mul_i64(arch->n_blocks, MQ_N_LINEARS, &n_layers));
+    MQ_TRY(mq_mul_i64(arch->n_blocks, mq_arch_n_linears(arch), &n_layers));
     mq_status status = mq_alloc(1, sizeof **out, "quantisation scheme", out);
     if (status == MQ_OK) {
         (*out)->arch = arch;
@@ -356,20 +368,37 @@ bool mq_scheme_is_default(const mq_scheme *scheme, int64_t block, mq_linear_id l
 {
     int64_t n_out = 0, n_in = 0;
     const mq_layer_plan *plan = mq_scheme_layer(scheme, block, linear);
-    mq_arch_linear_shape(scheme->arch, linear, &n_out, &n_in);
+    mq_arch_linear_shape(scheme->arch, block, linear, &n_out, &n_in);
     int64_t group = scheme->group == -1 ? n_in : scheme->group;
     return plan->quantise && plan->quant.bits == scheme->bits && plan->quant.group == group;
 }
 
+/* The first block that has a linear: blocks differ in which they have. */
+static int64_t first_with(const mq_arch *arch, mq_linear_id linear)
+{
+    int64_t b = 0;
+    while (b < arch->n_blocks && !mq_arch_has(arch, b, linear)) b++;
+    return b;
+}
+
+/* That only `dynamic` can say so of the layers of one kind. */
+static bool linear_needs_rules(const mq_scheme *scheme, mq_linear_id linear)
+{
+    const mq_arch *arch = scheme->arch;
+    int64_t first = first_with(arch, linear);
+    for (int64_t b = first; b < arch->n_blocks; b++) {
+        if (!mq_arch_has(arch, b, linear)) continue;
+        bool packed = mq_scheme_layer(scheme, b, linear)->quantise;
+        if (packed != mq_scheme_layer(scheme, first, linear)->quantise) return true;
+        if (packed && !mq_scheme_is_default(scheme, b, linear)) return true;
+    }
+    return false;
+}
+
 bool mq_scheme_needs_rules(const mq_scheme *scheme)
 {
-    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
-        for (int l = 0; l < MQ_N_LINEARS; l++) {
-            mq_linear_id id = (mq_linear_id)l;
-            bool packed = mq_scheme_layer(scheme, b, id)->quantise;
-            if (packed != mq_scheme_layer(scheme, 0, id)->quantise) return true;
-            if (packed && !mq_scheme_is_default(scheme, b, id)) return true;
-        }
+    for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
+        if (linear_needs_rules(scheme, (mq_linear_id)l)) return true;
     }
     return scheme->head.quantise && !mq_scheme_is_default(scheme, 0, MQ_HEAD);
 }
@@ -379,8 +408,8 @@ static bool differ(const mq_scheme *scheme, int64_t block, const mq_fused *fused
 {
     const mq_layer_plan *one = NULL;
     for (int l = (int)fused->first; l <= (int)fused->last; l++) {
+        if (!mq_arch_has(scheme->arch, block, (mq_linear_id)l)) continue;
         const mq_layer_plan *plan = mq_scheme_layer(scheme, block, (mq_linear_id)l);
-        if (!mq_arch_has(scheme->arch, (mq_linear_id)l)) continue;
         if (one && !same_plan(one, plan)) return true;
         one = plan;
     }
@@ -391,7 +420,8 @@ bool mq_scheme_splits_fused(const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         for (int g = 0; g < MQ_N_FUSED; g++) {
-            if (differ(scheme, b, &mq_fused_layers[g])) return true;
+            const mq_fused fused = mq_fused_layers(scheme->arch, g);
+            if (differ(scheme, b, &fused)) return true;
         }
     }
     return false;
@@ -402,8 +432,9 @@ static bool packs_in_part(const mq_scheme *scheme, int64_t block, mq_linear_id f
 {
     int packed = 0, n = 0;
     for (int l = (int)first; l <= (int)last; l++) {
+        if (!mq_arch_has(scheme->arch, block, (mq_linear_id)l)) continue;
         packed += mq_scheme_layer(scheme, block, (mq_linear_id)l)->quantise;
-        n += mq_arch_has(scheme->arch, (mq_linear_id)l);
+        n++;
     }
     return packed != 0 && packed != n;
 }

@@ -22,7 +22,7 @@ typedef struct mq_scheme {
     const mq_format *format; /* of the output */
     int bits;                /* of the run (with a budget, of most weights), */
     int64_t group;           /* and its group size, -1 for whole rows: layers may deviate */
-    mq_layer_plan *layer;    /* (n_blocks, MQ_N_LINEARS) */
+    mq_layer_plan *layer;    /* (n_blocks, mq_arch_n_linears) */
     mq_layer_plan head;
     int64_t n_quantised;             /* with the head */
     int64_t first_block, last_block; /* blocks with at least one layer to quantise lie in between */
@@ -33,14 +33,16 @@ typedef struct mq_scheme {
 } mq_scheme;
 
 /** Layers of a block that some readers fuse, and so must be packed alike, with the fused name (NULL
- *  for a layer of its own). */
+ *  for a layer of its own). Routed experts are all fused. Each layer is of one such group. */
 typedef struct mq_fused {
     mq_linear_id first, last;
     const char *name;
 } mq_fused;
 
-enum { MQ_N_FUSED = 4 };
-extern const mq_fused mq_fused_layers[MQ_N_FUSED];
+enum { MQ_FUSED_QKV, MQ_FUSED_O, MQ_FUSED_GATE_UP, MQ_FUSED_DOWN, MQ_FUSED_EXPERTS, MQ_N_FUSED };
+
+/** Of group MQ_FUSED_EXPERTS without experts, last is less than first. */
+mq_fused mq_fused_layers(const mq_arch *arch, int group);
 
 /** Applies bits, group, skip, override and the block range to every layer. With a budget all layers
  *  of blocks but those of overrides have the narrowest width until mq_mix_choose (plan/mix.h). Not

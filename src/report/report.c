@@ -77,7 +77,7 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     char name[256];
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_name(arch, r->linear, r->block, name, sizeof name);
-    mq_arch_linear_shape(arch, r->linear, &n_out, &n_in);
+    mq_arch_linear_shape(arch, r->block, r->linear, &n_out, &n_in);
     MQ_TRY(mq_json_add_string(o, "name", name));
     if (r->linear != MQ_HEAD) MQ_TRY(mq_json_add_int(o, "block", r->block));
     MQ_TRY(mq_json_add_int(o, "n_out", n_out));

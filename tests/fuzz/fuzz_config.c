@@ -42,10 +42,10 @@ static void check_arch(const mq_arch *a)
 {
     FUZZ_CHECK(a->hidden > 0 && a->n_blocks > 0 && a->n_heads > 0 && a->n_kv_heads > 0);
     FUZZ_CHECK(a->n_heads % a->n_kv_heads == 0 && a->head_dim > 0 && a->vocab > 0);
-    for (int l = 0; l < MQ_N_LINEARS; l++) {
+    for (int l = 0; l < mq_arch_n_linears(a); l++) {
         int64_t n_out = 0, n_in = 0, count = 0;
-        if (!mq_arch_has(a, (mq_linear_id)l)) continue;
-        mq_arch_linear_shape(a, (mq_linear_id)l, &n_out, &n_in);
+        if (!mq_arch_has(a, 0, (mq_linear_id)l)) continue;
+        mq_arch_linear_shape(a, 0, (mq_linear_id)l, &n_out, &n_in);
         FUZZ_CHECK(n_out > 0 && n_in > 0 && !__builtin_mul_overflow(n_out, n_in, &count));
     }
 }

@@ -600,7 +600,7 @@ static void test_names_and_shapes(void **state)
     static const int64_t expected[MQ_N_LINEARS][2] = {{96, 64}, {48, 64}, {48, 64}, {64, 96},
                                                       {96, 64}, {96, 64}, {64, 96}};
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        mq_arch_linear_shape(&a, (mq_linear_id)l, &n_out, &n_in);
+        mq_arch_linear_shape(&a, 0, (mq_linear_id)l, &n_out, &n_in);
         assert_int_equal(n_out, expected[l][0]);
         assert_int_equal(n_in, expected[l][1]);
     }
@@ -612,20 +612,20 @@ static void check_taps(const mq_arch *a, const char *expected)
     mq_tap_id taps[MQ_N_TAPS];
     mq_linear_id linears[MQ_N_LINEARS];
     char text[256] = "";
-    int seen = 0, n_taps = mq_arch_taps(a, taps);
+    int seen = 0, n_taps = mq_arch_taps(a, 0, taps);
     for (int t = 0; t < n_taps; t++) {
-        int n = mq_arch_tap_linears(a, taps[t], linears);
+        int n = mq_arch_tap_linears(a, 0, taps[t], linears);
         strcat(text, mq_tap_name(taps[t]));
         for (int i = 0; i < n; i++) {
             int64_t n_out = 0, n_in = 0;
-            mq_arch_linear_shape(a, linears[i], &n_out, &n_in);
-            assert_int_equal(n_in, mq_arch_tap_width(a, taps[t]));
+            mq_arch_linear_shape(a, 0, linears[i], &n_out, &n_in);
+            assert_int_equal(n_in, mq_arch_tap_width(a, 0, taps[t]));
             strcat(strcat(text, i ? "," : ":"), mq_linear_name(linears[i]));
             seen++;
         }
         strcat(text, " ");
     }
-    for (int l = 0; l < MQ_N_LINEARS; l++) seen -= mq_arch_has(a, (mq_linear_id)l);
+    for (int l = 0; l < MQ_N_LINEARS; l++) seen -= mq_arch_has(a, 0, (mq_linear_id)l);
     assert_int_equal(seen, 0);
     assert_string_equal(text, expected);
 }
@@ -641,12 +641,12 @@ static void test_head(void **state)
     accepts("qwen3", "", &a);
     mq_arch_linear_name(&a, MQ_HEAD, 5, name, sizeof name);
     assert_string_equal(name, "lm_head");
-    mq_arch_linear_shape(&a, MQ_HEAD, &n_out, &n_in);
+    mq_arch_linear_shape(&a, 0, MQ_HEAD, &n_out, &n_in);
     assert_int_equal(n_out, a.vocab);
     assert_int_equal(n_in, a.hidden);
-    assert_int_equal(mq_arch_tap_linears(&a, MQ_TAP_HEAD_IN, linears), 1);
+    assert_int_equal(mq_arch_tap_linears(&a, 0, MQ_TAP_HEAD_IN, linears), 1);
     assert_int_equal(linears[0], MQ_HEAD);
-    assert_int_equal(mq_arch_tap_width(&a, MQ_TAP_HEAD_IN), a.hidden);
+    assert_int_equal(mq_arch_tap_width(&a, 0, MQ_TAP_HEAD_IN), a.hidden);
     assert_string_equal(mq_tap_place(5, MQ_TAP_HEAD_IN).text, "lm_head");
     assert_string_equal(mq_tap_place(5, MQ_TAP_MLP_MID).text, "block 5, mlp_mid");
 }
@@ -668,14 +668,14 @@ static void test_layers_of_several(void **state)
     int64_t n_out = 0, n_in = 0;
     accepts("phi3", "\"original_max_position_embeddings\": 64", &a);
     check_taps(&a, "attn_in:q attn_out:o mlp_in:gate mlp_mid:down ");
-    mq_arch_linear_shape(&a, MQ_Q, &n_out, &n_in);
+    mq_arch_linear_shape(&a, 0, MQ_Q, &n_out, &n_in);
     assert_int_equal(n_out, (a.n_heads + 2 * a.n_kv_heads) * a.head_dim);
-    mq_arch_linear_shape(&a, MQ_GATE, &n_out, &n_in);
+    mq_arch_linear_shape(&a, 0, MQ_GATE, &n_out, &n_in);
     assert_int_equal(n_out, 2 * a.intermediate);
-    mq_arch_linear_shape(&a, MQ_UP, &n_out, &n_in);
+    mq_arch_linear_shape(&a, 0, MQ_UP, &n_out, &n_in);
     assert_int_equal(n_out, 0);
-    assert_false(mq_arch_has(&a, MQ_K) || mq_arch_has(&a, MQ_UP));
-    assert_true(mq_arch_has(&a, MQ_Q) && mq_arch_has(&a, MQ_HEAD));
+    assert_false(mq_arch_has(&a, 0, MQ_K) || mq_arch_has(&a, 0, MQ_UP));
+    assert_true(mq_arch_has(&a, 0, MQ_Q) && !mq_arch_has(&a, 0, MQ_HEAD));
     accepts("glm4", "\"head_dim\": 16", &a);
     check_taps(&a, "attn_in:q,k,v attn_out:o mlp_in:gate mlp_mid:down ");
     assert_true(a.rope.dim == 8 && a.rope_interleaved && a.has_bias[MQ_V] && !a.has_bias[MQ_O]);

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BLOCKS = 3, HARMS = BLOCKS * MQ_N_LINEARS * MQ_MAX_WIDTHS };
+enum { BLOCKS = 3, HARMS = BLOCKS * MQ_EXPERTS * MQ_MAX_WIDTHS };
 
 /* Hidden 96, intermediate 160; q and o 96 x 96, k and v 48 x 96, gate and up 160 x 96, down 96 x
  * 160: a block is 96 * 768 weights: 96 * 192 of q, k, v; 96 * 96; 96 * 320; 96 * 160. */
@@ -50,7 +50,7 @@ static int bits_of(const mq_scheme *s, int64_t block, mq_linear_id linear)
 static void set_harm(double *harm, int64_t block, mq_linear_id linear, double at_two)
 {
     static const double share[MQ_MAX_WIDTHS] = {1, 0.25, 0.0625, 0x1p-12};
-    double *at = harm + (block * MQ_N_LINEARS + linear) * MQ_MAX_WIDTHS;
+    double *at = harm + (block * MQ_EXPERTS + linear) * MQ_MAX_WIDTHS;
     for (int j = 0; j < MQ_MAX_WIDTHS; j++) at[j] = at_two * share[j];
 }
 
