@@ -41,6 +41,17 @@ typedef mq_status (*mq_tap_visit)(mq_run *run, int64_t block, mq_tap_id tap, voi
  *  Memory: 4 hidden bytes a token and stream, and the rows of one tap of one expert. */
 mq_status mq_run_experts(mq_run *run, int64_t block, mq_tap_visit visit, void *context);
 
+/** What the expert in hand makes of the tokens of one unit that go to it. */
+typedef struct mq_expert_rows {
+    int64_t n;
+    const int32_t *token; /* (n) in the unit */
+    const float *weight;  /* (n) */
+    const void *rows;     /* (n, hidden) of the stream's type, not weighed; until the next call */
+} mq_expert_rows;
+
+/** Of the u-th local unit of a stream, once the tap of its down is there. Not collective. */
+mq_status mq_experts_outputs(const mq_run *run, int s, int64_t u, mq_expert_rows *out);
+
 /** mq_run_produce for a tap of an expert. Not collective. */
 mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap);
 
