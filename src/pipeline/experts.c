@@ -25,7 +25,7 @@ void mq_experts_destroy(mq_experts **experts)
     mq_free(&x->n_routed);
     mq_free(&x->unit);
     mq_free(&x->offset);
-    mq_mixture_room_free(&x->room);
+    mq_expert_room_free(&x->room);
     mq_free(experts);
 }
 
@@ -54,7 +54,7 @@ static mq_status create(mq_run *run)
         mq_alloc(run->arch->moe.routing.n_experts, sizeof *x->n_routed, "experts", &x->n_routed));
     x->part.unit = x->unit;
     for (int s = 0; s < run->n_streams; s++) MQ_TRY(create_stream(run, s, x));
-    return mq_mixture_room_create(run->arch, MQ_BF16, calib->max_unit_tokens, &x->room);
+    return mq_expert_room_create(run->arch, MQ_BF16, calib->max_unit_tokens, &x->room);
 }
 
 /* ---- routes --------------------------------------------------------------------------------- */

@@ -13,12 +13,12 @@ typedef struct mq_experts {
     const mq_calib *calib;
     mq_routes *route[MQ_MAX_STREAMS]; /* by local unit; each stream goes its own ways */
     int64_t *n_routed;                /* (n_experts) tokens of the quantised stream, of all ranks */
-    mq_calib part;        /* this rank's units, of each the tokens that the expert in hand gets */
-    mq_unit *unit;        /* storage behind part */
-    int64_t *offset;      /* the same */
-    int64_t expert;       /* in hand, */
-    bool all_tokens;      /* at a tap of its that is over all tokens */
-    mq_mixture_room room; /* of one unit */
+    mq_calib part;       /* this rank's units, of each the tokens that the expert in hand gets */
+    mq_unit *unit;       /* storage behind part */
+    int64_t *offset;     /* the same */
+    int64_t expert;      /* in hand, */
+    bool all_tokens;     /* at a tap of its that is over all tokens */
+    mq_expert_room room; /* of one unit */
     mq_activations sum[MQ_MAX_STREAMS]; /* F32: what experts make, weighed */
 } mq_experts;
 
