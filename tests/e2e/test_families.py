@@ -73,6 +73,14 @@ class Families(unittest.TestCase):
                          ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
         self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
 
+    def test_forms_qwen1(self):
+        self.check_forms('qwen1', {'gptq': 3.5, 'compressed-tensors': 4, 'exl2': 4},
+                         ('attn.c_attn', 'attn.c_proj', 'mlp.w1', 'mlp.w2', 'mlp.c_proj'))
+
+    def test_forms_gates(self):
+        self.check_forms('qwen3_5', {'gptq': 3.5, 'dense': 8},
+                         [f'self_attn.{name}_proj' for name in 'qkvo'] +
+                         [f'mlp.{name}_proj' for name in ('gate', 'up', 'down')])
 
     def qwen1_loss(self, folder, samples):
         """Sum over each sample of the loss of its tokens, by the forward pass in NumPy."""
