@@ -200,6 +200,11 @@ const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap)
     return norm[0] ? norm : NULL;
 }
 
+int64_t mq_arch_normed_width(const mq_arch *arch)
+{
+    return arch->hidden;
+}
+
 bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear)
 {
     return (linear == MQ_O ? arch->o_norm : arch->down_norm)[0] != '\0';

@@ -291,6 +291,9 @@ int64_t mq_arch_tap_width(const mq_arch *arch, int64_t block, mq_tap_id tap);
 /** The norm that makes a tap's activations; NULL where none does. */
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);
 
+/** Width of the widest tap that a norm makes. */
+int64_t mq_arch_normed_width(const mq_arch *arch);
+
 /** The tap that feeds a linear. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
 

@@ -152,21 +152,22 @@ static mq_status mlp(const mq_block_weights *w, const mq_unit *unit, const void 
 }
 
 mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
-                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
-                           const void *in2, void *work, void *out)
+                           mq_tap_id tap, const mq_unit *unit, void *x,
+                           const void *const from[MQ_N_TAPS], void *work, void *out)
 {
     const mq_arch *a = weights->arch;
     switch (tap) {
     case MQ_TAP_ATTN_IN:
         return norm(weights, weights->attn_norm, MQ_VECTOR_ATTN_NORM, unit->n_tokens, x, out);
     case MQ_TAP_ATTN_OUT:
-        return attention(weights, rope, unit, in, work, out);
+        return attention(weights, rope, unit, from[MQ_TAP_ATTN_IN], work, out);
     case MQ_TAP_MLP_IN:
-        MQ_TRY(add_branch(weights, MQ_O, unit, in, work, x));
+        MQ_TRY(add_branch(weights, MQ_O, unit, from[MQ_TAP_ATTN_OUT], work, x));
         return norm(weights, weights->mlp_norm, MQ_VECTOR_MLP_NORM, unit->n_tokens, x, out);
     case MQ_TAP_MLP_MID:
-        if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
-        return mlp(weights, unit, in, work, out);
+        if (!a->parallel_block) return mlp(weights, unit, from[MQ_TAP_MLP_IN], work, out);
+        MQ_TRY(add_branch(weights, MQ_O, unit, from[MQ_TAP_ATTN_OUT], work, x));
+        return mlp(weights, unit, from[MQ_TAP_ATTN_IN], work, out);
     case MQ_TAP_HEAD_IN:
     case MQ_N_ALL_TAPS:
         break;

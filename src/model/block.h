@@ -38,15 +38,14 @@ void mq_rope_tables_free(mq_rope_tables *tables);
 
 /** Computes tap `tap` of one unit into `out` (n_tokens, width of the tap), and does the residual
  *  additions that lie between the tap before it and this one.
- *  x (n_tokens, hidden) in/out; in: the activations of the tap that this one is computed from
- *  (attn_in for attn_out, and for mlp_mid in a parallel block; attn_out for mlp_in; mlp_in for
- *  mlp_mid); attn_out must also be given for mlp_mid in a parallel block, through `in2`.
- *  in and in2 are NULL where there is none; the buffers must not overlap. Uses threads and thread
- *  scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope
+ *  x (n_tokens, hidden) in/out; from: by tap, the activations of those that this one is computed
+ *  from (attn_in for attn_out, attn_out for mlp_in, mlp_in for mlp_mid; attn_in and attn_out for
+ *  mlp_mid in a parallel block); others may be NULL. The buffers must not overlap. Uses threads and
+ * thread scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope
  *  tables must reach the unit's longest sample. Not collective. */
 mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
-                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
-                           const void *in2, void *work, void *out);
+                           mq_tap_id tap, const mq_unit *unit, void *x,
+                           const void *const from[MQ_N_TAPS], void *work, void *out);
 
 /** x += down(mlp_mid): ends the block for one unit. work as above. */
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,

@@ -156,7 +156,8 @@ static mq_status allocate_local(mq_run *run)
                                      &run->stream[i].x));
     }
     if (run->n_streams < 2) return MQ_OK;
-    return mq_activations_create(calib, run->arch->hidden, MQ_BF16, "drift", &run->drift);
+    return mq_activations_create(calib, mq_arch_normed_width(run->arch), MQ_BF16, "drift",
+                                 &run->drift);
 }
 
 static mq_status plan_and_allocate(mq_run *run)

@@ -185,17 +185,17 @@ static void run_unit(setup *s, const mq_unit *unit)
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(s->arch, 0, taps);
     char *tap[MQ_N_TAPS] = {NULL}, *work = NULL;
+    const void *from[MQ_N_TAPS] = {NULL};
     void *x = s->x + (size_t)(unit->token_begin * s->arch->hidden) * mq_dtype_size(s->dtype);
     size_t bytes = 0;
     CHECK(mq_block_work_bytes(s->arch, s->dtype, unit->n_tokens, &bytes) == MQ_OK);
     CHECK(mq_alloc((int64_t)bytes, 1, "work", &work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) {
         int64_t width = mq_arch_tap_width(s->arch, 0, taps[i]);
-        bool parallel_mid = s->arch->parallel_block && taps[i] == MQ_TAP_MLP_MID;
-        const void *in = i == 0 ? NULL : tap[parallel_mid ? 0 : i - 1];
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
-        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, in,
-                               parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
+        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, from, work, tap[i]) ==
+              MQ_OK);
+        from[taps[i]] = tap[i];
     }
     CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1], work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) mq_free(&tap[i]);
