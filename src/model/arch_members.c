@@ -15,15 +15,17 @@ typedef struct section {
 static const section sections[] = {
     {"",
      {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window",
-      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf"}},
-    {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
+      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf", "latent", "copied"}},
+    {"bias", {"q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "o", "gate", "up", "down"}},
+    {"latent", {"q_rank", "kv_rank", "nope_dim", "v_dim", "norm_eps"}},
     {"rope", {"theta", "parameters", "scaling", "partial", "original", "alpha"}},
     {"sliding_rope", {"theta"}},
     {"no_rope", {"list", "every", "full_attention"}},
     {"window", {"size", "enabled", "first", "every", "layer_types"}},
-    {"tensors",
-     {"embed", "final_norm", "head", "attn_norm", "mlp_norm", "o_norm", "down_norm", "q_norm",
-      "k_norm", "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"}},
+    {"tensors", {"embed",     "final_norm", "head",   "attn_norm",   "mlp_norm",     "o_norm",
+                 "down_norm", "q_norm",     "k_norm", "q_lora_norm", "kv_lora_norm", "q",
+                 "k",         "v",          "q_a",    "kv_a",        "q_b",          "kv_b",
+                 "qkv",       "o",          "gate",   "up",          "gate_up",      "down"}},
 };
 
 static bool has(const section *s, const char *name)

@@ -1,6 +1,7 @@
 #include "model/block.h"
 
 #include "base/checked.h"
+#include "model/latent.h"
 #include "model/tensors.h"
 #include "ops/gemm.h"
 
@@ -104,6 +105,13 @@ static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rop
     return MQ_OK;
 }
 
+mq_status mq_block_turn(const mq_block_weights *weights, const mq_rope_tables *rope,
+                        const mq_unit *unit, void *x, int64_t ld, int64_t n_heads)
+{
+    const heads h = {.x = x, .ld = ld, .n_heads = n_heads};
+    return turn_heads(weights, rope, unit, &h);
+}
+
 /* Norm and rotation of q or k, where the family and the block have them. */
 static mq_status prepare_heads(const mq_block_weights *w, const mq_rope_tables *rope,
                                const mq_unit *unit, const heads *h)
@@ -159,7 +167,14 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
     switch (tap) {
     case MQ_TAP_ATTN_IN:
         return norm(weights, weights->attn_norm, MQ_VECTOR_ATTN_NORM, unit->n_tokens, x, out);
+    case MQ_TAP_Q_LORA:
+        return mq_latent_q(weights, unit->n_tokens, from[MQ_TAP_ATTN_IN], out);
+    case MQ_TAP_KV_LORA:
+        return mq_latent_kv(weights, unit->n_tokens, from[MQ_TAP_ATTN_IN], out);
     case MQ_TAP_ATTN_OUT:
+        if (a->latent.kv_rank > 0) {
+            return mq_latent_attention(weights, rope, unit, from, work, out);
+        }
         return attention(weights, rope, unit, from[MQ_TAP_ATTN_IN], work, out);
     case MQ_TAP_MLP_IN:
         MQ_TRY(add_branch(weights, MQ_O, unit, from[MQ_TAP_ATTN_OUT], work, x));
@@ -184,6 +199,9 @@ mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
     int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
+    if (arch->latent.kv_rank > 0) {
+        qkv = mq_max_i64(mq_latent_work_width(arch), arch->n_heads * arch->latent.v_dim);
+    }
     int64_t widest = mq_max_i64(mq_max_i64(qkv, 2 * arch->intermediate), arch->hidden);
     MQ_TRY(mq_mul_i64(n_tokens, widest, &count));
     return mq_mul_size((size_t)count, mq_dtype_size(dtype), bytes);

@@ -177,7 +177,7 @@ static bool block_is_skipped(const mq_scheme *scheme, int64_t block)
 /* "-:model\.layers\.7\." for a block that stays as it is. */
 static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block)
 {
-    const char *pattern = scheme->arch->linear[MQ_Q];
+    const char *pattern = scheme->arch->linear[MQ_O];
     const char *mark = strstr(pattern, "{i}");
     char head[NAME_BYTES] = "", number[32], rule[PATTERN_BYTES] = "-:";
     size_t n = mark ? (size_t)(mark - pattern) : 0;

@@ -131,8 +131,8 @@ static void warn_about_readers(const mq_run *run)
     }
     bool for_vllm = form == MQ_PACKED_GPTQ || form == MQ_PACKED_COMPRESSED;
     if (for_vllm && mq_scheme_splits_fused(run->scheme)) {
-        mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
-                "size: vLLM fuses them and will refuse the model");
+        mq_warn("q, k and v, q_a and kv_a, or gate and up, of a block do not all have the same "
+                "bits and group size: vLLM fuses them and will refuse the model");
     }
 }
 

@@ -26,6 +26,10 @@ static void free_read_taps(const mq_run *run, mq_stream *stream, mq_tap_id produ
     mq_activations *tap = stream->tap;
     bool parallel = run->arch->parallel_block;
     if (produced == MQ_TAP_ATTN_OUT && !parallel) mq_activations_free(&tap[MQ_TAP_ATTN_IN]);
+    if (produced == MQ_TAP_ATTN_OUT) {
+        mq_activations_free(&tap[MQ_TAP_Q_LORA]);
+        mq_activations_free(&tap[MQ_TAP_KV_LORA]);
+    }
     if (produced == MQ_TAP_MLP_IN) mq_activations_free(&tap[MQ_TAP_ATTN_OUT]);
     if (produced == MQ_TAP_MLP_MID) {
         for (int t = 0; t < MQ_TAP_MLP_MID; t++) mq_activations_free(&tap[t]);

@@ -51,13 +51,16 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         mq_tap_id taps[MQ_N_TAPS];
         int n = mq_arch_taps(arch, b, taps);
-        int64_t widest = 0, sum = 0;
+        int64_t widest = 0, sum = 0, attention = 0;
         for (int t = 0; t < n; t++) {
             int64_t width = mq_arch_tap_width(arch, b, taps[t]);
             int64_t next = t + 1 < n ? mq_arch_tap_width(arch, b, taps[t + 1]) : 0;
             widest = mq_max_i64(widest, width + next);
+            /* What latent attention is made from lives until it is made. */
+            if (taps[t] <= MQ_TAP_ATTN_OUT) attention += width;
             sum += width;
         }
+        widest = mq_max_i64(widest, attention);
         most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
     return area(n_tokens, most, mq_dtype_size(MQ_BF16), out);
@@ -138,7 +141,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int6
     at_least(bytes, &p->factor);
     rows = mq_min_i64(mq_ceil_div(rows, comm->size), settings->pass_blocks);
     MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
-    if (settings->couple && tap == MQ_TAP_ATTN_IN) {
+    if (settings->couple && mq_arch_couples(arch, tap)) {
         size_t heads = 0;
         MQ_TRY(head_bytes(arch, rows, settings->threads, &heads));
         MQ_TRY(mq_add_size(bytes, heads, &bytes));

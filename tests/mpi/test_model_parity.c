@@ -341,10 +341,12 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2",         "llama3",  "mistral", "qwen2",      "qwen3",     "command_r",
-    "command_r_plus", "granite", "smollm3", "cohere2",    "ministral", "hunyuan",
-    "olmo2",          "olmo3",   "gemma",   "gemma2",     "gemma3",    "ernie4_5",
-    "seed_oss",       "phi3",    "glm4",    "starcoder2", "glm",
+    "llama2",      "llama3",         "mistral",  "qwen2",       "qwen3",
+    "command_r",   "command_r_plus", "granite",  "smollm3",     "cohere2",
+    "ministral",   "hunyuan",        "olmo2",    "olmo3",       "gemma",
+    "gemma2",      "gemma3",         "ernie4_5", "seed_oss",    "phi3",
+    "glm4",        "starcoder2",     "glm",      "deepseek_v2", "deepseek_v2_lite",
+    "deepseek_v3",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 LENGTHS = (1, 7, 129)
@@ -38,6 +38,10 @@ LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "original_max_position_embeddings": 64}
 YARN_ROPE = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "beta_fast": 8.0,
              "beta_slow": 1.0, "original_max_position_embeddings": 64}
+
+# latent attention, in dense blocks
+LATENT = {"num_attention_heads": 2, "kv_lora_rank": 32, "qk_nope_head_dim": 8,
+          "qk_rope_head_dim": 4, "v_head_dim": 16, "first_k_dense_replace": 2}
 
 
 def default_rope(theta):
@@ -108,6 +112,16 @@ CASES = {
                                   "rope_parameters": default_rope(10000.0)}),
     "glm": ("glm", {**SMALL, "head_dim": 8, "pad_token_id": None,
                     "rope_parameters": {**default_rope(10000.0), "partial_rotary_factor": 0.5}}),
+    "deepseek_v2": ("deepseek_v2", {**SMALL, **LATENT, "q_lora_rank": 64, "rope_parameters": {
+        **YARN_ROPE, "rope_theta": 10000.0, "mscale": 0.707, "mscale_all_dim": 0.707}}),
+    "deepseek_v2_lite": ("deepseek_v2", {
+        **SMALL, **LATENT, "intermediate_size": 32, "num_attention_heads": 32, "q_lora_rank": None,
+        "num_key_value_heads": 32, "qk_nope_head_dim": 2, "qk_rope_head_dim": 2, "v_head_dim": 2,
+        "rope_parameters": default_rope(10000.0)}),
+    "deepseek_v3": ("deepseek_v3", {**SMALL, **LATENT, "q_lora_rank": 32, "attention_bias": True,
+                                    "rms_norm_eps": 1e-3, "rope_parameters": {
+                                        **YARN_ROPE, "rope_theta": 10000.0, "mscale": 1.0,
+                                        "mscale_all_dim": 0.5}}),
 }
 
 
@@ -256,6 +270,17 @@ def load(folder):
                                                 attn_implementation="eager").eval()
 
 
+def add_further_block(folder, config, seed):
+    """Some tensors of a block that predicts the token after the next, which readers leave alone."""
+    generator = torch.Generator().manual_seed(seed + 2000)
+    path, n = folder / "model.safetensors", config.hidden_size
+    tensors = load_file(path)
+    for name, shape in (("enorm", (n,)), ("hnorm", (n,)), ("eh_proj", (n, 2 * n))):
+        values = torch.randn(shape, generator=generator).to(torch.bfloat16)
+        tensors[f"model.layers.{config.num_hidden_layers}.{name}.weight"] = values
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def make_case(folder, name, seed, style):
     """Write one model and its expected outputs."""
     model_type, changes = CASES[name]
@@ -265,6 +290,8 @@ def make_case(folder, name, seed, style):
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     randomise(model, seed)
     model.save_pretrained(folder)
+    if model_type == "deepseek_v3":
+        add_further_block(folder, config, seed)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "model.safetensors").chmod(0o644)     # the library makes it private
     expected = expected_outputs(load(folder), seed)
