@@ -72,6 +72,11 @@ class Families(unittest.TestCase):
                          ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
         self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
 
+    def test_latent_forms(self):
+        names = ('q_a_proj', 'q_b_proj', 'kv_a_proj_with_mqa', 'kv_b_proj', 'o_proj')
+        self.check_forms('deepseek_v3', {'gptq': 3.5, 'compressed-tensors': 4}, [f'self_attn.{name}' for name in names] +
+                         [f'mlp.{name}_proj' for name in ('gate', 'up', 'down')])
+
 
 # One test for each, so that they run side by side.
 for config_file in sorted(TINY.glob('*/config.json')):
