@@ -245,6 +245,40 @@ static void fused_layers_and_ranges(void **state)
     assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
 }
 
+/* vLLM has q_a and kv_a in one, where there is a q_a. */
+static void fused_latents(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    static const char *const leaf[MQ_N_LINEARS] = {
+        [MQ_Q_A] = "q_a_proj", [MQ_KV_A] = "kv_a_proj", [MQ_Q_B] = "q_b_proj", [MQ_KV_B] = "kv_b"};
+    mq_quantize_options o = options_of(4, 32);
+    const char *const skip[] = {"layers.1.*_a_proj"};
+    mq_scheme *s = NULL;
+    cJSON *config = NULL;
+    arch.latent =
+        (mq_latent){.q_rank = 64, .kv_rank = 32, .nope_dim = 16, .rope_dim = 8, .v_dim = 8};
+    for (int l = MQ_Q; l < MQ_O; l++) {
+        arch.linear[l][0] = '\0';
+        if (!leaf[l]) continue;
+        snprintf(arch.linear[l], sizeof arch.linear[l], "model.layers.{i}.x.%s", leaf[l]);
+    }
+    snprintf(arch.copied[arch.n_copied++], sizeof arch.copied[0], "model.layers.3.");
+    o.skip = skip;
+    o.n_skip = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(s->n_quantised, 3 * 8 - 2);
+    assert_false(mq_scheme_splits_fused(s));
+    assert_int_equal(mq_gptq_config(s, &o, &config), MQ_OK);
+    const cJSON *dynamic = mq_json_find(config, "dynamic");
+    assert_int_equal(cJSON_GetArraySize(dynamic), 2);
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(
+        dynamic, "-:model\\.layers\\.1\\.x\\.(?:q_a_proj|kv_a_proj|fused_qkv_a_proj)$"));
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(dynamic, "-:^model\\.layers\\.3\\."));
+    cJSON_Delete(config);
+    mq_scheme_destroy(&s);
+}
+
 static void patterns_that_help_nobody(void **state)
 {
     (void)state;
@@ -289,6 +323,7 @@ int main(void)
         cmocka_unit_test(zero_points_and_signs),
         cmocka_unit_test(every_layer_overridden),
         cmocka_unit_test(fused_layers_and_ranges),
+        cmocka_unit_test(fused_latents),
         cmocka_unit_test(patterns_that_help_nobody),
         cmocka_unit_test(config_keeps_its_bytes),
     };
