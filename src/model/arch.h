@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "format/stored.h"
 #include "ops/kernels.h"
+#include "ops/route.h"
 #include "par/comm.h"
 
 #include <stdbool.h>
@@ -113,6 +114,13 @@ static inline bool mq_tap_is_expert_mid(mq_tap_id tap)
     return tap >= MQ_TAP_EXPERTS && (tap - MQ_TAP_EXPERTS) % 2 == 1;
 }
 
+/** Number of the kind of a tap: its own, or one of the two of experts. */
+enum { MQ_N_TAP_KINDS = MQ_TAP_EXPERTS + 2 };
+static inline int mq_tap_kind(mq_tap_id tap)
+{
+    return tap < MQ_TAP_EXPERTS ? (int)tap : MQ_TAP_EXPERTS + mq_tap_is_expert_mid(tap);
+}
+
 /** "attn_in", ...; "expert_in" and "expert_mid" of any routed expert. */
 const char *mq_tap_name(mq_tap_id tap);
 
@@ -151,33 +159,16 @@ typedef struct mq_block_kind {
 } mq_block_kind;
 
 /** Latent attention; kv_rank is 0 in families without. Queries and keys are nope_dim + rope_dim
- *  wide, of which the last rope_dim turn; the part of a key that turns is the same for all heads.
- *      q = q_b(norm(q_a(x))), or q(x);  latent, shared = kv_a(x);  keys, values =
- * kv_b(norm(latent)) with the rows of kv_b for each head those of its key, then those of its value.
- */
+ *  wide, of which the last rope_dim turn; the part of a key that turns is the same for all heads:
+ *      q = q_b(norm(q_a(x))), or q(x)
+ *      latent, part that turns = kv_a(x);  keys, values = kv_b(norm(latent))
+ *  The rows of kv_b are, head by head, those of its key and those of its value. */
 typedef struct mq_latent {
     int64_t q_rank; /* of norm(q_a(x)); 0: q is one layer */
     int64_t kv_rank, nope_dim, rope_dim, v_dim;
-    double norm_eps; /* of the norms of latents, */
+    double norm_eps; /* of the norms of latents */
     char q_norm[MQ_ARCH_NAME], kv_norm[MQ_ARCH_NAME];
 } mq_latent;
-
-/** How the router's outputs become scores of experts. */
-typedef enum mq_score_kind { MQ_SCORE_SOFTMAX, MQ_SCORE_SIGMOID } mq_score_kind;
-
-/** What a group of experts is worth where only the experts of some groups can be chosen. */
-typedef enum mq_group_score { MQ_GROUP_BEST, MQ_GROUP_BEST_TWO } mq_group_score;
-
-/** Which of its experts a token goes to, and with what weights (ops/route.h). */
-typedef struct mq_routing_kind {
-    mq_score_kind score;
-    int64_t n_experts, top_k;
-    int64_t n_groups, top_groups; /* 1: all experts can be chosen */
-    mq_group_score group_score;
-    bool normalised;  /* weights of a token are divided by their sum, */
-    double least_sum; /* or by this where that is larger */
-    double scale;     /* then multiplied by this */
-} mq_routing_kind;
 
 /** Mixture of experts; n_experts is 0 in families without. */
 typedef struct mq_moe {
@@ -189,7 +180,8 @@ typedef struct mq_moe {
     char correction[MQ_ARCH_NAME];  /* (n_experts) added to scores for the choice; "": none */
     char expert[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "{i}" is the block, "{e}" the expert */
     char shared[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "": there is none */
-    char shared_gate[MQ_ARCH_NAME]; /* (1, hidden): its sigmoid weighs the shared one; "": none */
+    char shared_weight[MQ_ARCH_NAME]; /* (1, hidden): the sigmoid of what it makes of a token weighs
+                                         the shared expert; "": none */
 } mq_moe;
 
 /** "block 3, attn_in" or "lm_head", for messages. */
@@ -341,10 +333,15 @@ mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
  * Those of latent attention cannot: a part of their keys is the same for all heads. */
 bool mq_arch_couples(const mq_arch *arch, mq_tap_id tap);
 
-/** True for a tap whose one layer ends a sub-block: o or down, which *linear becomes. */
+/** True for a tap whose one layer makes what is added to the residual stream: o, or a down, which
+ *  *linear becomes. */
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear);
 
 /** Whether what o or down makes goes through a norm before it is added to the residual stream. */
 bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear);
+
+/** Whether the residual stream becomes itself plus what o or down makes: no norm in between, and
+ *  no other expert beside. */
+bool mq_arch_adds_alone(const mq_arch *arch, mq_linear_id linear);
 
 #endif

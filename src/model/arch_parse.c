@@ -299,6 +299,10 @@ static mq_status read_linears(const mq_arch_texts *texts, mq_arch *arch)
         MQ_TRY(read_fused(texts, "qkv", MQ_Q, MQ_V, arch, &arch->fused_qkv));
     }
     MQ_TRY(mq_arch_tensor_name(texts, "o", true, arch->linear[MQ_O]));
+    /* Where every block has experts no other MLP has a name. */
+    bool all_routed = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "moe") &&
+                      !cJSON_GetObjectItemCaseSensitive(tensors, "down");
+    if (all_routed) return MQ_OK;
     MQ_TRY(mq_arch_tensor_name(texts, "down", true, arch->linear[MQ_DOWN]));
     if (arch->gated) {
         return read_fused(texts, "gate_up", MQ_GATE, MQ_UP, arch, &arch->fused_gate_up);
@@ -346,6 +350,7 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(mq_arch_parse_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_window(texts, arch));
     MQ_TRY(mq_arch_settle_no_rope(texts, arch));
+    MQ_TRY(mq_arch_parse_moe(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_copied(texts, arch));
     MQ_TRY(mq_arch_parse_quantization(texts, arch));

@@ -15,7 +15,9 @@
  * attn_in: q_lora, of which it makes the queries, and kv_lora, of which it makes keys and values.
  * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
  * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
- * multiplied by residual_scale. */
+ * multiplied by residual_scale. Where a block has routed experts, they are added to x between
+ * mlp_in and mlp_mid (model/mixture.h), and the MLP is the expert that all tokens share, or there
+ * is none. */
 
 /** Radians by which pair i < dim / 2 turns from one position to the next. */
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
@@ -46,16 +48,16 @@ mq_status mq_block_turn(const mq_block_weights *weights, const mq_rope_tables *r
 /** Computes tap `tap` of one unit into `out` (n_tokens, width of the tap), and does the residual
  *  additions that lie between the tap before it and this one.
  *  x (n_tokens, hidden) in/out; from: by tap, the activations of those that this one is computed
- *  from (attn_in for attn_out, and the latents that
- *  there are; attn_out for mlp_in, mlp_in for mlp_mid; attn_in and attn_out for
- *  mlp_mid in a parallel block); others may be NULL. The buffers must not overlap. Uses threads and
- * thread scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope
- *  tables must reach the unit's longest sample. Not collective. */
+ *  from: attn_in for the latents; attn_in and the latents that there are for attn_out; attn_out for
+ *  mlp_in; mlp_in for mlp_mid, or attn_in and attn_out in a parallel block. Others may be NULL. The
+ *  buffers must not overlap. Uses threads and thread scratch; work is a buffer of
+ *  mq_block_work_bytes for at least the unit's tokens; the rope tables must reach the unit's
+ * longest sample. Not collective. */
 mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
                            mq_tap_id tap, const mq_unit *unit, void *x,
                            const void *const from[MQ_N_TAPS], void *work, void *out);
 
-/** x += down(mlp_mid): ends the block for one unit. work as above. */
+/** x += down(mlp_mid), if there is one: ends the block for one unit. work as above. */
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
                           const void *mlp_mid, void *work);
 

@@ -28,7 +28,7 @@ static mq_status check_block(audit *a, const mq_arch *arch, int64_t block)
     int n = mq_arch_vectors(arch, block, list);
     for (int i = 0; i < n; i++) {
         const mq_tensor *tensor = NULL;
-        MQ_TRY(mq_tensor_expect(a->folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
+        MQ_TRY(mq_vector_find(a->folder, &list[i], &tensor));
         mark(a, tensor);
     }
     for (int l = 0; l < mq_arch_n_linears(arch); l++) {

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "harness.h"
 #include "model/block.h"
+#include "model/mixture.h"
 #include "ops/ops.h"
 #include "par/collectives.h"
 
@@ -106,6 +107,7 @@ typedef struct setup {
     mq_outer_weights *outer;
     mq_block_weights *weights;
     mq_rope_tables rope;
+    mq_mixture_room mixture;
     const expected *expected;
     int32_t token[N_TOKENS], position[N_TOKENS];
     char *x; /* (N_TOKENS, hidden), of the dtype */
@@ -183,7 +185,8 @@ static void check_logits(setup *s)
 static void run_unit(setup *s, const mq_unit *unit)
 {
     mq_tap_id taps[MQ_N_TAPS];
-    int n_taps = mq_arch_taps(s->arch, 0, taps);
+    int64_t block = s->weights->block;
+    int n_taps = mq_arch_taps(s->arch, block, taps);
     char *tap[MQ_N_TAPS] = {NULL}, *work = NULL;
     const void *from[MQ_N_TAPS] = {NULL};
     void *x = s->x + (size_t)(unit->token_begin * s->arch->hidden) * mq_dtype_size(s->dtype);
@@ -191,11 +194,13 @@ static void run_unit(setup *s, const mq_unit *unit)
     CHECK(mq_block_work_bytes(s->arch, s->dtype, unit->n_tokens, &bytes) == MQ_OK);
     CHECK(mq_alloc((int64_t)bytes, 1, "work", &work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) {
-        int64_t width = mq_arch_tap_width(s->arch, 0, taps[i]);
+        int64_t width = mq_arch_tap_width(s->arch, block, taps[i]);
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
         CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, from, work, tap[i]) ==
               MQ_OK);
         from[taps[i]] = tap[i];
+        if (taps[i] != MQ_TAP_MLP_IN || !s->arch->block[block].routed) continue;
+        CHECK(mq_mixture(s->weights, unit, tap[i], &s->mixture, x) == MQ_OK);
     }
     CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1], work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) mq_free(&tap[i]);
@@ -257,6 +262,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
         comm, folder, arch, dtype, MQ_OUTER_EMBED | MQ_OUTER_HEAD | MQ_OUTER_NORM, &s.outer);
     if (status == MQ_OK) status = mq_block_weights_create(comm, arch, dtype, &s.weights);
     if (status == MQ_OK) status = mq_rope_tables_create(arch, 129, &s.rope);
+    if (status == MQ_OK) status = mq_mixture_room_create(arch, dtype, N_TOKENS, &s.mixture);
     if (status == MQ_OK) {
         status = mq_alloc(N_TOKENS * arch->hidden, mq_dtype_size(dtype), "residual stream", &s.x);
     }
@@ -271,6 +277,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
     }
     mq_free(&s.x);
     mq_rope_tables_free(&s.rope);
+    mq_mixture_room_free(&s.mixture);
     mq_block_weights_destroy(&s.weights);
     mq_outer_weights_destroy(&s.outer);
 }
@@ -341,11 +348,17 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2",      "llama3",         "mistral",  "qwen2",       "qwen3",
-    "command_r",   "command_r_plus", "granite",  "smollm3",     "cohere2",
-    "ministral",   "hunyuan",        "olmo2",    "olmo3",       "gemma",
-    "gemma2",      "gemma3",         "ernie4_5", "seed_oss",    "phi3",
-    "glm4",        "starcoder2",     "glm",      "deepseek_v2", "deepseek_v2_lite",
+    "llama2",         "llama3",      "mistral",
+    "qwen2",          "qwen3",       "command_r",
+    "command_r_plus", "granite",     "smollm3",
+    "cohere2",        "ministral",   "hunyuan",
+    "olmo2",          "olmo3",       "gemma",
+    "gemma2",         "gemma3",      "ernie4_5",
+    "seed_oss",       "phi3",        "glm4",
+    "starcoder2",     "glm",         "mixtral",
+    "qwen2_moe",      "qwen3_moe",   "olmoe",
+    "glm4_moe",       "minimax_m2",  "ernie4_5_moe",
+    "hunyuan_moe",    "deepseek_v2", "deepseek_v2_lite",
     "deepseek_v3",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
