@@ -74,8 +74,9 @@ class Families(unittest.TestCase):
 
     def test_latent_forms(self):
         names = ('q_a_proj', 'q_b_proj', 'kv_a_proj_with_mqa', 'kv_b_proj', 'o_proj')
+        mlps = ['mlp', 'mlp.shared_experts'] + [f'mlp.experts.{e}' for e in range(4)]
         self.check_forms('deepseek_v3', {'gptq': 3.5, 'compressed-tensors': 4}, [f'self_attn.{name}' for name in names] +
-                         [f'mlp.{name}_proj' for name in ('gate', 'up', 'down')])
+                         [f'{mlp}.{name}_proj' for mlp in mlps for name in ('gate', 'up', 'down')])
 
 
 # One test for each, so that they run side by side.

@@ -31,7 +31,7 @@
     "\"model_type\": \"deepseek_v2\", \"hidden_size\": 64, \"intermediate_size\": 96, "       \
     "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"kv_lora_rank\": 32, "            \
     "\"q_lora_rank\": null, \"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 4, \"vocab_size\"" \
-    ": 100, \"v_head_dim\": 16"
+    ": 100, \"v_head_dim\": 16, \"num_experts_per_tok\": 1"
 
 static char *read_data(const char *name)
 {
@@ -138,7 +138,8 @@ static void test_bad_sizes(void **state)
     refuses("deepseek_v2", "{" LITE ", \"num_key_value_heads\": 2}", "as many key/value heads");
 #define WITHOUT_V                                                                       \
     "\"model_type\": \"deepseek_v2\", \"hidden_size\": 64, \"intermediate_size\": 96, " \
-    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"vocab_size\": 100, "
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"vocab_size\": 100, "       \
+    "\"num_experts_per_tok\": 1, "
     refuses("deepseek_v2", "{" WITHOUT_V "\"v_head_dim\": 0}", "latent attention of ranks");
     refuses("deepseek_v2", "{" WITHOUT_V "\"kv_lora_rank\": 0}", "latent attention of ranks");
     refuses("deepseek_v2", "{" WITHOUT_V "\"qk_rope_head_dim\": 3}", "latent attention of ranks");
