@@ -117,7 +117,13 @@ const char *mq_tap_name(mq_tap_id tap);
 /** "q", "k", "v", "o", "gate", "up", "down", of its role for one of an expert. */
 const char *mq_linear_name(mq_linear_id linear);
 
-enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024, MQ_ROPE_PAIRS = 256 };
+enum {
+    MQ_ARCH_NAME = 128,
+    MQ_ARCH_IGNORED = 8,
+    MQ_ARCH_COPIED = 8,
+    MQ_ARCH_BLOCKS = 1024,
+    MQ_ROPE_PAIRS = 256
+};
 
 /** How positions turn the pairs of a head's coordinates. */
 typedef struct mq_rope_kind {
@@ -132,6 +138,8 @@ typedef struct mq_rope_kind {
     double attention_factor; /* cosines and sines are multiplied by it; else 1 */
     bool is_long;            /* of longrope: for samples beyond original_positions */
     float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
+    int n_axes;                  /* positions that a token may have for it: 1 or 3 */
+    uint8_t axis[MQ_ROPE_PAIRS]; /* which of them turns a pair */
 } mq_rope_kind;
 
 /** What differs from block to block. */
@@ -226,6 +234,8 @@ typedef struct mq_arch {
     char linear[MQ_N_LINEARS][MQ_ARCH_NAME];              /* "": there is none */
     char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME];   /* old checkpoints hold them; unused */
     int n_ignored_tensors;
+    char copied[MQ_ARCH_COPIED][MQ_ARCH_NAME]; /* how names of other parts' tensors begin */
+    int n_copied;
 
     mq_gguf_family gguf;
 } mq_arch;
@@ -252,6 +262,10 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 /** Module name of a linear ("model.layers.3.self_attn.q_proj"; the head's whatever the block). */
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes);
+
+/** Whether a tensor belongs to another part of the model, a tower for images say: it stays as it
+ *  is. */
+bool mq_arch_is_copied(const mq_arch *arch, const char *tensor);
 
 /** Sliding window of a block, 0 for none. */
 int64_t mq_arch_window(const mq_arch *arch, int64_t block);

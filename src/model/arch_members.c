@@ -15,9 +15,10 @@ typedef struct section {
 static const section sections[] = {
     {"",
      {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window", "moe",
-      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf"}},
+      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf", "language"}},
+    {"language", {"config", "flat", "model_types", "root_keys", "other_configs", "copied"}},
     {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
-    {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha"}},
+    {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha", "mrope"}},
     {"sliding_rope", {"theta"}},
     {"no_rope", {"list", "every", "full_attention"}},
     {"window", {"size", "enabled", "first", "every", "layer_types"}},

@@ -29,6 +29,12 @@ mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t h
                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
                   mq_dtype dtype);
 
+/** The same by n_axes positions a token: position (n_tok, n_axes), of which pair i < dim / 2 turns
+ *  by number axis[i]. */
+mq_status mq_rope_axes(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                       int64_t dim, const float *cos_sin, const int32_t *position, int n_axes,
+                       const uint8_t *axis, bool interleaved, mq_dtype dtype);
+
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim;

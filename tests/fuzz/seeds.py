@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # in the order of fuzz_config.c
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "cohere", "smollm3", "cohere2", "hunyuan",
-            "gemma3", "phi3", "starcoder2")
+            "gemma3", "phi3", "starcoder2", "qwen2_5_vl", "qwen3_vl")
 
 
 def entry(dtype, shape, begin, end):
@@ -68,6 +68,10 @@ def configs():
                              "sliding_window": 16, "layer_types": ["full_attention"] * 2,
                              "quantization_config": packed})
         yield i, json.dumps({"model_type": family, **sizes, "quantization_config": [fp8, floats, exl2][i % 3]})
+        if family.endswith("_vl"):
+            mrope = {"rope_theta": 5e5, "mrope_section": [2, 3, 3], "mrope_interleaved": family == "qwen3_vl"}
+            yield i, json.dumps({"model_type": family, "text_config": {**sizes, "head_dim": 16, "rope_parameters": mrope},
+                                 "vision_config": {"depth": 1}, "tie_word_embeddings": False})
         yield 0x80, (ROOT / f"configs/arch/{family}.json").read_text(encoding="utf-8")
 
 

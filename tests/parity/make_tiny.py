@@ -18,8 +18,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+
+import tiny_multimodal
 
 LENGTHS = (1, 7, 129)
 KEPT = 8                    # of longer samples only the last positions are stored in full
@@ -141,6 +143,11 @@ CASES = {
 }
 
 
+# a new case goes to the end of its list: its number there makes the seed
+SEEDS = {**{name: i for i, name in enumerate(CASES)},
+         **{name: 500 + i for i, name in enumerate(tiny_multimodal.CASES)}}
+
+
 # ---------------------------------------------------------------- weights
 
 def standard_deviation(name, shape, config):
@@ -163,6 +170,23 @@ def standard_deviation(name, shape, config):
     return gain / shape[-1] ** 0.5
 
 
+def random_tower(generator):
+    """Tensors of a tower that no class of transformers has."""
+    return {name: torch.randn(shape, generator=generator).to(torch.bfloat16)
+            for name, shape in (("vpm.embeddings.patch_embedding.weight", (4, 3, 2, 2)),
+                                ("vpm.encoder.layers.0.self_attn.q_proj.weight", (16, 16)),
+                                ("resampler.query", (4, 32)))}
+
+
+def add_tower(folder, generator):
+    """A saved Qwen3 becomes the language model of a larger one, as MiniCPM-V has it."""
+    tensors = {f"llm.{name}": values for name, values in load_file(folder / "model.safetensors").items()}
+    save_file({**tensors, **random_tower(generator)}, folder / "model.safetensors", {"format": "pt"})
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), **tiny_multimodal.MINICPM}
+    path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
+
+
 def randomise(model, seed):
     """Fill all parameters from a seed, in the order of their names, rounded to BF16."""
     generator = torch.Generator().manual_seed(seed)
@@ -181,17 +205,33 @@ def randomise(model, seed):
 # ---------------------------------------------------------------- outputs
 
 def trace(model, tokens):
-    """Residual stream after each block, and logits, of one sample."""
+    """Residual stream after each block, and logits, of one sample: tokens, or rows and their positions."""
     hidden = []
     hooks = [layer.register_forward_hook(
         lambda _module, _inputs, output: hidden.append(
             (output[0] if isinstance(output, tuple) else output)[0].clone()))
-        for layer in model.model.layers]
+        for layer in tiny_multimodal.language_model(model).layers]
     with torch.no_grad():
-        logits = model(tokens[None].long(), use_cache=False).logits[0]
+        if isinstance(tokens, tuple):
+            rows, positions = tokens
+            logits = model.lm_head(tiny_multimodal.language_model(model)(
+                inputs_embeds=rows[None].float(), position_ids=positions[:, None].long(),
+                use_cache=False).last_hidden_state)[0]
+        else:
+            logits = model(input_ids=tokens[None].long(), use_cache=False).logits[0]
     for hook in hooks:
         hook.remove()
     return hidden, logits
+
+
+def add_outputs(model, inputs, label, result):
+    """What the model makes of one sample."""
+    hidden, logits = trace(model, inputs)
+    result[f"logits_{label}"] = logits[-KEPT:].contiguous()
+    result[f"logits_norm_{label}"] = logits.norm(dim=-1)
+    for i, values in enumerate(hidden):
+        result[f"hidden_{label}_{i}"] = values[-KEPT:].contiguous()
+        result[f"hidden_norm_{label}_{i}"] = values.norm(dim=-1)
 
 
 def expected_outputs(model, seed):
@@ -201,13 +241,12 @@ def expected_outputs(model, seed):
     for length in LENGTHS:
         tokens = torch.randint(3, SIZES["vocab_size"], (length,), generator=generator,
                                dtype=torch.int32)
-        hidden, logits = trace(model, tokens)
         result[f"tokens_{length}"] = tokens
-        result[f"logits_{length}"] = logits[-KEPT:].contiguous()
-        result[f"logits_norm_{length}"] = logits.norm(dim=-1)
-        for i, values in enumerate(hidden):
-            result[f"hidden_{length}_{i}"] = values[-KEPT:].contiguous()
-            result[f"hidden_norm_{length}_{i}"] = values.norm(dim=-1)
+        add_outputs(model, tokens, length, result)
+    if model.config.model_type in tiny_multimodal.WITH_IMAGE:
+        inputs = tiny_multimodal.image_inputs(model.config, generator)
+        result["embeds_image"], result["positions_image"] = inputs
+        add_outputs(model, inputs, "image", result)
     return result
 
 
@@ -261,26 +300,28 @@ def version_4_config(config):
     return dict(sorted(old.items()))
 
 
-def write_configs(folder, style):
+def write_configs(folder, name, style):
     """config.json in the chosen style; for both, version 5's, and version 4's as config.v4.json."""
     path = folder / "config.json"
     new = json.loads(path.read_text(encoding="utf-8"))
-    old = version_4_config(json.loads(path.read_text(encoding="utf-8")))
+    multimodal = name in tiny_multimodal.CASES
+    old = tiny_multimodal.old_config(name, new) if multimodal else version_4_config(
+        json.loads(path.read_text(encoding="utf-8")))
     files = {"5": {"config.json": new}, "4": {"config.json": old},
              "both": {"config.json": new, "config.v4.json": old}}[style]
-    for name, value in files.items():
-        (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    for file, value in files.items():
+        (folder / file).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def check_config_4(folder, expected, seed):
     """transformers 5 must compute the same from the version 4 configuration."""
     path = folder / "config.v4.json"
-    if not path.exists():
+    if not path.exists() or folder.name == "minicpmv":
         return
     with tempfile.TemporaryDirectory() as other:
         (Path(other) / "config.json").write_bytes(path.read_bytes())
         (Path(other) / "model.safetensors").symlink_to((folder / "model.safetensors").resolve())
-        model = load(Path(other))
+        model = (tiny_multimodal.load if folder.name in tiny_multimodal.CASES else load)(Path(other))
     again = expected_outputs(model, seed)
     assert all(torch.equal(again[name], expected[name]) for name in expected)
 
@@ -295,19 +336,26 @@ def load(folder):
 
 def make_case(folder, name, seed, style):
     """Write one model and its expected outputs."""
-    model_type, changes = CASES[name]
-    config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
-    config.pad_token_id = None      # a pad token would zero its row of the embeddings
+    multimodal = name in tiny_multimodal.CASES
+    if multimodal:
+        config = tiny_multimodal.make_config(name)
+    else:
+        model_type, changes = CASES[name]
+        config = AutoConfig.for_model(model_type, **{**SIZES, **changes})
+        config.pad_token_id = None      # a pad token would zero its row of the embeddings
     config.dtype = torch.bfloat16
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = tiny_multimodal.make_model(config) if multimodal else AutoModelForCausalLM.from_config(
+        config, dtype=torch.bfloat16)
     randomise(model, seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "model.safetensors").chmod(0o644)     # the library makes it private
-    expected = expected_outputs(load(folder), seed)
+    expected = expected_outputs((tiny_multimodal.load if hasattr(config, "text_config") else load)(folder), seed)
+    if name == "minicpmv":
+        add_tower(folder, torch.Generator().manual_seed(seed + 2000))
     save_file(expected, folder / "expected.safetensors")
     (folder / "expected.safetensors").chmod(0o644)
-    write_configs(folder, style)
+    write_configs(folder, name, style)
     check_config_4(folder, expected, seed)
     describe(name, expected)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -319,12 +367,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("-o", "--output", type=Path,
                         default=Path(__file__).resolve().parents[1] / "data" / "tiny")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=SEEDS, default=list(SEEDS), metavar="NAME")
     parser.add_argument("--config-style", choices=("4", "5", "both"), default="both")
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    for seed, name in enumerate(CASES):
+    for name, seed in SEEDS.items():
         if name in args.only:
             folder = args.output / name
             folder.mkdir(parents=True, exist_ok=True)
