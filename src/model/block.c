@@ -223,17 +223,17 @@ mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, con
                     scale, x, outer->dtype);
 }
 
-mq_status mq_block_rows(const mq_outer_weights *outer, const mq_arch *arch, const mq_unit *unit,
-                        const uint16_t *rows, void *x)
+mq_status mq_block_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                        void *x)
 {
-    int64_t n = unit->n_tokens * arch->hidden;
+    int64_t n = n_tokens * arch->hidden;
     if (arch->embed_scale != 1 || arch->embed_sqrt) {
         return mq_fail(MQ_E_INPUT,
                        "%s: a %s model multiplies its embeddings; rows in their place are not "
                        "supported",
                        arch->where, arch->family);
     }
-    if (outer->dtype == MQ_F32) return mq_to_f32(rows, MQ_BF16, n, x);
-    memcpy(x, rows, (size_t)n * sizeof *rows);
+    if (dtype == MQ_F32) return mq_to_f32(rows, MQ_BF16, n, x);
+    memcpy(x, rows, (size_t)n * mq_dtype_size(MQ_BF16));
     return MQ_OK;
 }

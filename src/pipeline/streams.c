@@ -98,6 +98,18 @@ mq_status mq_run_produce_head(mq_run *run)
     return status;
 }
 
+/* An mq_take_rows, into all streams. */
+static mq_status take_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_run *run = context;
+    for (int s = 0; s < run->n_streams; s++) {
+        const mq_activations *x = &run->stream[s].x;
+        char *to = x->rows + (size_t)(token * x->width) * mq_dtype_size(x->dtype);
+        MQ_TRY(mq_block_rows(run->arch, x->dtype, n, rows, to));
+    }
+    return MQ_OK;
+}
+
 static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stream *stream)
 {
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
@@ -111,6 +123,11 @@ static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stre
 mq_status mq_run_embed(mq_run *run)
 {
     mq_outer_weights *outer = NULL;
+    if (run->calib->hidden > 0) {
+        mq_status rows = mq_calib_spread_rows(run->comm, run->calib, take_rows, run);
+        mq_timing_lap(&run->timing, MQ_T_READ);
+        return rows;
+    }
     mq_status status =
         mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, MQ_OUTER_EMBED, &outer);
     mq_timing_lap(&run->timing, MQ_T_READ);

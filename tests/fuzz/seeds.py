@@ -190,7 +190,11 @@ def main():
     # kind, offsets (shape, count, steps), tokens (shape, count, values)
     good = bytes([0, 0, 4, 0, 5, 7, 3, 0, 15]) + bytes(range(15))
     write(out / "calib", [bytes([kind]) + good[1:] + body for kind in range(0, 64, 3)]
-          + [bytes([64]) + b"from a book" + bytes(4) + good[1:] + body])
+          + [bytes([64]) + b"from a book" + bytes(4) + good[1:] + body]
+          + [bytes([128]) + good[1:] + rows + positions for rows in (bytes([0, 15, 1]) + b"\x80\x3f" * 30, bytes([7, 0, 0]))
+             for positions in (bytes([8, 3, 14]) + b"\x05\0" * 45, bytes([14, 15, 0]) + b"\x09\0" * 15,
+                               bytes([7, 0, 0]))]
+          + [bytes([128]) + good[1:9] + bytes([240]) + bytes(15) + bytes([0, 15, 1]) + b"\x80\x7f" * 30 + bytes([7, 0, 0])])
 
 
 if __name__ == "__main__":

@@ -259,7 +259,7 @@ static void run_image(setup *s)
     for (int64_t i = 0; i < 3 * n; i++) position[i % n * 3 + i / n] = by_axis[i];
     unit.n_axes = 3;
     unit.rope_position = position;
-    CHECK(mq_block_rows(s->outer, s->arch, &unit, rows, s->x) == MQ_OK);
+    CHECK(mq_block_rows(s->arch, s->dtype, n, rows, s->x) == MQ_OK);
     for (int64_t b = 0; b < s->arch->n_blocks; b++) {
         CHECK(mq_block_weights_read(comm, s->folder, b, s->weights) == MQ_OK);
         run_unit(s, &unit);
