@@ -61,8 +61,10 @@ static mq_status add_summary(cJSON *o, const mq_calib_summary *s)
     MQ_TRY(mq_json_add_int(o, "tokens", s->n_tokens));
     MQ_TRY(mq_json_add_int(o, "shortest", s->shortest));
     MQ_TRY(mq_json_add_int(o, "longest", s->longest));
-    MQ_TRY(mq_json_add_bool(o, "has_tokens", s->has_tokens));
-    if (s->hidden > 0) MQ_TRY(mq_json_add_int(o, "hidden", s->hidden));
+    if (s->hidden > 0) {
+        MQ_TRY(mq_json_add_int(o, "hidden", s->hidden));
+        MQ_TRY(mq_json_add_bool(o, "has_tokens", s->has_tokens));
+    }
     return s->n_axes > 0 ? mq_json_add_int(o, "positions", s->n_axes) : MQ_OK;
 }
 
