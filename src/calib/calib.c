@@ -37,6 +37,7 @@ static mq_status share_totals(const mq_comm *comm, mq_calib_shares *shares, mq_c
     calib->has_tokens = t->has_tokens != 0;
     calib->hidden = t->hidden;
     calib->n_axes = (int)t->n_axes;
+    calib->n_deep = (int)t->n_deep;
     calib->source = shares->source;
     shares->source = NULL;
     return MQ_OK;

@@ -18,6 +18,7 @@ typedef struct mq_calib {
     bool has_tokens;           /* else rows alone */
     int64_t hidden;            /* width of the rows in the place of embeddings; 0: there are none */
     int n_axes;                /* positions given for a token; 0: none */
+    int n_deep;                /* blocks behind which rows are added to what they make */
     int64_t n_positions;       /* above all positions, and no less than `longest` */
     /* this rank's share */
     mq_unit *unit;
@@ -49,6 +50,7 @@ typedef struct mq_calib_summary {
     bool has_tokens;    /* else rows alone */
     int64_t hidden;     /* width of rows; 0: there are none */
     int n_axes;         /* positions given for a token; 0: none */
+    int n_deep;         /* blocks behind which rows are added */
     char *source;       /* "" when the file does not say; free with mq_free */
 } mq_calib_summary;
 
@@ -66,15 +68,18 @@ mq_status mq_calib_load(const mq_comm *comm, const char *path, const mq_calib_op
                         mq_calib **out);
 void mq_calib_destroy(mq_calib **calib);
 
+enum { MQ_ROWS_EMBEDDED = -1 };
+
 /** Takes `n` rows of this rank's tokens from number `token` on: (n, hidden) bf16. */
 typedef mq_status mq_take_rows(void *context, int64_t token, int64_t n, void *rows);
 
-/** Reads the rows that stand in the place of embeddings and gives every rank those of its tokens,
- *  piece by piece. Collective; rank 0 reads. Cost: 16 MiB a rank. Errors, the same on every rank:
+/** Reads the rows that stand in the place of embeddings (layer MQ_ROWS_EMBEDDED), or those that are
+ *  added to what block `layer` < n_deep makes, and gives every rank those of its tokens, piece by
+ *  piece. Collective; rank 0 reads. Cost: 16 MiB a rank. Errors, the same on every rank:
  *  MQ_E_INPUT: a number that is not finite (naming sample, position and column); those of `take`;
  *  MQ_E_IO; MQ_E_MEMORY. */
-mq_status mq_calib_spread_rows(const mq_comm *comm, const mq_calib *calib, mq_take_rows *take,
-                               void *context);
+mq_status mq_calib_spread_rows(const mq_comm *comm, const mq_calib *calib, int layer,
+                               mq_take_rows *take, void *context);
 
 /** (*out)[d], d < *n: pairs of a token and the one d tokens before it in its sample, over all
  * samples of all ranks; window > 0 leaves out those of d >= window. Samples that a run leaves out

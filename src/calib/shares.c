@@ -80,7 +80,8 @@ static void add_up(const reading *r, mq_calib_shares *shares)
                            .n_units = r->n_units,
                            .has_tokens = r->file.has_tokens,
                            .hidden = r->file.hidden,
-                           .n_axes = r->file.n_axes};
+                           .n_axes = r->file.n_axes,
+                           .n_deep = r->file.n_deep};
     mq_token_file_lengths(&r->file, r->n_samples, &t->shortest, &t->longest);
     for (int64_t u = 0; u < r->n_units; u++) {
         mq_share_counts *c = &shares->counts[r->owner[u]];

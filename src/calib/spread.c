@@ -65,7 +65,7 @@ static mq_status spread_unit(const spread *s, int64_t unit, int64_t begin, int64
     for (int64_t done = 0; done < s->tokens[unit]; done += s->piece_tokens) {
         int64_t n = mq_min_i64(s->piece_tokens, s->tokens[unit] - done);
         if (*local == MQ_OK && s->comm->rank == 0) {
-            *local = s->kind->read(&s->file, begin + done, n, s->piece);
+            *local = s->kind->read(&s->file, s->kind->layer, begin + done, n, s->piece);
         }
         *local = mq_agree(s->comm, *local);
         if (*local != MQ_OK) return *local;
@@ -100,10 +100,11 @@ mq_status mq_spread(const mq_comm *comm, const mq_calib *calib, const mq_spread_
     return status;
 }
 
-mq_status mq_calib_spread_rows(const mq_comm *comm, const mq_calib *calib, mq_take_rows *take,
-                               void *context)
+mq_status mq_calib_spread_rows(const mq_comm *comm, const mq_calib *calib, int layer,
+                               mq_take_rows *take, void *context)
 {
     const mq_spread_kind kind = {
+        .layer = layer,
         .bytes = (size_t)calib->hidden * sizeof(uint16_t),
         .read = mq_token_file_rows,
         .take = take,

@@ -8,8 +8,9 @@
 
 typedef struct mq_spread_kind {
     size_t bytes; /* of a token */
+    int layer;    /* handed to `read` */
     /** On rank 0: tokens [begin, begin + n) of the file, checked. */
-    mq_status (*read)(const mq_token_file *file, int64_t begin, int64_t n, void *out);
+    mq_status (*read)(const mq_token_file *file, int layer, int64_t begin, int64_t n, void *out);
     mq_take_rows *take;
     void *context;
 } mq_spread_kind;

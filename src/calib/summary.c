@@ -26,9 +26,11 @@ static mq_status check_rest(const mq_token_file *f)
     mq_status status = mq_alloc(mq_min_i64(n, f->n_tokens), (size_t)bytes, "rows", &piece);
     for (int64_t at = 0; at < f->n_tokens && status == MQ_OK; at += n) {
         int64_t count = mq_min_i64(n, f->n_tokens - at);
-        if (f->hidden > 0) status = mq_token_file_rows(f, at, count, piece);
+        for (int l = MQ_ROWS_EMBEDDED; l < f->n_deep && f->hidden > 0 && status == MQ_OK; l++) {
+            status = mq_token_file_rows(f, l, at, count, piece);
+        }
         if (status == MQ_OK && f->n_axes > 0) {
-            status = mq_token_file_positions(f, at, count, piece);
+            status = mq_token_file_positions(f, 0, at, count, piece);
         }
     }
     mq_free(&piece);
@@ -57,6 +59,7 @@ mq_status mq_calib_summarise(const char *path, mq_calib_summary *out)
         out->has_tokens = f.has_tokens;
         out->hidden = f.hidden;
         out->n_axes = f.n_axes;
+        out->n_deep = f.n_deep;
         mq_token_file_lengths(&f, f.n_samples, &out->shortest, &out->longest);
     }
     mq_token_file_close(&f);

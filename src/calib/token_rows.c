@@ -3,13 +3,33 @@
 #include "calib/token_file.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 /* What a token file may hold of samples beside tokens or in their place: what the language model of
  * a model with towers gets. */
 
-enum { MOST_HIDDEN = 1 << 20 }; /* no model is as wide; a piece of a file is a row at least */
+enum {
+    MOST_DEEP = 64,
+    MOST_HIDDEN = 1 << 20
+}; /* no model is as wide; a piece of a file is a row at least */
 
 static const char rows_name[] = "inputs_embeds", positions_name[] = "position_ids";
+
+typedef struct rows_dataset {
+    char text[32];
+} rows_dataset;
+
+/* Of the dataset with rows for a layer: what the first block gets, or what is added behind one. */
+static rows_dataset dataset_of(int layer)
+{
+    rows_dataset n;
+    if (layer == MQ_ROWS_EMBEDDED) {
+        snprintf(n.text, sizeof n.text, "%s", rows_name);
+    } else {
+        snprintf(n.text, sizeof n.text, "deepstack_embeds_%d", layer);
+    }
+    return n;
+}
 
 static mq_status wrong_shape(const mq_token_file *f, const char *name, const char *expected)
 {
@@ -30,6 +50,21 @@ static mq_status find_positions(mq_token_file *f)
     return MQ_OK;
 }
 
+/* What is added behind the first blocks has the shape of what the first one gets. */
+static mq_status find_deep(mq_token_file *f)
+{
+    for (f->n_deep = 0; f->n_deep < MOST_DEEP; f->n_deep++) {
+        int n_dims = 0;
+        int64_t dim[2] = {0, 0};
+        const rows_dataset n = dataset_of(f->n_deep);
+        if (!mq_h5_has_member(f->h5, n.text)) return MQ_OK;
+        MQ_TRY(mq_h5_shape(f->h5, n.text, &n_dims, dim));
+        if (n_dims == 2 && dim[0] == f->n_tokens && dim[1] == f->hidden) continue;
+        return wrong_shape(f, n.text, "of the shape of \"inputs_embeds\"");
+    }
+    return MQ_OK;
+}
+
 mq_status mq_token_file_count(mq_token_file *f)
 {
     int n_dims = 0;
@@ -43,7 +78,8 @@ mq_status mq_token_file_count(mq_token_file *f)
         return wrong_shape(f, rows_name, "(tokens, hidden size)");
     }
     f->hidden = rows ? dim[1] : 0;
-    return find_positions(f);
+    MQ_TRY(find_positions(f));
+    return find_deep(f);
 }
 
 /* Sample and position of a token, for messages. */
@@ -55,10 +91,11 @@ static int64_t sample_of(const mq_token_file *f, int64_t token, int64_t *positio
     return sample;
 }
 
-mq_status mq_token_file_rows(const mq_token_file *f, int64_t begin, int64_t n, void *out)
+mq_status mq_token_file_rows(const mq_token_file *f, int layer, int64_t begin, int64_t n, void *out)
 {
+    const rows_dataset dataset = dataset_of(layer);
     const uint16_t *row = out, infinite = 0x7f80;
-    MQ_TRY(mq_h5_read_rows_u16(f->h5, rows_name, begin, n, out));
+    MQ_TRY(mq_h5_read_rows_u16(f->h5, dataset.text, begin, n, out));
     for (int64_t i = 0; i < n * f->hidden; i++) {
         int64_t position = 0;
         if ((row[i] & infinite) != infinite) continue;
@@ -66,7 +103,7 @@ mq_status mq_token_file_rows(const mq_token_file *f, int64_t begin, int64_t n, v
         return mq_fail(MQ_E_INPUT,
                        "%s: \"%s\", sample %" PRId64 ", position %" PRId64 ", column %" PRId64
                        " is not a finite number (BF16 0x%04x)",
-                       f->path, rows_name, sample, position, i % f->hidden, (unsigned)row[i]);
+                       f->path, dataset.text, sample, position, i % f->hidden, (unsigned)row[i]);
     }
     return MQ_OK;
 }
@@ -88,8 +125,10 @@ static mq_status read_axis(const mq_token_file *f, int axis, int64_t begin, int6
     return MQ_OK;
 }
 
-mq_status mq_token_file_positions(const mq_token_file *f, int64_t begin, int64_t n, void *out)
+mq_status mq_token_file_positions(const mq_token_file *f, int layer, int64_t begin, int64_t n,
+                                  void *out)
 {
+    (void)layer;
     int64_t *value = NULL;
     mq_status status = mq_alloc(n, sizeof *value, "positions", &value);
     for (int a = 0; a < f->n_axes && status == MQ_OK; a++) {

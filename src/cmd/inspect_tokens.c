@@ -64,6 +64,7 @@ static mq_status add_summary(cJSON *o, const mq_calib_summary *s)
     if (s->hidden > 0) {
         MQ_TRY(mq_json_add_int(o, "hidden", s->hidden));
         MQ_TRY(mq_json_add_bool(o, "has_tokens", s->has_tokens));
+        if (s->n_deep > 0) MQ_TRY(mq_json_add_int(o, "deepstack", s->n_deep));
     }
     return s->n_axes > 0 ? mq_json_add_int(o, "positions", s->n_axes) : MQ_OK;
 }
@@ -106,6 +107,7 @@ static mq_status print_table(const cJSON *o, const mq_calib_summary *s)
     if (s->hidden > 0) {
         printf("rows of %" PRId64 " in the place of embeddings%s\n", s->hidden,
                s->has_tokens ? "" : "; no tokens, so not for eval");
+        if (s->n_deep > 0) printf("rows to add behind the first %d blocks\n", s->n_deep);
     }
     if (s->n_axes > 0) {
         printf("positions: %d for each token\n", s->n_axes);

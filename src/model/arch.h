@@ -236,6 +236,7 @@ typedef struct mq_arch {
     int n_ignored_tensors;
     char copied[MQ_ARCH_COPIED][MQ_ARCH_NAME]; /* how names of other parts' tensors begin */
     int n_copied;
+    bool deepstack; /* what the first blocks make is added to, at tokens of images */
 
     mq_gguf_family gguf;
 } mq_arch;

@@ -72,6 +72,7 @@ mq_status mq_arch_find_language(mq_arch_texts *texts)
 mq_status mq_arch_parse_copied(const mq_arch_texts *texts, mq_arch *arch)
 {
     const cJSON *list = member(texts, "copied"), *item = NULL;
+    arch->deepstack = cJSON_IsTrue(member(texts, "deepstack"));
     cJSON_ArrayForEach(item, list)
     {
         const char *prefix = cJSON_GetStringValue(item);

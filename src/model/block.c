@@ -237,3 +237,14 @@ mq_status mq_block_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, c
     memcpy(x, rows, (size_t)n * mq_dtype_size(MQ_BF16));
     return MQ_OK;
 }
+
+mq_status mq_block_add_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                            void *x)
+{
+    const uint16_t *row = rows;
+    float *sum = x;
+    int64_t n = n_tokens * arch->hidden;
+    if (dtype == MQ_BF16) return mq_add_multiple(rows, 1, n, x, dtype);
+    for (int64_t i = 0; i < n; i++) sum[i] += mq_bf16_to_f32(row[i]);
+    return MQ_OK;
+}

@@ -93,11 +93,20 @@ static mq_status take_rows(void *context, int64_t token, int64_t n, void *rows)
     return mq_block_rows(f->arch, f->x.dtype, n, rows, to);
 }
 
+/* Another, which adds them. */
+static mq_status add_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_forward *f = context;
+    char *to = f->x.rows + (size_t)(token * f->x.width) * mq_dtype_size(f->x.dtype);
+    return mq_block_add_rows(f->arch, f->x.dtype, n, rows, to);
+}
+
 static mq_status embed(const mq_comm *comm, const mq_calib *tokens, mq_dtype dtype, mq_forward *f)
 {
     mq_outer_weights *outer = NULL;
     mq_status local = MQ_OK;
-    if (tokens->hidden > 0) return mq_calib_spread_rows(comm, tokens, take_rows, f);
+    if (tokens->hidden > 0)
+        return mq_calib_spread_rows(comm, tokens, MQ_ROWS_EMBEDDED, take_rows, f);
     MQ_TRY(mq_outer_weights_read(comm, f->folder, f->arch, dtype, MQ_OUTER_EMBED, &outer));
     for (int64_t u = 0; u < tokens->n_local_units && local == MQ_OK; u++) {
         const mq_unit *unit = &tokens->unit[u];
@@ -116,6 +125,9 @@ static mq_status run_blocks(const mq_comm *comm, const mq_calib *tokens, mq_bloc
         MQ_TRY(mq_block_weights_read(comm, f->folder, b, weights));
         mq_status status = mq_agree(comm, all_units(weights, buffers, tokens, &f->x));
         if (status != MQ_OK) return mq_fail_in(status, "%s, block %" PRId64, f->folder->path, b);
+        if (b < tokens->n_deep) {
+            MQ_TRY(mq_calib_spread_rows(comm, tokens, (int)b, add_rows, f));
+        }
     }
     return MQ_OK;
 }

@@ -32,9 +32,16 @@ static void warn_about_length(const mq_arch *arch, const mq_calib *calib)
             calib->n_positions, calib->n_axes > 0 ? "positions" : "tokens", arch->max_position);
 }
 
-/* Positions by which the model's rope cannot turn. */
+/* Positions by which the model's rope cannot turn, and rows that it does not add. */
 static mq_status check_positions(const mq_arch *arch, const mq_calib *calib)
 {
+    if (calib->n_deep > 0 && (!arch->deepstack || calib->n_deep > arch->n_blocks)) {
+        return mq_fail(
+            MQ_E_INPUT,
+            "%s: has rows to add behind %d blocks (\"deepstack_embeds_0\", ...); %s models "
+            "of %" PRId64 " blocks have no place for them",
+            calib->path, calib->n_deep, arch->family, arch->n_blocks);
+    }
     if (calib->n_axes <= 1 || arch->rope.n_axes == calib->n_axes) return MQ_OK;
     return mq_fail(MQ_E_INPUT,
                    "%s: has %d positions for each token; this version turns %s models by one, "

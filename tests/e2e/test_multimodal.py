@@ -102,6 +102,26 @@ class Multimodal(harness.InScratch):
             self.assertEqual(config['vision_config'],
                              json.loads((MODEL / 'config.json').read_text(encoding='utf-8'))['vision_config'])
 
+    def test_deepstack(self):
+        model = MODEL.parent / 'qwen3_vl'
+        plain = self.quantise(self.images, 'shallow', '--preset', 'best', model=model)
+        path = pathlib.Path(shutil.copy(self.images, self.root / 'deep.h5'))
+        with h5py.File(path, 'a') as f:
+            f['deepstack_embeds_0'] = f['inputs_embeds'][()][::-1]
+        one, three = (self.quantise(path, f'deep-{ranks}', '--preset', 'best', ranks=ranks, model=model)
+                      for ranks in (1, 3))
+        self.assertEqual(harness.files_hash(one), harness.files_hash(three))
+        tensors = [raw_tensors(folder) for folder in (plain, one)]
+        same = {name for name in tensors[0] if tensors[0][name] == tensors[1][name]}
+        # what is added behind block 0 changes what is behind it only
+        self.assertTrue(all(name in same for name in tensors[0] if '.layers.0.' in name))
+        self.assertFalse(all(name in same for name in tensors[0] if '.layers.1.' in name))
+        shown = json.loads(self.mpiquant(1, 'inspect', path, '--json'))
+        self.assertEqual(shown['deepstack'], 1)
+        message = self.mpiquant(2, 'quantize', MODEL, '--calib', path, '--group-size', 32, '--output',
+                                self.root / 'no', code=3)
+        self.assertIn('deepstack_embeds_0', message)
+
     def test_unknown_tensor(self):
         model = harness.copy_model(MODEL, self.root / 'unknown')
         data = (model / 'model.safetensors').read_bytes().replace(b'"visual.merger.ln_q', b'"visuax.merger.ln_q')
@@ -179,8 +199,16 @@ class Multimodal(harness.InScratch):
                     bits = f['inputs_embeds'][begin:end].view(np.int16)
                     inputs = {'inputs_embeds': torch.tensor(bits).view(torch.bfloat16)[None].float(),
                               'position_ids': torch.tensor(f['position_ids'][:, begin:end]).long()[:, None]}
+                call = model
+                if 'deepstack_embeds_0' in f:       # the whole model takes images in their place
+                    rows = torch.tensor(f['deepstack_embeds_0'][begin:end].view(np.int16)).view(torch.bfloat16).float()
+                    mask = rows.any(dim=-1)
+                    inputs |= {'visual_pos_masks': mask[None], 'deepstack_visual_embeds': [rows[mask]]}
+                    call = model.model.language_model
                 with torch.no_grad():
-                    scores = torch.log_softmax(model(**inputs, use_cache=False).logits[0].double(), -1)
+                    made = call(**inputs, use_cache=False)
+                    logits = made.logits if call is model else model.lm_head(made.last_hidden_state)
+                    scores = torch.log_softmax(logits[0].double(), -1)
                 kept = ids[1:] >= 0
                 total -= scores[:-1][kept].gather(1, ids[1:][kept][:, None]).sum().item()
                 count += int(kept.sum())
@@ -206,18 +234,25 @@ class Multimodal(harness.InScratch):
         out = self.quantise(self.images, 'packed', '--format', 'compressed-tensors')
         self.check_transformers(out, self.images)
 
-    @with_transformers
-    def test_companion(self):
+    def check_companion(self, name):
         """Images through the tower and the tool, and on through the program."""
         import test_calib_multimodal as unit
-        path = self.root / 'companion.h5'
-        folder = self.root / 'companion'
+        folder = self.root / f'companion-{name}'
         folder.mkdir()
-        self.assertEqual(unit.make_file(unit.load_tool(), folder, path)[0], 0)
+        path = folder / 'calib.h5'
+        self.assertEqual(unit.make_file(unit.load_tool(), folder, path, name=name)[0], 0)
         self.check_transformers(folder / 'model', path)
-        one, three = (self.quantise(path, f'companion-{ranks}', '--unit-tokens', 30, ranks=ranks,
+        one, three = (self.quantise(path, f'{name}-{ranks}', '--unit-tokens', 30, ranks=ranks,
                                     model=folder / 'model') for ranks in (1, 3))
         self.assertEqual(harness.files_hash(one), harness.files_hash(three))
+
+    @with_transformers
+    def test_companion(self):
+        self.check_companion('qwen2_5_vl')
+
+    @with_transformers
+    def test_companion_deepstack(self):
+        self.check_companion('qwen3_vl')
 
 
 if __name__ == '__main__':

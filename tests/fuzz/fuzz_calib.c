@@ -193,7 +193,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mq_calib *calib = NULL;
     write_file(&in);
     if (mq_calib_load(comm, path, &options, &calib) == MQ_OK) check(calib);
-    if (calib && calib->hidden > 0 && mq_calib_spread_rows(comm, calib, take, calib) != MQ_OK) {
+    if (calib && calib->hidden > 0 &&
+        mq_calib_spread_rows(comm, calib, MQ_ROWS_EMBEDDED, take, calib) != MQ_OK) {
         mq_calib_destroy(&calib);
     }
     inspect(calib);

@@ -148,7 +148,7 @@ static void check_good(const content *c)
     CHECK(calib->has_tokens == c->tokens && calib->hidden == HIDDEN && calib->n_axes == c->n_axes);
     CHECK(calib->n_positions ==
           (c->n_axes > 0 ? position_at(N_TOKENS - 1, c->n_axes - 1) + 1 : calib->longest));
-    if (CHECK_ALL(mq_calib_spread_rows(comm, calib, take, &rows) == MQ_OK)) {
+    if (CHECK_ALL(mq_calib_spread_rows(comm, calib, MQ_ROWS_EMBEDDED, take, &rows) == MQ_OK)) {
         CHECK(rows.n == calib->n_local_tokens);
         for (int64_t u = 0; u < calib->n_local_units; u++) {
             check_unit(calib, &calib->unit[u], &rows, c->n_axes);
@@ -245,7 +245,7 @@ static void refuses_rows(const content *c, const char *text)
     mq_calib_summary summary;
     taken rows = {.n = 0};
     if (!CHECK_ALL(load(c, &calib) == MQ_OK)) return;
-    CHECK(mq_calib_spread_rows(comm, calib, take, &rows) == MQ_E_INPUT);
+    CHECK(mq_calib_spread_rows(comm, calib, MQ_ROWS_EMBEDDED, take, &rows) == MQ_E_INPUT);
     CHECK_MSG(strstr(mq_message(), text) != NULL, "\"%s\" lacks \"%s\"", mq_message(), text);
     if (comm->rank == 0) CHECK(mq_calib_summarise(write_file(c), &summary) == MQ_E_INPUT);
     mq_calib_destroy(&calib);
@@ -284,7 +284,8 @@ static void test_taker_fails(void)
     }
     CHECK(mq_highest_i64(comm, &last, 1) == MQ_OK);
     bool mine = last == comm->rank;
-    CHECK(mq_calib_spread_rows(comm, calib, mine ? refuse : take, &rows) == MQ_E_NUMERIC);
+    CHECK(mq_calib_spread_rows(comm, calib, MQ_ROWS_EMBEDDED, mine ? refuse : take, &rows) ==
+          MQ_E_NUMERIC);
     mq_calib_destroy(&calib);
 }
 

@@ -252,19 +252,24 @@ static void run_image(setup *s)
     if (!t) return;
     int64_t n = t->dim[0], width = s->arch->hidden;
     const int64_t offset[2] = {0, n};
-    void *rows = expect_tensor(s->expected, "embeds_image");
+    void *rows = expect_tensor(s->expected, "embeds_image"), *deep = NULL;
     int32_t *by_axis = expect_tensor(s->expected, "positions_image"), position[3 * N_TOKENS];
     mq_unit unit = {.n_tokens = n, .n_samples = 1, .offset = offset, .position = s->position};
     if (!CHECK(n <= N_TOKENS && t->dim[1] == width && s->arch->rope.n_axes == 3)) return;
     for (int64_t i = 0; i < 3 * n; i++) position[i % n * 3 + i / n] = by_axis[i];
+    if (s->arch->deepstack) deep = expect_tensor(s->expected, "deepstack_0_image");
     unit.n_axes = 3;
     unit.rope_position = position;
     CHECK(mq_block_rows(s->arch, s->dtype, n, rows, s->x) == MQ_OK);
     for (int64_t b = 0; b < s->arch->n_blocks; b++) {
         CHECK(mq_block_weights_read(comm, s->folder, b, s->weights) == MQ_OK);
         run_unit(s, &unit);
+        if (b == 0 && deep) {
+            CHECK(mq_block_add_rows(s->arch, s->dtype, n, deep, s->x) == MQ_OK);
+        }
     }
     check_logits(s, 0, n, "logits_image");
+    mq_free(&deep);
     mq_free(&by_axis);
     mq_free(&rows);
 }

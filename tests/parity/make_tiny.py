@@ -212,11 +212,8 @@ def trace(model, tokens):
             (output[0] if isinstance(output, tuple) else output)[0].clone()))
         for layer in tiny_multimodal.language_model(model).layers]
     with torch.no_grad():
-        if isinstance(tokens, tuple):
-            rows, positions = tokens
-            logits = model.lm_head(tiny_multimodal.language_model(model)(
-                inputs_embeds=rows[None].float(), position_ids=positions[:, None].long(),
-                use_cache=False).last_hidden_state)[0]
+        if isinstance(tokens, dict):
+            logits = model.lm_head(tiny_multimodal.run_image(model, tokens))[0]
         else:
             logits = model(input_ids=tokens[None].long(), use_cache=False).logits[0]
     for hook in hooks:
@@ -245,7 +242,7 @@ def expected_outputs(model, seed):
         add_outputs(model, tokens, length, result)
     if model.config.model_type in tiny_multimodal.WITH_IMAGE:
         inputs = tiny_multimodal.image_inputs(model.config, generator)
-        result["embeds_image"], result["positions_image"] = inputs
+        result.update({f"{name}_image": values for name, values in inputs.items()})
         add_outputs(model, inputs, "image", result)
     return result
 

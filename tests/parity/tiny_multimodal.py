@@ -58,6 +58,7 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "glmasr": {"audio_token_id": 90}}
 TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen2_5_vl"]
 WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v")
+DEEPSTACK = ("qwen3_vl",)       # what the first block makes is added to at an image's tokens
 MINICPM = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 4.5, "query_num": 4, "image_size": 448,
            "slice_mode": True, "use_image_id": True, "vision_batch_size": 16, "batch_vision_input": True,
            "drop_vision_last_layer": False,
@@ -90,7 +91,7 @@ def language_model(model):
 
 
 def image_inputs(config, generator):
-    """(n, hidden) and (3, n): rows and positions of text, an image and text again, as the models lay them out."""
+    """Rows (n, hidden) and positions (3, n) of text, an image and text again, as the models lay them out."""
     before, height, width, after = IMAGE
     grid = [(0, y, x) for y in range(height) for x in range(width)]
     positions = [(i,) * 3 for i in range(before)]
@@ -98,7 +99,24 @@ def image_inputs(config, generator):
     start = before + max(height, width)
     positions += [(start + i,) * 3 for i in range(after)]
     rows = torch.randn((len(positions), config.text_config.hidden_size), generator=generator)
-    return rows.to(torch.bfloat16), torch.tensor(positions, dtype=torch.int32).T.contiguous()
+    result = {"embeds": rows.to(torch.bfloat16), "positions": torch.tensor(positions, dtype=torch.int32).T.contiguous()}
+    if config.model_type in DEEPSTACK:
+        added = torch.zeros_like(rows)
+        added[before:before + height * width] = torch.randn((height * width, rows.shape[1]), generator=generator)
+        result["deepstack_0"] = added.to(torch.bfloat16)
+    return result
+
+
+def run_image(model, inputs):
+    """The language model's output for a sample of image_inputs."""
+    arguments = {}
+    if "deepstack_0" in inputs:
+        before, height, width, _after = IMAGE
+        mask = torch.zeros((1, len(inputs["embeds"])), dtype=torch.bool)
+        mask[0, before:before + height * width] = True
+        arguments = {"visual_pos_masks": mask, "deepstack_visual_embeds": [inputs["deepstack_0"][mask[0]].float()]}
+    return language_model(model)(inputs_embeds=inputs["embeds"][None].float(), use_cache=False,
+                                 position_ids=inputs["positions"][:, None].long(), **arguments).last_hidden_state
 
 
 def old_config(name, config):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of tools/mpiquant-calib-multimodal on a tiny random Qwen2.5-VL.
+"""Tests of tools/mpiquant-calib-multimodal on tiny random models, Qwen2.5-VL and Qwen3-VL.
 
     python tests/unit/test_calib_multimodal.py      (needs torch and transformers 5; without them, what needs
                                                      neither is tested)
@@ -25,7 +25,7 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "mpiquant-calib-multimodal"
-TINY = ROOT / "tests" / "data" / "tiny" / "qwen2_5_vl"
+TINY = ROOT / "tests" / "data" / "tiny"
 IMAGE_TOKEN, IMAGE_ROWS = 90, (2, 3)
 
 
@@ -62,10 +62,10 @@ class Processor:
         return inputs
 
 
-def make_inputs(folder):
-    """A model with a tokenizer.json, and samples: with an image, with two, with none."""
+def make_inputs(folder, name):
+    """A model with a tokenizer.json, and samples: with none, with an image, with two, with none."""
     model = folder / "model"
-    shutil.copytree(TINY, model)
+    shutil.copytree(TINY / name, model)
     for file in ("config.v4.json", "expected.safetensors"):
         (model / file).unlink()
     vocabulary = {f"w{i}": i for i in range(96)}
@@ -78,7 +78,8 @@ def make_inputs(folder):
     image = [{"type": "image", "path": name} for name in ("a.bin", "b.bin")]
     text = [{"type": "text", "text": " ".join(str(3 + (7 * i + k) % 80) for i in range(n))}
             for k, n in enumerate((9, 5, 20))]
-    lines = [[{"role": "user", "content": [text[0], image[0], text[1]]}],
+    lines = [[{"role": "user", "content": text[1]["text"]}],
+             [{"role": "user", "content": [text[0], image[0], text[1]]}],
              [{"role": "user", "content": [image[0], text[1], image[1]]},
               {"role": "assistant", "content": text[2]["text"]}],
              [{"role": "user", "content": text[2]["text"]}]]
@@ -87,11 +88,11 @@ def make_inputs(folder):
     return model, samples
 
 
-def make_file(tool, folder, output, *options):
+def make_file(tool, folder, output, *options, name="qwen2_5_vl"):
     """Runs the tool on the model in F32 with the processor above; returns its exit code and the model."""
     model_folder, samples = folder / "model", folder / "samples.jsonl"
     if not model_folder.exists():
-        model_folder, samples = make_inputs(folder)
+        model_folder, samples = make_inputs(folder, name)
     model = transformers.AutoModelForMultimodalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     tool.load = lambda _args: (model, Processor())
     return tool.main([str(samples), "--model", str(model_folder), "-o", str(output), *options]), model
@@ -123,25 +124,42 @@ class Tool(unittest.TestCase):
             offsets, tokens = f["offsets"][()], f["tokens"][()]
             rows, positions = f["inputs_embeds"][()], f["position_ids"][()]
             self.assertEqual((f.attrs["format"], f.attrs["version"], f.attrs["vocab_size"]), ("mpiquant-calib", 1, 96))
-        self.assertEqual(offsets.tolist(), [0, 22, 63, 83])
-        self.assertEqual(rows.shape, (83, 32))
-        self.assertEqual((rows.dtype, positions.dtype, positions.shape), (np.uint16, np.int32, (3, 83)))
+        self.assertEqual(offsets.tolist(), [0, 5, 27, 68, 88])
+        self.assertEqual(rows.shape, (88, 32))
+        self.assertEqual((rows.dtype, positions.dtype, positions.shape), (np.uint16, np.int32, (3, 88)))
         self.assertEqual((tokens < 0).sum(), 18)
         embedded = model.get_input_embeddings().weight.detach().to(torch.bfloat16).view(torch.int16).numpy().view(
             np.uint16)
         np.testing.assert_array_equal(rows[tokens >= 0], embedded[tokens[tokens >= 0]])
         # text, an image of 2 x 3 whose cells have a row and a column, and text after the larger of the two
-        np.testing.assert_array_equal(positions[0, :22], [*range(10), *[10] * 6, *range(13, 19)])
-        np.testing.assert_array_equal(positions[1, 10:16], [10, 10, 10, 11, 11, 11])
-        np.testing.assert_array_equal(positions[2, 10:16], [10, 11, 12, 10, 11, 12])
-        np.testing.assert_array_equal(positions[:, 63:], [[*range(20)]] * 3)
+        np.testing.assert_array_equal(positions[0, 5:27], [*range(10), *[10] * 6, *range(13, 19)])
+        np.testing.assert_array_equal(positions[1, 15:21], [10, 10, 10, 11, 11, 11])
+        np.testing.assert_array_equal(positions[2, 15:21], [10, 11, 12, 10, 11, 12])
+        np.testing.assert_array_equal(positions[:, 68:], [[*range(20)]] * 3)
+
+    @unittest.skipUnless(torch, "needs torch and transformers")
+    def test_deepstack(self):
+        tool = load_tool()
+        code, model = make_file(tool, self.root, self.root / "c.h5", name="qwen3_vl")
+        self.assertEqual(code, 0)
+        with h5py.File(self.root / "c.h5") as f:
+            self.assertEqual([name for name in f if name.startswith("deep")], ["deepstack_embeds_0"])
+            tokens, rows = f["tokens"][()], f["deepstack_embeds_0"][()]
+        self.assertEqual((rows.shape, rows.dtype), ((88, 32), np.uint16))
+        np.testing.assert_array_equal(tokens < 0, rows.any(axis=1))
+        image = Processor().apply_chat_template([{"content": [{"type": "image", "path": self.root / "a.bin"}]}],
+                                                return_dict=True, tokenize=True, add_generation_prompt=False)
+        with torch.no_grad():
+            seen = model.model.visual(image["pixel_values"], grid_thw=image["image_grid_thw"]).deepstack_features[0]
+        np.testing.assert_array_equal(rows[15:21], tool.bf16(seen))
 
     @unittest.skipUnless(torch, "needs torch and transformers")
     def test_limits(self):
         tool = load_tool()
-        self.assertEqual(make_file(tool, self.root, self.root / "c.h5", "--samples", "2", "--length", "12")[0], 0)
+        self.assertEqual(make_file(tool, self.root, self.root / "c.h5", "--samples", "3", "--length", "12")[0], 0)
         with h5py.File(self.root / "c.h5") as f:
-            self.assertEqual(f["offsets"][()].tolist(), [0, 12, 24])
+            self.assertEqual(f["offsets"].shape, (4,))
+            self.assertEqual(max(np.diff(f["offsets"])), 12)
         (self.root / "a.bin").unlink()
         self.assertEqual(make_file(tool, self.root, self.root / "d.h5")[0], 3)
         self.assertEqual([p.name for p in self.root.glob("*.h5*")], ["c.h5"])
