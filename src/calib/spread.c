@@ -31,6 +31,19 @@ static void clear(spread *s)
     mq_free(&s->piece);
 }
 
+/* The buffers are for what the file had when it was loaded. */
+static mq_status open_again(spread *s)
+{
+    const mq_calib *c = s->calib;
+    MQ_TRY(mq_token_file_open(c->path, &s->file));
+    const mq_token_file *f = &s->file;
+    if (f->n_tokens >= c->n_tokens && f->hidden == c->hidden && f->n_axes == c->n_axes &&
+        f->n_deep == c->n_deep) {
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_INPUT, "%s: is not the file any more that was read at the start", c->path);
+}
+
 static mq_status allocate(spread *s)
 {
     int64_t n = s->calib->n_units, fits = PIECE_BYTES / (int64_t)s->kind->bytes;
@@ -44,7 +57,7 @@ static mq_status allocate(spread *s)
         s->owner[unit->id] = s->comm->rank;
         s->tokens[unit->id] = unit->n_tokens;
     }
-    return s->comm->rank == 0 ? mq_token_file_open(s->calib->path, &s->file) : MQ_OK;
+    return s->comm->rank == 0 ? open_again(s) : MQ_OK;
 }
 
 /* A piece from rank 0 to its owner. */

@@ -8,10 +8,8 @@
 /* What a token file may hold of samples beside tokens or in their place: what the language model of
  * a model with towers gets. */
 
-enum {
-    MOST_DEEP = 64,
-    MOST_HIDDEN = 1 << 20
-}; /* no model is as wide; a piece of a file is a row at least */
+/* No model is as wide, or has as many blocks behind which rows are added. */
+enum { MOST_DEEP = 64, MOST_HIDDEN = 1 << 20 };
 
 static const char rows_name[] = "inputs_embeds", positions_name[] = "position_ids";
 

@@ -129,6 +129,7 @@ static void write_file(fuzz_input *in)
     if (kind & 128) {
         put_matrix(file, "inputs_embeds", in);
         put_matrix(file, "position_ids", in);
+        if (in->size > 0) put_matrix(file, "deepstack_embeds_0", in);
     }
     H5Fclose(file);
 }
@@ -181,7 +182,7 @@ static void inspect(const mq_calib *calib)
     mq_free(&s.source);
     FUZZ_CHECK(mq_h5_open(path, &file) == MQ_OK);
     FUZZ_CHECK(mq_h5_list_attributes(file, count, &n_attributes) == MQ_OK && n_attributes == 4);
-    FUZZ_CHECK(mq_h5_list_members(file, count, &n_members) == MQ_OK && n_members <= 4);
+    FUZZ_CHECK(mq_h5_list_members(file, count, &n_members) == MQ_OK && n_members <= 5);
     mq_h5_close(&file);
 }
 
@@ -193,9 +194,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mq_calib *calib = NULL;
     write_file(&in);
     if (mq_calib_load(comm, path, &options, &calib) == MQ_OK) check(calib);
-    if (calib && calib->hidden > 0 &&
-        mq_calib_spread_rows(comm, calib, MQ_ROWS_EMBEDDED, take, calib) != MQ_OK) {
-        mq_calib_destroy(&calib);
+    for (int l = MQ_ROWS_EMBEDDED; calib && calib->hidden > 0 && l < calib->n_deep; l++) {
+        if (mq_calib_spread_rows(comm, calib, l, take, calib) != MQ_OK) mq_calib_destroy(&calib);
     }
     inspect(calib);
     mq_calib_destroy(&calib);

@@ -187,11 +187,13 @@ def main():
              for rows in (1, 5) for any_ in (0, 4)]
           + [bytes([3, 33, blocks]) + body[:40] + bytes([scale]) * 60 for blocks in (0, 2) for scale in (1, 127, 255)]
           + [bytes([0, 33, 64, rows, columns, rows]) + body for rows in (0, 7, 127) for columns in (0, 9, 127)])
-    # kind, offsets (shape, count, steps), tokens (shape, count, values)
+    # kind, offsets (shape, count, steps), tokens (shape, count, values); then perhaps matrices
     good = bytes([0, 0, 4, 0, 5, 7, 3, 0, 15]) + bytes(range(15))
+    matrix = bytes([0, 15, 1]) + b"\x80\x3f" * 30
     write(out / "calib", [bytes([kind]) + good[1:] + body for kind in range(0, 64, 3)]
           + [bytes([64]) + b"from a book" + bytes(4) + good[1:] + body]
-          + [bytes([128]) + good[1:] + rows + positions for rows in (bytes([0, 15, 1]) + b"\x80\x3f" * 30, bytes([7, 0, 0]))
+          + [bytes([128]) + good[1:] + matrix + bytes([8, 3, 14]) + b"\x05\0" * 45 + matrix]
+          + [bytes([128]) + good[1:] + rows + positions for rows in (matrix, bytes([7, 0, 0]))
              for positions in (bytes([8, 3, 14]) + b"\x05\0" * 45, bytes([14, 15, 0]) + b"\x09\0" * 15,
                                bytes([7, 0, 0]))]
           + [bytes([128]) + good[1:9] + bytes([240]) + bytes(15) + bytes([0, 15, 1]) + b"\x80\x7f" * 30 + bytes([7, 0, 0])])
