@@ -1,11 +1,23 @@
-"""Tiny models with a tower for images or sound: configurations, and what their language model gets.
+#!/usr/bin/env python3
+"""Make the tiny random models of tests/data/tiny that have a tower for images or sound.
 
-Used by make_tiny.py. The towers are as small as their classes allow: nothing is computed with them, but
-their tensors must come out of the program as they went in.
+As make_tiny.py, and with a sample that has an image in it: rows and positions as the language model gets
+them. The towers are as small as their classes allow: nothing is computed with them, but their tensors must
+come out of the program as they went in.
+
+    python tests/parity/make_tiny_multimodal.py [-o tests/data/tiny] [--only NAME ...]
 """
+import argparse
 import copy
+import json
+import tempfile
+import zlib
+from pathlib import Path
 
+import make_tiny
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
 TEXT = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -57,8 +69,9 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "hunyuan_vl": {"image_token_id": 90}, "got_ocr2": {"image_token_index": 90},
              "glmasr": {"audio_token_id": 90}}
 TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen2_5_vl"]
+# with a sample that has an image, and where what the first block makes is added to at its tokens
 WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v")
-DEEPSTACK = ("qwen3_vl",)       # what the first block makes is added to at an image's tokens
+DEEPSTACK = ("qwen3_vl",)
 MINICPM = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 4.5, "query_num": 4, "image_size": 448,
            "slice_mode": True, "use_image_id": True, "vision_batch_size": 16, "batch_vision_input": True,
            "drop_vision_last_layer": False,
@@ -142,3 +155,96 @@ def old_config(name, config):
         del old["text_config"]
         old = {**{k: v for k, v in text.items() if k != "model_type"}, **old}
     return dict(sorted(old.items()))
+
+
+def trace(model, inputs):
+    """Residual stream after each block, and logits, of one sample: tokens, or what image_inputs makes."""
+    hidden = []
+    hooks = [layer.register_forward_hook(lambda _module, _inputs, output: hidden.append(
+        (output[0] if isinstance(output, tuple) else output)[0].clone())) for layer in language_model(model).layers]
+    with torch.no_grad():
+        if isinstance(inputs, dict):
+            logits = model.lm_head(run_image(model, inputs))[0]
+        else:
+            logits = model(input_ids=inputs[None].long(), use_cache=False).logits[0]
+    for hook in hooks:
+        hook.remove()
+    return hidden, logits
+
+
+def expected_outputs(model, seed):
+    """All tensors of expected.safetensors."""
+    result = make_tiny.expected_outputs(lambda tokens: trace(model, tokens), seed)
+    if model.config.model_type not in WITH_IMAGE:
+        return result
+    inputs = image_inputs(model.config, torch.Generator().manual_seed(seed + 2000))
+    hidden, logits = trace(model, inputs)
+    result.update({f"{name}_image": values for name, values in inputs.items()})
+    for name, values in {"logits{}_image": logits, **{f"hidden{{}}_image_{i}": h for i, h in enumerate(hidden)}}.items():
+        result[name.format("")] = values[-make_tiny.KEPT:].contiguous()
+        result[name.format("_norm")] = values.norm(dim=-1)
+    return result
+
+
+def add_tower(folder, generator):
+    """A saved Qwen3 becomes the language model of a larger one, as MiniCPM-V has it."""
+    tensors = {f"llm.{name}": values for name, values in load_file(folder / "model.safetensors").items()}
+    for name, shape in (("vpm.embeddings.patch_embedding.weight", (4, 3, 2, 2)),
+                        ("vpm.encoder.layers.0.self_attn.q_proj.weight", (16, 16)), ("resampler.query", (4, 32))):
+        tensors[name] = torch.randn(shape, generator=generator).to(torch.bfloat16)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), **MINICPM}
+    path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
+
+
+def check_old_config(folder, expected, seed):
+    """transformers 5 must compute the same from the old configuration."""
+    with tempfile.TemporaryDirectory() as other:
+        (Path(other) / "config.json").write_bytes((folder / "config.v4.json").read_bytes())
+        (Path(other) / "model.safetensors").symlink_to((folder / "model.safetensors").resolve())
+        again = expected_outputs(load(Path(other)), seed)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def make_case(folder, name):
+    """Write one model and its expected outputs."""
+    seed = zlib.crc32(name.encode()) % 100_000
+    config = make_config(name)
+    config.dtype = torch.bfloat16
+    model = make_model(config)
+    make_tiny.randomise(model, seed)
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    known = hasattr(config, "text_config")
+    expected = expected_outputs((load if known else make_tiny.load)(folder), seed)
+    make_tiny.save_expected(folder, expected)
+    if not known:
+        add_tower(folder, torch.Generator().manual_seed(seed + 2000))
+    (folder / "model.safetensors").chmod(0o644)     # the library makes it private
+    path = folder / "config.json"
+    new = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+    (folder / "config.v4.json").write_text(json.dumps(old_config(name, new), indent=2) + "\n", encoding="utf-8")
+    if known:
+        check_old_config(folder, expected, seed)
+    make_tiny.finish(folder, name, expected)
+
+
+def main():
+    """Make all cases, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("-o", "--output", type=Path,
+                        default=Path(__file__).resolve().parents[1] / "data" / "tiny")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    for name in args.only:
+        folder = args.output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        make_case(folder, name)
+
+
+if __name__ == "__main__":
+    main()
