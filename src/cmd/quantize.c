@@ -248,7 +248,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
     };
     const mq_option options[] = {
-        {"--calib", "FILE", "calibration tokens, made by mpiquant-calib", .text = &o.calib,
+        {"--calib", "FILE", "calibration file, made by mpiquant-calib", .text = &o.calib,
          .required = true},
         {"--output", "DIR", "folder to make; an unfinished one of ours is started afresh",
          .text = &o.output, .required = true},

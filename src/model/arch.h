@@ -152,6 +152,8 @@ typedef struct mq_rope_kind {
     double attention_factor; /* cosines and sines are multiplied by it; else 1 */
     int stage;               /* that a sample's length decides: mq_rope_stage */
     float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
+    int n_axes;                  /* positions that a token may have for it: 1 or 3 */
+    uint8_t axis[MQ_ROPE_PAIRS]; /* which of them turns a pair */
 } mq_rope_kind;
 
 /** Scores of a query are multiplied by a factor of its position p = 0, 1, ...:
@@ -280,6 +282,8 @@ typedef struct mq_arch {
     int64_t extra_blocks; /* behind those of the model, which are only copied */
     char copied[MQ_ARCH_COPIED][MQ_ARCH_NAME]; /* how names of other parts' tensors begin */
     int n_copied;
+    bool towers;    /* for images or sound stand beside the language model */
+    bool deepstack; /* what the first blocks make is added to, at tokens of images */
 
     mq_gguf_family gguf;
 } mq_arch;
@@ -307,8 +311,8 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes);
 
-/** Whether a tensor belongs to another part of the model, one that predicts further tokens say: it
- *  stays as it is. */
+/** Whether a tensor belongs to another part of the model, one that predicts further tokens say, or
+ *  a tower for images: it stays as it is. */
 bool mq_arch_is_copied(const mq_arch *arch, const char *tensor);
 
 /** Coordinates of a head of what attention makes. */

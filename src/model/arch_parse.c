@@ -365,16 +365,17 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
-static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
+static mq_status parse(mq_arch_texts *texts, mq_arch *arch)
 {
     const char *model_type = NULL;
-    if (!cJSON_IsObject(texts->config)) {
+    if (!cJSON_IsObject(texts->root)) {
         return mq_fail(MQ_E_INPUT, "%s: not a JSON object", texts->where);
     }
-    MQ_TRY(mq_json_string(texts->config, "model_type", texts->where, &model_type));
+    MQ_TRY(mq_json_string(texts->root, "model_type", texts->where, &model_type));
     snprintf(arch->model_type, sizeof arch->model_type, "%s", model_type);
     snprintf(arch->where, sizeof arch->where, "%s", texts->where);
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
+    MQ_TRY(mq_arch_find_language(texts));
     MQ_TRY(read_fields(texts, arch));
     MQ_TRY(check_sizes(texts, arch));
     MQ_TRY(settle_scales(texts, arch));
@@ -389,6 +390,7 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(mq_arch_parse_moe(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_copied(texts, arch));
+    mq_arch_parse_towers(texts, arch);
     MQ_TRY(mq_arch_parse_quantization(texts, arch));
     MQ_TRY(mq_arch_check_members(texts));
     return mq_arch_check_keys(texts);
@@ -405,7 +407,7 @@ static mq_status parse_texts(const char *config, const char *descriptor, const c
     MQ_TRY(mq_json_parse(config, texts->where, &json[2]));
     texts->descriptor = json[0];
     texts->common = json[1];
-    texts->config = json[2];
+    texts->root = json[2];
     return MQ_OK;
 }
 

@@ -73,6 +73,8 @@ static mq_status form_of(const mq_arch_texts *texts, const cJSON *rope, const ro
     const char *name = NULL, *old_name = NULL;
     MQ_TRY(mq_json_string_or(rope, "rope_type", texts->where, &name));
     MQ_TRY(mq_json_string_or(rope, "type", texts->where, &old_name));
+    name = mq_arch_axes_type(texts, name);
+    old_name = mq_arch_axes_type(texts, old_name);
     if (name && old_name && strcmp(name, old_name) != 0) {
         return mq_fail(MQ_E_INPUT, "%s: rope has \"rope_type\" \"%s\" and \"type\" \"%s\"",
                        texts->where, name, old_name);
@@ -109,6 +111,7 @@ static mq_status check_rope_keys(const mq_arch_texts *texts, const cJSON *rope,
             known ||
             (strcmp(key, "partial_rotary_factor") == 0 &&
              (has_member(texts, "partial") || has_member(texts, "dim") || item->valuedouble == 1));
+        known = known || mq_arch_is_axes_key(texts, key);
         for (int i = 0; form->keys[i]; i++) known = known || strcmp(key, form->keys[i]) == 0;
         if (known) continue;
         return mq_fail(MQ_E_INPUT,
@@ -330,6 +333,7 @@ static mq_status parse_kind(const mq_arch_texts *texts, const char *section, con
     MQ_TRY(check_rope_keys(texts, rope, form));
     MQ_TRY(parse_theta(texts, section, rope, out));
     MQ_TRY(parse_dim(texts, rope, arch, out));
+    MQ_TRY(mq_arch_parse_axes(texts, rope, out));
     out->scaling = form->scaling;
     out->factor = 1;
     out->attention_factor = 1;

@@ -85,8 +85,12 @@ static mq_status turn_rows(const mq_block_weights *w, const mq_rope_kind *kind, 
                            const mq_unit *unit, const heads *h, int64_t begin, int64_t end)
 {
     char *x = (char *)h->x + (size_t)(begin * h->ld) * mq_dtype_size(w->dtype);
-    return mq_rope(x, end - begin, h->ld, h->n_heads, w->arch->head_dim, kind->dim, table,
-                   unit->position + begin, w->arch->rope_interleaved, w->dtype);
+    bool given = unit->rope_position != NULL;
+    int n_axes = given ? unit->n_axes : 1;
+    const int32_t *position = given ? unit->rope_position : unit->position;
+    return mq_rope_axes(x, end - begin, h->ld, h->n_heads, w->arch->head_dim, kind->dim, table,
+                        position + begin * n_axes, n_axes, n_axes > 1 ? kind->axis : NULL,
+                        w->arch->rope_interleaved, w->dtype);
 }
 
 /* A sample's length may decide by which table it turns. */
@@ -262,4 +266,30 @@ mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, con
     if (arch->embed_sqrt) scale = (double)rounded((float)sqrt((double)arch->hidden), outer->dtype);
     return mq_embed(outer->embed, outer->dtype, arch->vocab, arch->hidden, token, unit->n_tokens,
                     scale, x, outer->dtype);
+}
+
+mq_status mq_block_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                        void *x)
+{
+    int64_t n = n_tokens * arch->hidden;
+    if (arch->embed_scale != 1 || arch->embed_sqrt) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: a %s model multiplies its embeddings; rows in their place are not "
+                       "supported",
+                       arch->where, arch->family);
+    }
+    if (dtype == MQ_F32) return mq_to_f32(rows, MQ_BF16, n, x);
+    memcpy(x, rows, (size_t)n * mq_dtype_size(MQ_BF16));
+    return MQ_OK;
+}
+
+mq_status mq_block_add_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                            void *x)
+{
+    const uint16_t *row = rows;
+    float *sum = x;
+    int64_t n = n_tokens * arch->hidden;
+    if (dtype == MQ_BF16) return mq_add_multiple(rows, 1, n, x, dtype);
+    for (int64_t i = 0; i < n; i++) sum[i] += mq_bf16_to_f32(row[i]);
+    return MQ_OK;
 }

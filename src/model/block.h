@@ -86,6 +86,16 @@ mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tok
 mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, const mq_unit *unit,
                          const int32_t *token, void *x);
 
+/** x (n_tokens, hidden) of the dtype = rows (n_tokens, hidden) bf16, given in the place of
+ *  embeddings. Errors: MQ_E_INPUT where the family multiplies embeddings: nothing says whether
+ * these are. */
+mq_status mq_block_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                        void *x);
+
+/** x (n_tokens, hidden) of the dtype += rows (n_tokens, hidden) bf16, rounded once. */
+mq_status mq_block_add_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                            void *x);
+
 /** Logits of rows [t0, t1) of the final residual stream: norm, head, logit_scale; out
  *  (t1 - t0, vocab) f32; h is scratch (t1 - t0, hidden) of the weights' dtype. Threads over tiles
  *  of the vocabulary. The bits depend on t1 - t0: callers that compare runs fix it. */

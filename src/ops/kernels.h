@@ -30,6 +30,12 @@ mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t h
                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
                   mq_dtype dtype);
 
+/** The same by n_axes positions a token: position (n_tok, n_axes), of which pair i < dim / 2 turns
+ *  by number axis[i]. */
+mq_status mq_rope_axes(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                       int64_t dim, const float *cos_sin, const int32_t *position, int n_axes,
+                       const uint8_t *axis, bool interleaved, mq_dtype dtype);
+
 /** Rows of x (n_tok, ld) that begin with n_heads pairs of a query and its gate, head_dim each,
  *  become all queries and then all gates, in place. Errors: MQ_E_MEMORY. */
 mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,

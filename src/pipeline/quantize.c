@@ -148,7 +148,7 @@ static mq_status allocate_local(mq_run *run)
 {
     size_t work = 0;
     const mq_calib *calib = run->calib;
-    MQ_TRY(mq_rope_tables_create(run->arch, calib->longest, &run->rope));
+    MQ_TRY(mq_rope_tables_create(run->arch, calib->n_positions, &run->rope));
     MQ_TRY(mq_block_work_bytes(run->arch, MQ_BF16, calib->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &run->work));
     MQ_TRY(mq_report_create(run->scheme->n_quantised, &run->report));

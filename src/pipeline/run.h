@@ -72,7 +72,8 @@ typedef struct mq_run {
     mq_timing timing;
 } mq_run;
 
-/** Embeds every local unit, into all streams. Collective. */
+/** Embeds every local unit, or reads the rows that the calibration file has in the place of
+ *  embeddings, into all streams. Collective. */
 mq_status mq_run_embed(mq_run *run);
 
 /** Reads the weights of a block for all streams. Collective. */

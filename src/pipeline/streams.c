@@ -78,6 +78,30 @@ mq_status mq_run_produce_head(mq_run *run)
     return status;
 }
 
+/* An mq_take_rows, into all streams. */
+static mq_status take_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_run *run = context;
+    for (int s = 0; s < run->n_streams; s++) {
+        const mq_activations *x = &run->stream[s].x;
+        char *to = x->rows + (size_t)(token * x->width) * mq_dtype_size(x->dtype);
+        MQ_TRY(mq_block_rows(run->arch, x->dtype, n, rows, to));
+    }
+    return MQ_OK;
+}
+
+/* Another, which adds them. */
+static mq_status add_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_run *run = context;
+    for (int s = 0; s < run->n_streams; s++) {
+        const mq_activations *x = &run->stream[s].x;
+        char *to = x->rows + (size_t)(token * x->width) * mq_dtype_size(x->dtype);
+        MQ_TRY(mq_block_add_rows(run->arch, x->dtype, n, rows, to));
+    }
+    return MQ_OK;
+}
+
 static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stream *stream)
 {
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
@@ -91,6 +115,12 @@ static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stre
 mq_status mq_run_embed(mq_run *run)
 {
     mq_outer_weights *outer = NULL;
+    if (run->calib->hidden > 0) {
+        mq_status rows =
+            mq_calib_spread_rows(run->comm, run->calib, MQ_ROWS_EMBEDDED, take_rows, run);
+        mq_timing_lap(&run->timing, MQ_T_READ);
+        return rows;
+    }
     mq_status status =
         mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, MQ_OUTER_EMBED, &outer);
     mq_timing_lap(&run->timing, MQ_T_READ);
@@ -133,6 +163,10 @@ mq_status mq_run_finish_block(mq_run *run)
         for (int t = 0; t < MQ_N_TAP_KINDS; t++) mq_activations_free(&run->stream[s].tap[t]);
     }
     status = mq_agree(run->comm, status);
+    int64_t block = run->stream[0].weights->block;
+    if (status == MQ_OK && block < run->calib->n_deep) {
+        status = mq_calib_spread_rows(run->comm, run->calib, (int)block, add_rows, run);
+    }
     mq_timing_lap(&run->timing, MQ_T_FORWARD);
     return status;
 }

@@ -101,6 +101,24 @@ static void test_norm_heads(void **state)
     }
 }
 
+/* Three positions a token that are the same are one. */
+static void check_same_axes(const void *x, int64_t n_tok, int64_t ld, int64_t heads, int64_t d,
+                            int64_t dim, const float *table, const int32_t *position,
+                            bool interleaved, mq_dtype dtype, const void *want)
+{
+    void *got = test_copy(x, n_tok * ld, dtype);
+    int32_t *three = malloc((size_t)(3 * n_tok) * sizeof *three);
+    uint8_t axis[64];
+    for (int64_t t = 0; t < 3 * n_tok; t++) three[t] = position[t / 3];
+    for (int i = 0; i < 64; i++) axis[i] = (uint8_t)(i % 3);
+    assert_true(dim <= 128);
+    assert_int_equal(
+        mq_rope_axes(got, n_tok, ld, heads, d, dim, table, three, 3, axis, interleaved, dtype),
+        MQ_OK);
+    assert_memory_equal(got, want, (size_t)(n_tok * ld) * mq_dtype_size(dtype));
+    free(got), free(three);
+}
+
 static void check_rope_part(int64_t n_tok, int64_t heads, int64_t d, int64_t dim, int64_t pad,
                             bool interleaved, mq_dtype dtype)
 {
@@ -129,6 +147,7 @@ static void check_rope_part(int64_t n_tok, int64_t heads, int64_t d, int64_t dim
         assert_memory_equal(got, first, (size_t)n * mq_dtype_size(dtype));
         free(got);
     }
+    check_same_axes(x, n_tok, ld, heads, d, dim, table, position, interleaved, dtype, first);
     free(table), free(position), free(x), free(want), free(first);
 }
 
