@@ -120,6 +120,9 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
         add_vector(out, &n, MQ_VECTOR_KV_LORA_NORM, arch->latent.kv_norm, block, 1,
                    arch->latent.kv_rank, 0);
     }
+    if (arch->sinks[0]) {
+        add_vector(out, &n, MQ_VECTOR_SINKS, arch->sinks, block, 1, arch->n_heads, 0);
+    }
     if (arch->block[block].routed) add_router(arch, block, out, &n);
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char module[MQ_NAME_BYTES - 8], name[MQ_NAME_BYTES];
