@@ -87,6 +87,7 @@ mq_status mq_arch_tensor_name(const mq_arch_texts *texts, const char *key, bool 
 
 /** What is only copied: the member "copied". */
 mq_status mq_arch_parse_copied(const mq_arch_texts *texts, mq_arch *arch);
+
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);
 

@@ -30,17 +30,17 @@ mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t h
                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
                   mq_dtype dtype);
 
+/** Rows of x (n_tok, ld) that begin with n_heads pairs of a query and its gate, head_dim each,
+ *  become all queries and then all gates, in place. Errors: MQ_E_MEMORY. */
+mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                         mq_dtype dtype);
+
 /** Keys and values of latent attention. A row of kv (n_tok, n_heads * (nope + v)) holds for each
  *  head nope coordinates of its key, then its value. Keys go to k (n_tok, n_heads * (nope + rope)),
  *  each followed by the token's row of shared (n_tok, rope), the part that all heads have; values
  *  to the front of their rows, which stay n_heads * (nope + v) apart. Nothing is computed. */
 mq_status mq_split_keys(void *kv, int64_t n_tok, int64_t n_heads, int64_t nope, int64_t v,
                         const void *shared, int64_t rope, void *k, mq_dtype dtype);
-
-/** Rows of x (n_tok, ld) that begin with n_heads pairs of a query and its gate, head_dim each,
- *  become all queries and then all gates, in place. Errors: MQ_E_MEMORY. */
-mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
-                         mq_dtype dtype);
 
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {
@@ -56,18 +56,18 @@ typedef struct mq_attention_shape {
                                   in the sample, before the cap; NULL: 1 */
 } mq_attention_shape;
 
-/** Coordinates of a head of v, and of out. */
-static inline int64_t mq_attention_value_dim(const mq_attention_shape *shape)
-{
-    return shape->value_dim > 0 ? shape->value_dim : shape->head_dim;
-}
-
 /** The first key that query i of a sample sees. */
 static inline int64_t mq_attention_first_key(const mq_attention_shape *shape, int64_t i)
 {
     int64_t window = shape->window > 0 && i >= shape->window ? i - shape->window + 1 : 0;
     int64_t chunk = shape->chunk > 0 ? i / shape->chunk * shape->chunk : 0;
     return window > chunk ? window : chunk;
+}
+
+/** Coordinates of a head of v, and of out. */
+static inline int64_t mq_attention_value_dim(const mq_attention_shape *shape)
+{
+    return shape->value_dim > 0 ? shape->value_dim : shape->head_dim;
 }
 
 /** out (n_tok, n_heads * value_dim) = softmax(scale q kT, causal within each sample) v.

