@@ -40,9 +40,9 @@ typedef enum mq_qk_norm {
  *  and down of one after the other (mq_expert_linear). A block may lack some (mq_arch_has): where
  *  a checkpoint has q, k and v as one layer with their rows one after the other, it is MQ_Q, and
  *  there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. Latent attention (mq_latent) has
- *  MQ_Q, or MQ_Q_A and MQ_Q_B in its place, and MQ_KV_A and MQ_KV_B in that of MQ_K and MQ_V. In
- * blocks with routed experts MQ_GATE, MQ_UP and MQ_DOWN are the expert that all tokens share, if
- * there is one. */
+ *  MQ_Q, or MQ_Q_A and MQ_Q_B in its place, and MQ_KV_A and MQ_KV_B in that of MQ_K and MQ_V.
+ *  In blocks with routed experts MQ_GATE, MQ_UP and MQ_DOWN are the expert that all tokens share,
+ *  if there is one. */
 typedef enum mq_linear_id {
     MQ_Q,
     MQ_K,
@@ -366,8 +366,8 @@ int64_t mq_arch_normed_width(const mq_arch *arch);
 /** The tap that feeds a linear. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
 
-/** Whether layers of a tap make heads of q, k and v whose rows can be judged by what they meet.
- * Those of latent attention cannot: a part of their keys is the same for all heads. */
+/** Whether layers of a tap make heads of q, k and v whose rows can be judged by what they meet; not
+ *  those of latent attention, for a part of their keys is the same for all heads. */
 bool mq_arch_couples(const mq_arch *arch, mq_tap_id tap);
 
 /** True for a tap whose one layer makes what is added to the residual stream: o, or a down, which

@@ -42,10 +42,9 @@ mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, in
                          mq_dtype dtype);
 
 /** Keys and values of latent attention. A row of kv (n_tok, n_heads * (nope + v)) holds for each
- * head nope coordinates of its key, then its value. The keys go to k (n_tok, n_heads * (nope +
- * rope)), each followed by the token's row of shared (n_tok, rope), the part of the key that all
- * heads have; the values to the front of their rows, which stay n_heads * (nope + v) apart. Threads
- * over rows; nothing is computed. Cannot fail but in the threads: MQ_E_INTERNAL. */
+ *  head nope coordinates of its key, then its value. Keys go to k (n_tok, n_heads * (nope + rope)),
+ *  each followed by the token's row of shared (n_tok, rope), the part that all heads have; values
+ *  to the front of their rows, which stay n_heads * (nope + v) apart. Nothing is computed. */
 mq_status mq_split_keys(void *kv, int64_t n_tok, int64_t n_heads, int64_t nope, int64_t v,
                         const void *shared, int64_t rope, void *k, mq_dtype dtype);
 

@@ -103,6 +103,54 @@ static void test_v3(void **state)
     assert_int_equal(mq_arch_normed_width(&a), 7168);
 }
 
+/* Kimi-K2 as it is published. */
+static void test_kimi(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("deepseek_v3",
+            "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"attention_bias\": false, "
+            "\"attention_dropout\": 0.0, \"aux_loss_alpha\": 0.001, \"bos_token_id\": 163584, "
+            "\"eos_token_id\": 163585, \"first_k_dense_replace\": 1, \"hidden_act\": \"silu\", "
+            "\"hidden_size\": 7168, \"initializer_range\": 0.02, \"intermediate_size\": 18432, "
+            "\"kv_lora_rank\": 512, \"max_position_embeddings\": 131072, \"model_type\": "
+            "\"kimi_k2\", \"moe_intermediate_size\": 2048, \"moe_layer_freq\": 1, \"n_group\": 1, "
+            "\"n_routed_experts\": 384, \"n_shared_experts\": 1, \"norm_topk_prob\": true, "
+            "\"num_attention_heads\": 64, \"num_experts_per_tok\": 8, \"num_hidden_layers\": 61, "
+            "\"num_key_value_heads\": 64, \"num_nextn_predict_layers\": 0, \"pretraining_tp\": 1, "
+            "\"q_lora_rank\": 1536, \"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64, "
+            "\"quantization_config\": {\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", "
+            "\"quant_method\": \"fp8\", \"weight_block_size\": [128, 128]}, \"rms_norm_eps\": "
+            "1e-06, \"rope_scaling\": {\"beta_fast\": 1.0, \"beta_slow\": 1.0, \"factor\": 32.0, "
+            "\"mscale\": 1.0, \"mscale_all_dim\": 1.0, \"original_max_position_embeddings\": 4096, "
+            "\"type\": \"yarn\"}, \"rope_theta\": 50000.0, \"routed_scaling_factor\": 2.827, "
+            "\"scoring_func\": \"sigmoid\", \"seq_aux\": true, \"tie_word_embeddings\": false, "
+            "\"topk_group\": 1, \"topk_method\": \"noaux_tc\", \"torch_dtype\": \"bfloat16\", "
+            "\"use_cache\": true, \"v_head_dim\": 128, \"vocab_size\": 163840}",
+            &a);
+    check_attention(&a, "attn_in 7168: q_a 1536x7168 kv_a 576x7168 | q_lora 1536: q_b 12288x1536 | "
+                        "kv_lora 512: kv_b 16384x512 | attn_out 8192: o 7168x8192");
+    assert_true(a.moe.routing.n_experts == 384 && a.moe.routing.n_groups == 1);
+    assert_true(!a.block[0].routed && a.block[1].routed && a.n_copied == 0);
+    assert_true(a.packed == MQ_PACKED_FP8 && a.fp8_block[0] == 128);
+}
+
+/* Greedy choice knows no groups, whatever their number. */
+static void test_groups(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("deepseek_v2", "{" LITE ", \"n_group\": 8, \"topk_group\": 3}", &a);
+    assert_true(a.moe.routing.n_groups == 1 && a.moe.routing.top_groups == 1);
+    accepts("deepseek_v2",
+            "{" LITE ", \"n_group\": 8, \"topk_group\": 3, \"topk_method\": "
+            "\"group_limited_greedy\"}",
+            &a);
+    assert_true(a.moe.routing.n_groups == 8 && a.moe.routing.top_groups == 3);
+    refuses("deepseek_v2", "{" LITE ", \"topk_method\": \"noaux_tc\"}", "noaux_tc");
+    refuses("deepseek_v3", "{" V3 ", \"moe_layer_freq\": 2}", "moe_layer_freq");
+}
+
 /* The block after the last one predicts further tokens. */
 static void test_copied(void **state)
 {
@@ -152,6 +200,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v3),
+        cmocka_unit_test(test_kimi),
+        cmocka_unit_test(test_groups),
         cmocka_unit_test(test_copied),
         cmocka_unit_test(test_without_q_lora),
         cmocka_unit_test(test_bad_sizes),
