@@ -159,6 +159,8 @@ static mq_status measure_writing(const bench *b)
 
 typedef mq_status (*reader)(const bench *b, mq_folder *f, const mq_tensor *t, int block);
 
+enum { N_READERS = 4 };
+
 static mq_status read_bytes(const bench *b, mq_folder *f, const mq_tensor *t, int block)
 {
     return mq_folder_read(f, t, (uint64_t)block * BENCH_BLOCK, BENCH_BLOCK, b->block);
@@ -174,6 +176,14 @@ static mq_status read_f32(const bench *b, mq_folder *f, const mq_tensor *t, int 
 {
     int64_t r = (int64_t)block * BLOCK_ROWS;
     return mq_folder_read_rows(f, t, r, r + BLOCK_ROWS, MQ_F32, b->rows);
+}
+
+/* The numbers of the bench are finite in this type, too. */
+static mq_status read_f16(const bench *b, mq_folder *f, const mq_tensor *t, int block)
+{
+    mq_tensor half = *t;
+    half.dtype = MQ_F16;
+    return read_f32(b, f, &half, block);
 }
 
 static mq_status read_ours(const bench *b, mq_folder *f, reader read, series *s)
@@ -197,26 +207,27 @@ static mq_status read_plain(const bench *b, const char *path, series *s)
 
 static mq_status measure_reading(const bench *b, mq_folder *f, bool cold)
 {
-    static const reader readers[] = {read_bytes, read_bf16, read_f32};
-    static const char *const names[] = {"bytes", "rows as BF16", "rows as F32"};
-    series plain = {0}, ours[3] = {{0}};
+    static const reader readers[N_READERS] = {read_bytes, read_bf16, read_f32, read_f16};
+    static const char *const names[N_READERS] = {"bytes", "BF16 as BF16", "BF16 as F32",
+                                                 "F16 as F32"};
+    series plain = {0}, ours[N_READERS] = {{0}};
     char path[4096], text[80];
     snprintf(path, sizeof path, "%s/model.safetensors", b->folder);
     for (int i = 0; i < b->runs; i++) {
         if (cold) forget_file(path);
         MQ_TRY(read_plain(b, path, &plain));
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < N_READERS; k++) {
             if (cold) forget_file(path);
             MQ_TRY(read_ours(b, f, readers[k], &ours[k]));
         }
     }
     snprintf(text, sizeof text, "plain: pread, %s", cold ? "cold" : "warm");
     series_print(text, &plain, gigabytes(b), "GB/s");
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < N_READERS; k++) {
         snprintf(text, sizeof text, "%s, %s", names[k], cold ? "cold" : "warm");
         series_print(text, &ours[k], gigabytes(b), "GB/s");
     }
-    for (int k = 0; k < 3 && cold; k++) { /* warm it is memory against memory */
+    for (int k = 0; k < N_READERS && cold; k++) { /* warm it is memory against memory */
         snprintf(text, sizeof text, "%s / plain, cold", names[k]);
         series_ratio(text, &ours[k], &plain, 0.8);
     }

@@ -47,7 +47,7 @@ mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t be
 
 /** Rows [r0, r1) of a 1-d or 2-d F32, F16, BF16 or F64 tensor, converted to `dtype` (MQ_F32 or
  *  MQ_BF16), to nearest even. For a 1-d tensor rows are elements. Not collective; one thread at a
- *  time. Bounded scratch: at most 2 pieces of 4 MiB.
+ *  time. Bounded scratch: at most 2 pieces of 1 MiB.
  *  Errors: as mq_folder_read; MQ_E_INPUT for another dtype or number of dimensions; MQ_E_INTERNAL
  *  for rows that are not there; MQ_E_NUMERIC naming the first value that is NaN, inf, or too large
  *  for `dtype` (tensor, row, column). */

@@ -6,7 +6,9 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { PIECE_BYTES = 4 << 20 };
+/* What a piece is read into, and what it is converted to, stay in the core's own cache until they
+ * are tested. */
+enum { PIECE_BYTES = 1 << 20 };
 
 /* One call's constants. */
 typedef struct row_read {
@@ -18,23 +20,32 @@ typedef struct row_read {
     float *wide; /* a piece as f32; NULL when one conversion is enough */
 } row_read;
 
-/* True when a piece holds an exponent of all ones. No early exit, so that the loops vectorise. */
+/* Whether an exponent of all ones is among n values: adding one to the lowest bit of such an
+ * exponent carries into the sign's place, which masking has cleared. No early exit, and sums no
+ * wider than the values, so that the loops vectorise. */
+static bool holds_non_finite_16(const uint16_t *x, uint16_t exponent, uint16_t lowest, int64_t n)
+{
+    uint16_t bad = 0;
+    for (int64_t i = 0; i < n; i++) bad |= (uint16_t)((x[i] & exponent) + lowest);
+    return bad >> 15 != 0;
+}
+
+static bool holds_non_finite_32(const char *x, int64_t n)
+{
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = 0;
+        memcpy(&bits, x + i * 4, sizeof bits);
+        bad |= (bits & 0x7F800000u) + 0x00800000u;
+    }
+    return bad >> 31 != 0;
+}
+
 static bool holds_non_finite(const void *data, mq_dtype dtype, int64_t n)
 {
-    unsigned bad = 0;
-    if (dtype == MQ_F32) {
-        const char *x = data;
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t bits = 0;
-            memcpy(&bits, x + i * 4, sizeof bits);
-            bad |= (bits & 0x7F800000u) == 0x7F800000u;
-        }
-    } else {
-        const uint16_t *x = data;
-        unsigned ones = dtype == MQ_F16 ? 0x7C00u : 0x7F80u;
-        for (int64_t i = 0; i < n; i++) bad |= (x[i] & ones) == ones;
-    }
-    return bad != 0;
+    if (dtype == MQ_F32) return holds_non_finite_32(data, n);
+    if (dtype == MQ_F16) return holds_non_finite_16(data, 0x7C00, 0x0400, n);
+    return holds_non_finite_16(data, 0x7F80, 0x0080, n);
 }
 
 mq_status mq_folder_check_finite(const mq_folder *folder, const mq_tensor *tensor, mq_dtype dtype,
@@ -52,15 +63,20 @@ mq_status mq_folder_check_finite(const mq_folder *folder, const mq_tensor *tenso
                    (first + at) % columns, mq_dtype_name(dtype), mq_dtype_name(tensor->dtype));
 }
 
-/* Elements [first, first + n) of the tensor to dst. */
+/* Elements [first, first + n) of the tensor to dst. What has 16 bits stays finite when it is
+ * converted, and is looked at as it is stored; the rest may be too large for its new type. */
 static mq_status read_piece(const row_read *r, int64_t first, int64_t n, void *dst)
 {
-    size_t size = mq_dtype_size(r->tensor->dtype);
+    mq_dtype stored = r->tensor->dtype;
+    size_t size = mq_dtype_size(stored);
     void *raw = r->raw ? r->raw : dst;
     float *wide = r->wide ? r->wide : dst;
+    bool narrow = stored == MQ_BF16 || stored == MQ_F16;
     MQ_TRY(mq_folder_read(r->folder, r->tensor, (uint64_t)first * size, (size_t)n * size, raw));
-    if (r->raw) MQ_TRY(mq_to_f32(raw, r->tensor->dtype, n, wide));
+    if (narrow) MQ_TRY(mq_folder_check_finite(r->folder, r->tensor, stored, first, raw, n));
+    if (r->raw) MQ_TRY(mq_to_f32(raw, stored, n, wide));
     if (r->wide) MQ_TRY(mq_from_f32(wide, n, r->dtype, dst));
+    if (narrow) return MQ_OK;
     return mq_folder_check_finite(r->folder, r->tensor, r->dtype, first, dst, n);
 }
 

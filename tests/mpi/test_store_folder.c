@@ -215,7 +215,7 @@ static float value_at(int64_t i)
     return ldexpf((float)(i * 37 % 255 - 127), (int)(i % 7) - 6);
 }
 
-enum { ROWS = 700, COLUMNS = 3001 }; /* f64: more than four pieces of 4 MiB, none at a row's end */
+enum { ROWS = 700, COLUMNS = 3001 }; /* f64: many pieces of 1 MiB, none at a row's end */
 
 static void fill(void *data, mq_dtype dtype, float extra)
 {
