@@ -196,7 +196,7 @@ static mq_status measure_writing(const bench *b)
 
 typedef mq_status (*reader)(const bench *b, mq_folder *f, const mq_tensor *t, int block);
 
-enum { N_READERS = 4 };
+enum { N_READERS = 6 };
 
 static mq_status read_bytes(const bench *b, mq_folder *f, const mq_tensor *t, int block)
 {
@@ -223,6 +223,22 @@ static mq_status read_f16(const bench *b, mq_folder *f, const mq_tensor *t, int 
     return read_f32(b, f, &half, block);
 }
 
+static mq_status read_mapped(const bench *b, mq_folder *f, const mq_tensor *t, int block)
+{
+    MQ_TRY(mq_folder_map(f));
+    mq_status status = read_f32(b, f, t, block);
+    f->mapped = false;
+    return status;
+}
+
+static mq_status read_f16_mapped(const bench *b, mq_folder *f, const mq_tensor *t, int block)
+{
+    MQ_TRY(mq_folder_map(f));
+    mq_status status = read_f16(b, f, t, block);
+    f->mapped = false;
+    return status;
+}
+
 static mq_status read_ours(const bench *b, mq_folder *f, reader read, series *s)
 {
     double start = mq_seconds();
@@ -244,9 +260,15 @@ static mq_status read_plain(const bench *b, const char *path, series *s)
 
 static mq_status measure_reading(const bench *b, mq_folder *f, bool cold)
 {
-    static const reader readers[N_READERS] = {read_bytes, read_bf16, read_f32, read_f16};
-    static const char *const names[N_READERS] = {"bytes", "BF16 as BF16", "BF16 as F32",
-                                                 "F16 as F32"};
+    static const struct {
+        const char *name;
+        reader read;
+    } readers[N_READERS] = {{"bytes", read_bytes},
+                            {"BF16 as BF16", read_bf16},
+                            {"BF16 as F32", read_f32},
+                            {"F16 as F32", read_f16},
+                            {"BF16 as F32, mmap", read_mapped},
+                            {"F16 as F32, mmap", read_f16_mapped}};
     series plain = {0}, ours[N_READERS] = {{0}};
     char path[4096], text[80];
     snprintf(path, sizeof path, "%s/model.safetensors", b->folder);
@@ -255,17 +277,17 @@ static mq_status measure_reading(const bench *b, mq_folder *f, bool cold)
         MQ_TRY(read_plain(b, path, &plain));
         for (int k = 0; k < N_READERS; k++) {
             if (cold) forget_file(path);
-            MQ_TRY(read_ours(b, f, readers[k], &ours[k]));
+            MQ_TRY(read_ours(b, f, readers[k].read, &ours[k]));
         }
     }
     snprintf(text, sizeof text, "plain: pread, %s", cold ? "cold" : "warm");
     series_print(text, &plain, gigabytes(b), "GB/s");
     for (int k = 0; k < N_READERS; k++) {
-        snprintf(text, sizeof text, "%s, %s", names[k], cold ? "cold" : "warm");
+        snprintf(text, sizeof text, "%s, %s", readers[k].name, cold ? "cold" : "warm");
         series_print(text, &ours[k], gigabytes(b), "GB/s");
     }
     for (int k = 0; k < N_READERS && cold; k++) { /* warm it is memory against memory */
-        snprintf(text, sizeof text, "%s / plain, cold", names[k]);
+        snprintf(text, sizeof text, "%s / plain, cold", readers[k].name);
         series_ratio(text, &ours[k], &plain, 0.8);
     }
     return MQ_OK;
