@@ -53,7 +53,7 @@ static mq_status populate(void *base, size_t length, const char *path)
 mq_status mq_view_open(int fd, const char *path, int64_t offset, size_t bytes, mq_view *out)
 {
     size_t before = (size_t)(offset % (int64_t)page_bytes()), length = before + bytes;
-    *out = (mq_view){NULL};
+    *out = (mq_view){.data = NULL};
     MQ_TRY(check_length(fd, path, offset, bytes));
     void *base = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, (off_t)(offset - (int64_t)before));
     if (base == MAP_FAILED) {
@@ -74,6 +74,6 @@ mq_status mq_view_close(mq_view *view, const char *path)
     if (!view->data) return MQ_OK;
     mq_view v = *view;
     munmap(v.base, v.bytes + (size_t)(v.data - (const char *)v.base));
-    *view = (mq_view){NULL};
+    *view = (mq_view){.data = NULL};
     return check_length(v.fd, path, v.offset, v.bytes);
 }
