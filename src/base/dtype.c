@@ -1,5 +1,7 @@
 #include "base/dtype.h"
 
+#include "base/clones.h"
+
 #include <string.h>
 
 static const struct {
@@ -84,6 +86,11 @@ uint16_t mq_f32_to_f16(float f)
     return (uint16_t)(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+MQ_CLONES static void vec_widen_halves(const uint16_t *h, int64_t n, float *dst)
+{
+    for (int64_t i = 0; i < n; i++) dst[i] = widen_half(h[i]);
+}
+
 mq_status mq_to_f32(const void *src, mq_dtype dtype, int64_t n, float *dst)
 {
     const uint16_t *h = src;
@@ -96,7 +103,7 @@ mq_status mq_to_f32(const void *src, mq_dtype dtype, int64_t n, float *dst)
         for (int64_t i = 0; i < n; i++) dst[i] = mq_bf16_to_f32(h[i]);
         return MQ_OK;
     case MQ_F16:
-        for (int64_t i = 0; i < n; i++) dst[i] = widen_half(h[i]);
+        vec_widen_halves(h, n, dst);
         return MQ_OK;
     case MQ_F64:
         for (int64_t i = 0; i < n; i++) dst[i] = (float)d[i];
