@@ -43,6 +43,7 @@ static mq_status open_inputs(mq_run *run)
     const mq_comm *comm = run->comm;
     MQ_TRY(mq_arch_load(comm, run->options->model, &run->arch));
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
+    MQ_TRY(mq_agree(comm, run->options->mmap ? mq_folder_map(run->source) : MQ_OK));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
     run->scheme->scale_columns =
