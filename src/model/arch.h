@@ -22,6 +22,9 @@ typedef enum mq_rope_scaling {
     MQ_ROPE_NTK
 } mq_rope_scaling;
 
+/** "default", "linear", ..., as config.json has it. */
+const char *mq_rope_scaling_name(mq_rope_scaling scaling);
+
 /* SHARED and PER_HEAD norm every head by itself, with one weight for all or one each; ALL_HEADS
  * norms the heads of a layer as one row. */
 typedef enum mq_qk_norm {

@@ -68,6 +68,21 @@ static mq_status check_expected(const mq_arch_texts *texts, const cJSON *item,
     return status;
 }
 
+/* A key that nobody reads, unless it is harmless or switched off. */
+static mq_status check_key(const mq_arch_texts *texts, const cJSON *item)
+{
+    const char *name = item->string;
+    if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
+        mq_json_is_off(item) || listed(texts->common, name) ||
+        spec_reads(texts->descriptor, name)) {
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_INPUT,
+                   "%s: unknown key \"%s\", which may change what a %s model computes; if it "
+                   "is harmless, add it to \"ignored_keys\" in configs/arch/%s.json",
+                   texts->where, name, texts->family, texts->family);
+}
+
 mq_status mq_arch_check_keys(const mq_arch_texts *texts)
 {
     const cJSON *item = NULL;
@@ -77,19 +92,10 @@ mq_status mq_arch_check_keys(const mq_arch_texts *texts)
         /* A family may do without what is expected of all others. */
         if (listed(texts->descriptor, name)) continue;
         const cJSON *expected = expected_value(texts, name);
-        if (expected) {
-            MQ_TRY(check_expected(texts, item, expected));
-            continue;
-        }
-        if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
-            mq_json_is_off(item) || listed(texts->common, name) ||
-            spec_reads(texts->descriptor, name)) {
-            continue;
-        }
-        return mq_fail(MQ_E_INPUT,
-                       "%s: unknown key \"%s\", which may change what a %s model computes; if it "
-                       "is harmless, add it to \"ignored_keys\" in configs/arch/%s.json",
-                       texts->where, name, texts->family, texts->family);
+        mq_status status =
+            expected ? check_expected(texts, item, expected) : check_key(texts, item);
+        MQ_TRY(mq_findings_add(texts->findings, status, expected ? MQ_FOUND_CONFIG : MQ_FOUND_KEY,
+                               name));
     }
     return MQ_OK;
 }

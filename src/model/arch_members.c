@@ -45,8 +45,10 @@ static mq_status check_section(const mq_arch_texts *texts, const section *s)
     cJSON_ArrayForEach(item, in)
     {
         if (has(s, item->string)) continue;
-        return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has the unknown member \"%s\"",
-                       texts->family, s->name[0] ? s->name : texts->family, item->string);
+        mq_status status =
+            mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has the unknown member \"%s\"",
+                    texts->family, s->name[0] ? s->name : texts->family, item->string);
+        MQ_TRY(mq_findings_add(texts->findings, status, MQ_FOUND_CONFIG, ""));
     }
     return MQ_OK;
 }

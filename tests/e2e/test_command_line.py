@@ -14,7 +14,7 @@ OPTIONS = {
     'eval': ('tokens', 'reference', 'precision', 'samples', 'by-position', 'per-document', 'unit-tokens', 'threads', 'json',
              'config', 'help'),
     'verify': ('source', 'threads', 'config', 'help'),
-    'inspect': ('json', 'help'),
+    'inspect': ('arch', 'json', 'help'),
 }
 
 
