@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "format/stored.h"
 #include "ops/kernels.h"
+#include "ops/route.h"
 #include "par/comm.h"
 
 #include <stdbool.h>
@@ -136,23 +137,6 @@ typedef struct mq_block_kind {
     bool routed;  /* has routed experts */
 } mq_block_kind;
 
-/** How the router's outputs become scores of experts. */
-typedef enum mq_score_kind { MQ_SCORE_SOFTMAX, MQ_SCORE_SIGMOID } mq_score_kind;
-
-/** What a group of experts is worth where only the experts of some groups can be chosen. */
-typedef enum mq_group_score { MQ_GROUP_BEST, MQ_GROUP_BEST_TWO } mq_group_score;
-
-/** Which of its experts a token goes to, and with what weights (ops/route.h). */
-typedef struct mq_routing_kind {
-    mq_score_kind score;
-    int64_t n_experts, top_k;
-    int64_t n_groups, top_groups; /* 1: all experts can be chosen */
-    mq_group_score group_score;
-    bool normalised;  /* weights of a token are divided by their sum, */
-    double least_sum; /* or by this where that is larger */
-    double scale;     /* then multiplied by this */
-} mq_routing_kind;
-
 /** Mixture of experts; n_experts is 0 in families without. */
 typedef struct mq_moe {
     mq_routing_kind routing;
@@ -163,7 +147,8 @@ typedef struct mq_moe {
     char correction[MQ_ARCH_NAME];  /* (n_experts) added to scores for the choice; "": none */
     char expert[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "{i}" is the block, "{e}" the expert */
     char shared[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "": there is none */
-    char shared_gate[MQ_ARCH_NAME]; /* (1, hidden): its sigmoid weighs the shared one; "": none */
+    char shared_weight[MQ_ARCH_NAME]; /* (1, hidden): the sigmoid of what it makes of a token weighs
+                                         the shared expert; "": none */
 } mq_moe;
 
 /** "block 3, attn_in" or "lm_head", for messages. */

@@ -5,7 +5,7 @@
 /* What a descriptor may say: a misspelt member would be a feature that is silently left out. The
  * section "config" is checked where its fields are known, and "gguf" where it is read. */
 
-enum { MOST_MEMBERS = 24 };
+enum { MOST_MEMBERS = 32 };
 
 typedef struct section {
     const char *name; /* "": the descriptor itself */
@@ -14,16 +14,23 @@ typedef struct section {
 
 static const section sections[] = {
     {"",
-     {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window",
+     {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window", "moe",
       "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf"}},
     {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
-    {"rope", {"theta", "parameters", "scaling", "partial", "original", "alpha"}},
+    {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha"}},
     {"sliding_rope", {"theta"}},
     {"no_rope", {"list", "every", "full_attention"}},
     {"window", {"size", "enabled", "first", "every", "layer_types"}},
-    {"tensors",
-     {"embed", "final_norm", "head", "attn_norm", "mlp_norm", "o_norm", "down_norm", "q_norm",
-      "k_norm", "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down"}},
+    {"tensors", {"embed",      "final_norm",  "head",         "attn_norm",   "mlp_norm",
+                 "o_norm",     "down_norm",   "q_norm",       "k_norm",      "q",
+                 "k",          "v",           "qkv",          "o",           "gate",
+                 "up",         "gate_up",     "down",         "router",      "router_bias",
+                 "correction", "expert_gate", "expert_up",    "expert_down", "shared_gate",
+                 "shared_up",  "shared_down", "shared_weight"}},
+    {"moe",
+     {"n_experts", "top_k", "score", "normalised", "least_sum", "scale", "n_groups", "top_groups",
+      "group_score", "intermediate", "n_shared", "shared_intermediate", "list", "first", "last",
+      "every", "dense"}},
 };
 
 static bool has(const section *s, const char *name)

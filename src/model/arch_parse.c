@@ -297,6 +297,10 @@ static mq_status read_linears(const mq_arch_texts *texts, mq_arch *arch)
     arch->gated = !gate || strcmp(gate, "none") != 0;
     MQ_TRY(read_fused(texts, "qkv", MQ_Q, MQ_V, arch, &arch->fused_qkv));
     MQ_TRY(tensor_name(texts, "o", true, arch->linear[MQ_O]));
+    /* Where every block has experts no other MLP has a name. */
+    bool all_routed = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "moe") &&
+                      !cJSON_GetObjectItemCaseSensitive(tensors, "down");
+    if (all_routed) return MQ_OK;
     MQ_TRY(tensor_name(texts, "down", true, arch->linear[MQ_DOWN]));
     if (arch->gated) {
         return read_fused(texts, "gate_up", MQ_GATE, MQ_UP, arch, &arch->fused_gate_up);
@@ -332,10 +336,15 @@ static const struct {
     mq_status (*run)(const mq_arch_texts *texts, mq_arch *arch);
     bool tensors;
 } steps[] = {
-    {settle_scales, false},        {read_names, true},
-    {mq_arch_parse_rope, false},   {mq_arch_parse_no_rope, false},
-    {mq_arch_parse_window, false}, {mq_arch_settle_no_rope, false},
-    {mq_arch_parse_gguf, false},   {mq_arch_parse_quantization, true},
+    {settle_scales, false},
+    {read_names, true},
+    {mq_arch_parse_rope, false},
+    {mq_arch_parse_no_rope, false},
+    {mq_arch_parse_window, false},
+    {mq_arch_settle_no_rope, false},
+    {mq_arch_parse_moe, true},
+    {mq_arch_parse_gguf, false},
+    {mq_arch_parse_quantization, true},
 };
 
 static mq_status run_steps(const mq_arch_texts *texts, mq_arch *arch)
@@ -451,5 +460,8 @@ mq_status mq_arch_describe(const mq_arch *arch, cJSON *out)
     MQ_TRY(mq_json_add_int(out, "blocks_with_window", sliding));
     MQ_TRY(mq_json_add_int(out, "blocks_without_rope", no_rope));
     MQ_TRY(mq_json_add_int(out, "blocks_with_experts", routed));
-    return mq_json_add_int(out, "experts", arch->moe.routing.n_experts);
+    MQ_TRY(mq_json_add_int(out, "experts", arch->moe.routing.n_experts));
+    MQ_TRY(mq_json_add_int(out, "experts_of_a_token", arch->moe.routing.top_k));
+    MQ_TRY(mq_json_add_int(out, "expert_intermediate", arch->moe.intermediate));
+    return mq_json_add_int(out, "shared_intermediate", arch->moe.shared_intermediate);
 }

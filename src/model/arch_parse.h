@@ -80,6 +80,9 @@ mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
 /** Families whose blocks of full attention have no rope: after the window. */
 mq_status mq_arch_settle_no_rope(const mq_arch_texts *texts, mq_arch *arch);
 
+/** Mixture of experts, if the family has it: after names and sizes. */
+mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);
+
 /** What the descriptor says of GGUF, if anything. */
 mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);
 
@@ -91,6 +94,9 @@ mq_status mq_arch_check_members(const mq_arch_texts *texts);
 
 /** Refuses a key of config.json that nobody reads and that is not known to be harmless. */
 mq_status mq_arch_check_keys(const mq_arch_texts *texts);
+
+/** Of a list with the same entry for each block, that entry; else the value itself. */
+const cJSON *mq_json_same_for_all(const cJSON *json);
 
 /** True for null, false, 0, "" and empty lists and objects: a feature that is switched off. */
 bool mq_json_is_off(const cJSON *value);

@@ -110,8 +110,10 @@ static mq_status check_rope_keys(const mq_arch_texts *texts, const cJSON *rope,
         bool known = strcmp(key, "rope_type") == 0 || strcmp(key, "type") == 0 ||
                      strcmp(key, "rope_theta") == 0 || mq_json_is_off(item);
         /* Elsewhere all of a head is rotated: 1 says so explicitly. */
-        known = known || (strcmp(key, "partial_rotary_factor") == 0 &&
-                          (has_member(texts, "partial") || item->valuedouble == 1));
+        known =
+            known ||
+            (strcmp(key, "partial_rotary_factor") == 0 &&
+             (has_member(texts, "partial") || has_member(texts, "dim") || item->valuedouble == 1));
         for (int i = 0; form->keys[i]; i++) known = known || strcmp(key, form->keys[i]) == 0;
         if (known) continue;
         mq_status status =
@@ -148,7 +150,12 @@ static mq_status parse_dim(const mq_arch_texts *texts, const cJSON *rope, const 
                            mq_rope_kind *out)
 {
     double part = 1, inner = 1;
+    int64_t coordinates = 0;
     mq_spec_value outer = {.json = NULL};
+    if (has_member(texts, "dim")) {
+        MQ_TRY(mq_spec_int(texts, "rope", "dim", arch, &coordinates));
+        part = (double)coordinates / (double)arch->head_dim;
+    }
     if (has_member(texts, "partial")) {
         MQ_TRY(mq_spec_find(texts, "rope", "partial", &outer));
         MQ_TRY(mq_spec_double(texts, "rope", "partial", &part));

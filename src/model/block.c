@@ -140,15 +140,28 @@ static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope
                         w->dtype);
 }
 
+/* What down makes of it is weighed by weighing its inputs, so that its Hessian knows of it. */
+static mq_status weigh_shared(const mq_block_weights *w, const mq_unit *unit, const void *in,
+                              float *weight, void *mid)
+{
+    int64_t n = unit->n_tokens;
+    MQ_TRY(mq_router_logits(in, w->dtype, n, w->arch->hidden, w->shared_weight, NULL, 1, weight));
+    for (int64_t t = 0; t < n; t++) weight[t] = 1 / (1 + expf(-weight[t]));
+    return mq_scale_rows(mid, mq_arch_tap_width(w->arch, w->block, MQ_TAP_MLP_MID), w->dtype,
+                         weight, n);
+}
+
 static mq_status mlp(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work,
                      void *out)
 {
     const mq_arch *a = w->arch;
-    int64_t width = a->intermediate, ld = a->gated ? 2 * width : width;
+    int64_t width = mq_arch_tap_width(a, w->block, MQ_TAP_MLP_MID);
+    int64_t ld = a->gated ? 2 * width : width;
     const char *up = (char *)work + (size_t)width * mq_dtype_size(w->dtype);
     MQ_TRY(side_by_side(w, MQ_GATE, MQ_UP, unit, in, work, ld));
-    return mq_gated(a->activation, work, ld, a->gated ? up : NULL, ld, unit->n_tokens, width, out,
-                    w->dtype);
+    MQ_TRY(mq_gated(a->activation, work, ld, a->gated ? up : NULL, ld, unit->n_tokens, width, out,
+                    w->dtype));
+    return w->shared_weight ? weigh_shared(w, unit, in, work, out) : MQ_OK;
 }
 
 mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
@@ -168,7 +181,7 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
         if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
         return mlp(weights, unit, in, work, out);
     case MQ_TAP_HEAD_IN:
-    case MQ_N_ALL_TAPS:
+    case MQ_TAP_EXPERTS:
         break;
     }
     return mq_fail(MQ_E_INTERNAL, "a block has no tap %d", (int)tap);
@@ -177,13 +190,17 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
                           const void *mlp_mid, void *work)
 {
+    if (!weights->w[MQ_DOWN]) return MQ_OK;
     return add_branch(weights, MQ_DOWN, unit, mlp_mid, work, x);
 }
 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
     int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
-    int64_t widest = mq_max_i64(mq_max_i64(qkv, 2 * arch->intermediate), arch->hidden);
+    int64_t widest = mq_max_i64(qkv, arch->hidden);
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        widest = mq_max_i64(widest, 2 * mq_arch_tap_width(arch, b, MQ_TAP_MLP_MID));
+    }
     MQ_TRY(mq_mul_i64(n_tokens, widest, &count));
     return mq_mul_size((size_t)count, mq_dtype_size(dtype), bytes);
 }

@@ -13,7 +13,9 @@
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
  * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
  * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
- * multiplied by residual_scale. */
+ * multiplied by residual_scale. Where a block has routed experts, they are added to x between
+ * mlp_in and mlp_mid (model/mixture.h), and the MLP is the expert that all tokens share, or there
+ * is none. */
 
 /** Radians by which pair i < dim / 2 turns from one position to the next. */
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
@@ -48,7 +50,7 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
                            mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
                            const void *in2, void *work, void *out);
 
-/** x += down(mlp_mid): ends the block for one unit. work as above. */
+/** x += down(mlp_mid), if there is one: ends the block for one unit. work as above. */
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
                           const void *mlp_mid, void *work);
 

@@ -19,14 +19,21 @@ static void mark(const audit *a, const mq_tensor *tensor, const char *role)
 
 /* ---- what is expected ----------------------------------------------------------------------- */
 
-static mq_status check_vector(const audit *a, const char *name, int n_dims, const int64_t *dims,
+/* A tensor that was looked for, and what came of it. */
+static mq_status note(const audit *a, mq_status status, const mq_tensor *tensor, const char *name,
+                      int n_dims, const int64_t *dims, const char *role)
+{
+    mark(a, tensor, role);
+    return mq_findings_add_tensor(a->findings, status, tensor ? MQ_FOUND_WRONG : MQ_FOUND_MISSING,
+                                  name, n_dims, dims);
+}
+
+static mq_status check_tensor(const audit *a, const char *name, int n_dims, const int64_t *dims,
                               const char *role)
 {
     const mq_tensor *tensor = NULL;
     mq_status status = mq_tensor_expect(a->folder, name, n_dims, dims, &tensor);
-    mark(a, tensor, role);
-    return mq_findings_add_tensor(a->findings, status, tensor ? MQ_FOUND_WRONG : MQ_FOUND_MISSING,
-                                  name, n_dims, dims);
+    return note(a, status, tensor, name, n_dims, dims, role);
 }
 
 static const char *vector_role(int id)
@@ -72,7 +79,10 @@ static mq_status check_block(const audit *a, int64_t block)
     mq_vector list[MQ_N_VECTORS];
     int n = mq_arch_vectors(arch, block, list);
     for (int i = 0; i < n; i++) {
-        MQ_TRY(check_vector(a, list[i].name, list[i].n_dims, list[i].dim, vector_role(list[i].id)));
+        const mq_tensor *tensor = NULL;
+        mq_status status = mq_vector_find(a->folder, &list[i], &tensor);
+        MQ_TRY(note(a, status, tensor, list[i].name, list[i].n_dims, list[i].dim,
+                    vector_role(list[i].id)));
     }
     for (int l = 0; l < mq_arch_n_linears(arch); l++) {
         if (!mq_arch_has(arch, block, (mq_linear_id)l)) continue;
@@ -90,12 +100,12 @@ static mq_status check_outer(const audit *a)
 {
     const mq_arch *arch = a->arch;
     const int64_t table[2] = {arch->vocab, arch->hidden};
-    MQ_TRY(check_vector(a, arch->embed, 2, table, "embed"));
-    MQ_TRY(check_vector(a, arch->final_norm, 1, &arch->hidden, "norm"));
+    MQ_TRY(check_tensor(a, arch->embed, 2, table, "embed"));
+    MQ_TRY(check_tensor(a, arch->final_norm, 1, &arch->hidden, "norm"));
     if (arch->norm_bias) {
         char name[MQ_NAME_BYTES];
         mq_arch_norm_bias(arch->final_norm, name, sizeof name);
-        MQ_TRY(check_vector(a, name, 1, &arch->hidden, "norm_bias"));
+        MQ_TRY(check_tensor(a, name, 1, &arch->hidden, "norm_bias"));
     }
     if (arch->tied && !mq_folder_find(a->folder, arch->head)) return MQ_OK;
     return check_linear(a, MQ_HEAD, 0);

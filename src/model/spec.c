@@ -68,7 +68,7 @@ static bool size_named(const mq_arch *arch, const char *name, int64_t *out)
     } sizes[] = {
         {"hidden", arch->hidden},         {"n_heads", arch->n_heads},
         {"n_kv_heads", arch->n_kv_heads}, {"intermediate", arch->intermediate},
-        {"n_blocks", arch->n_blocks},
+        {"n_blocks", arch->n_blocks},     {"head_dim", arch->head_dim},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (strcmp(name, sizes[i].name) == 0) {
@@ -100,6 +100,15 @@ static mq_status quotient(const mq_arch_texts *texts, const mq_arch *arch,
     return MQ_OK;
 }
 
+const cJSON *mq_json_same_for_all(const cJSON *json)
+{
+    const cJSON *first = cJSON_IsArray(json) ? json->child : NULL;
+    for (const cJSON *i = first; i; i = i->next) {
+        if (!cJSON_Compare(i, first, true)) return json;
+    }
+    return first ? first : json;
+}
+
 mq_status mq_spec_int(const mq_arch_texts *texts, const char *section, const char *field,
                       const mq_arch *arch, int64_t *out)
 {
@@ -108,8 +117,9 @@ mq_status mq_spec_int(const mq_arch_texts *texts, const char *section, const cha
     if (cJSON_IsString(value.json) && !value.from_config) {
         return quotient(texts, arch, &value, out);
     }
-    double number = value.json->valuedouble;
-    if (!cJSON_IsNumber(value.json) || number != floor(number) || fabs(number) > 0x1p53) {
+    const cJSON *one = mq_json_same_for_all(value.json);
+    double number = one->valuedouble;
+    if (!cJSON_IsNumber(one) || number != floor(number) || fabs(number) > 0x1p53) {
         return wrong_type(texts, &value, "an integer");
     }
     *out = (int64_t)number;

@@ -78,8 +78,8 @@ static void add_router(const mq_arch *arch, int64_t block, mq_vector *list, int 
     if (moe->correction[0]) {
         add_vector(list, n, MQ_VECTOR_CORRECTION, moe->correction, block, 1, experts, 0);
     }
-    if (moe->shared_gate[0]) {
-        add_vector(list, n, MQ_VECTOR_SHARED_GATE, moe->shared_gate, block, 2, 1, hidden);
+    if (moe->shared_weight[0]) {
+        add_vector(list, n, MQ_VECTOR_SHARED_WEIGHT, moe->shared_weight, block, 2, 1, hidden);
     }
 }
 
@@ -122,6 +122,16 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
         add_vector(out, &n, MQ_VECTOR_BIAS + l, pattern, block, 1, n_out, 0);
     }
     return n;
+}
+
+mq_status mq_vector_find(const mq_folder *folder, const mq_vector *v, const mq_tensor **out)
+{
+    const mq_tensor *found = mq_folder_find(folder, v->name);
+    int64_t as_row[3] = {1, v->dim[0], v->dim[1]};
+    if (found && shape_is(found, v->n_dims + 1, as_row)) {
+        return mq_tensor_expect(folder, v->name, v->n_dims + 1, as_row, out);
+    }
+    return mq_tensor_expect(folder, v->name, v->n_dims, v->dim, out);
 }
 
 /* ---- linears -------------------------------------------------------------------------------- */

@@ -26,7 +26,7 @@ typedef enum mq_vector_id {
     MQ_VECTOR_ROUTER = MQ_VECTOR_NORM_BIAS + MQ_VECTOR_Q_NORM,
     MQ_VECTOR_ROUTER_BIAS,
     MQ_VECTOR_CORRECTION,
-    MQ_VECTOR_SHARED_GATE,
+    MQ_VECTOR_SHARED_WEIGHT,
     MQ_VECTOR_BIAS, /* + linear */
     MQ_N_VECTORS = MQ_VECTOR_BIAS + MQ_N_LINEARS
 } mq_vector_id;
@@ -38,6 +38,9 @@ typedef struct mq_vector {
     int64_t dim[2];
     int64_t count;
 } mq_vector;
+
+/** The tensor of a vector; one more dimension of 1 in front is taken too. Errors: MQ_E_INPUT. */
+mq_status mq_vector_find(const mq_folder *folder, const mq_vector *vector, const mq_tensor **out);
 
 /** Those that the arch has; returns how many. */
 int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTORS]);

@@ -52,8 +52,8 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->router_bias;
     case MQ_VECTOR_CORRECTION:
         return &w->correction;
-    case MQ_VECTOR_SHARED_GATE:
-        return &w->shared_gate;
+    case MQ_VECTOR_SHARED_WEIGHT:
+        return &w->shared_weight;
     default:
         if (id < MQ_VECTOR_BIAS) return &w->norm_bias[id - MQ_VECTOR_NORM_BIAS];
         return &w->bias[id - MQ_VECTOR_BIAS];
@@ -183,9 +183,9 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
     int n = mq_arch_vectors(w->arch, block, list);
     for (int i = 0; i < n; i++) {
         const mq_tensor *tensor = NULL;
-        MQ_TRY(mq_tensor_expect(folder, list[i].name, list[i].n_dims, list[i].dim, &tensor));
+        MQ_TRY(mq_vector_find(folder, &list[i], &tensor));
         float *to = *vector_place(w, list[i].id);
-        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, list[i].dim[0], MQ_F32, to));
+        MQ_TRY(mq_folder_read_rows(folder, tensor, 0, tensor->dim[0], MQ_F32, to));
         if (list[i].id < MQ_N_VECTOR_NORMS) mq_norm_complete(w->arch, list[i].count, to);
     }
     return MQ_OK;

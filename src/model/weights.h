@@ -20,9 +20,9 @@ typedef struct mq_block_weights {
      * absent. */
     float *attn_norm, *mlp_norm, *o_norm, *down_norm, *q_norm, *k_norm;
     float *norm_bias[4]; /* of the first four, in the order of mq_vector_id; NULL when absent */
-    float *router, *router_bias, *correction, *shared_gate; /* as in mq_moe, f32; or NULL */
-    float *vectors;                                         /* storage behind all of these */
-    int64_t n_vector_values;                                /* of this block */
+    float *router, *router_bias, *correction, *shared_weight; /* as in mq_moe, f32; or NULL */
+    float *vectors;                                           /* storage behind all of these */
+    int64_t n_vector_values;                                  /* of this block */
 } mq_block_weights;
 
 /** Allocates room for any one block, and lays it out for the first. Collective. */

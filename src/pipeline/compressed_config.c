@@ -164,7 +164,7 @@ static mq_status fill(cJSON *config, const mq_scheme *scheme)
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         if (!scheme->arch->block[b].routed) continue;
         MQ_TRY(add_unpacked(scheme->arch->moe.router, b, ignore));
-        MQ_TRY(add_unpacked(scheme->arch->moe.shared_gate, b, ignore));
+        MQ_TRY(add_unpacked(scheme->arch->moe.shared_weight, b, ignore));
     }
     return add_groups(config, scheme);
 }

@@ -26,6 +26,7 @@ void mq_forward_close(mq_forward *forward)
 typedef struct unit_buffers {
     char *tap[MQ_N_TAPS];
     char *work;
+    mq_mixture_room mixture;
     mq_rope_tables rope;
 } unit_buffers;
 
@@ -33,6 +34,7 @@ static void buffers_free(unit_buffers *b)
 {
     for (int t = 0; t < MQ_N_TAPS; t++) mq_free(&b->tap[t]);
     mq_free(&b->work);
+    mq_mixture_room_free(&b->mixture);
     mq_rope_tables_free(&b->rope);
 }
 
@@ -50,10 +52,11 @@ static mq_status buffers_create(const mq_arch *arch, const mq_calib *tokens, mq_
     }
     MQ_TRY(mq_block_work_bytes(arch, dtype, tokens->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &b->work));
+    MQ_TRY(mq_mixture_room_create(arch, dtype, tokens->max_unit_tokens, &b->mixture));
     return mq_rope_tables_create(arch, tokens->longest, &b->rope);
 }
 
-static mq_status unit_block(const mq_block_weights *w, const unit_buffers *b, const mq_unit *unit,
+static mq_status unit_block(const mq_block_weights *w, unit_buffers *b, const mq_unit *unit,
                             void *x)
 {
     mq_tap_id taps[MQ_N_TAPS];
@@ -66,11 +69,14 @@ static mq_status unit_block(const mq_block_weights *w, const unit_buffers *b, co
             in2 = b->tap[MQ_TAP_ATTN_OUT];
         }
         MQ_TRY(mq_block_produce(w, &b->rope, taps[t], unit, x, in, in2, b->work, b->tap[taps[t]]));
+        if (taps[t] == MQ_TAP_MLP_IN && w->arch->block[w->block].routed) {
+            MQ_TRY(mq_mixture(w, unit, b->tap[MQ_TAP_MLP_IN], &b->mixture, x));
+        }
     }
     return mq_block_finish(w, unit, x, b->tap[MQ_TAP_MLP_MID], b->work);
 }
 
-static mq_status all_units(const mq_block_weights *w, const unit_buffers *b, const mq_calib *tokens,
+static mq_status all_units(const mq_block_weights *w, unit_buffers *b, const mq_calib *tokens,
                            const mq_activations *x)
 {
     for (int64_t u = 0; u < tokens->n_local_units; u++) {
@@ -95,7 +101,7 @@ static mq_status embed(const mq_comm *comm, const mq_calib *tokens, mq_dtype dty
 }
 
 static mq_status run_blocks(const mq_comm *comm, const mq_calib *tokens, mq_block_weights *weights,
-                            const unit_buffers *buffers, mq_forward *f)
+                            unit_buffers *buffers, mq_forward *f)
 {
     for (int64_t b = 0; b < f->arch->n_blocks; b++) {
         MQ_TRY(mq_block_weights_read(comm, f->folder, b, weights));

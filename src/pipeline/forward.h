@@ -2,6 +2,7 @@
 #define MQ_PIPELINE_FORWARD_H
 
 #include "model/block.h"
+#include "model/mixture.h"
 #include "pipeline/activations.h"
 
 /* A plain forward of a whole model over this rank's units, block by block, as eval needs it. */

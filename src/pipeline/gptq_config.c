@@ -218,7 +218,7 @@ static mq_status add_router_rule(cJSON *dynamic, const char *name)
 static mq_status add_router_rules(cJSON *dynamic, const mq_arch *arch)
 {
     MQ_TRY(add_router_rule(dynamic, arch->moe.router));
-    return add_router_rule(dynamic, arch->moe.shared_gate);
+    return add_router_rule(dynamic, arch->moe.shared_weight);
 }
 
 static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)

@@ -63,6 +63,9 @@ class NewFamily(harness.InScratch):
         samples = [[(7 * i + 13 * j) % 90 for j in range(60 - i)] for i in range(8)]
         cls.calib = harness.write_calib(cls.root / 'tiny.h5', samples, 96)
 
+    def setUp(self):
+        (self.data / 'arch' / 'disguise.json').unlink(missing_ok=True)
+
     def write(self, content):
         (self.data / 'arch' / 'disguise.json').write_text(json.dumps(content), encoding='utf-8')
 

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "harness.h"
 #include "model/block.h"
+#include "model/mixture.h"
 #include "ops/ops.h"
 #include "par/collectives.h"
 
@@ -106,16 +107,24 @@ typedef struct setup {
     mq_outer_weights *outer;
     mq_block_weights *weights;
     mq_rope_tables rope;
+    mq_mixture_room mixture;
     const expected *expected;
     int32_t token[N_TOKENS], position[N_TOKENS];
     char *x; /* (N_TOKENS, hidden), of the dtype */
     double worst_entry, worst_frobenius, worst_kl;
 } setup;
 
+/* In BF16 another expert may be chosen where two have nearly the same score: a few rows differ. */
+static bool may_flip(const setup *s)
+{
+    return s->dtype == MQ_BF16 && s->arch->moe.routing.n_experts > 0;
+}
+
 static void check_rows(setup *s, const float *x, int64_t n, const char *what, int sample)
 {
     char name[64];
     int64_t length = lengths[sample], kept = length < KEPT ? length : KEPT;
+    int64_t flipped = 0;
     double entry = 0, frobenius = 0, slack = s->dtype == MQ_F32 ? 2e-5 : 0.03;
     snprintf(name, sizeof name, what, (int)length);
     float *ref = expect_tensor(s->expected, name);
@@ -123,8 +132,8 @@ static void check_rows(setup *s, const float *x, int64_t n, const char *what, in
     compare(x + (length - kept) * n, ref, kept, n, &entry, &frobenius);
     s->worst_entry = fmax(s->worst_entry, entry);
     s->worst_frobenius = fmax(s->worst_frobenius, frobenius);
-    CHECK_MSG(s->dtype == MQ_F32 ? entry <= 2e-5 : frobenius <= 0.02, "%s %s: %g, %g", s->name,
-              name, entry, frobenius);
+    CHECK_MSG(s->dtype == MQ_F32 ? entry <= 2e-5 : frobenius <= (may_flip(s) ? 0.1 : 0.02),
+              "%s %s: %g, %g", s->name, name, entry, frobenius);
     mq_free(&ref);
     /* "hidden_norm_7_0" beside "hidden_7_0": the rows that are not stored in full */
     char norm_name[64];
@@ -133,9 +142,12 @@ static void check_rows(setup *s, const float *x, int64_t n, const char *what, in
     float *norms = expect_tensor(s->expected, norm_name);
     for (int64_t t = 0; norms && t < length; t++) {
         double got = norm_of(x + t * n, n), error = fabs(got - (double)norms[t]);
-        CHECK_MSG(error <= slack * (double)norms[t], "%s %s row %d: %g", s->name, norm_name, (int)t,
-                  error);
+        bool far = error > slack * (double)norms[t];
+        flipped += far && may_flip(s);
+        CHECK_MSG(!far || may_flip(s), "%s %s row %d: %g", s->name, norm_name, (int)t, error);
     }
+    CHECK_MSG(flipped * 10 <= length, "%s %s: %d of %d rows differ", s->name, norm_name,
+              (int)flipped, (int)length);
     mq_free(&norms);
 }
 
@@ -171,8 +183,8 @@ static void check_logits(setup *s)
         if (!ref) continue;
         double kl = mean_kl(logits + (length - kept) * n, ref, kept, n);
         s->worst_kl = fmax(s->worst_kl, kl);
-        CHECK_MSG(fabs(kl) <= (s->dtype == MQ_F32 ? 1e-9 : 1e-4), "%s %s: KL %g", s->name, name,
-                  kl);
+        double most = s->dtype == MQ_F32 ? 1e-9 : may_flip(s) ? 3e-3 : 1e-4;
+        CHECK_MSG(fabs(kl) <= most, "%s %s: KL %g", s->name, name, kl);
         mq_free(&ref);
     }
     mq_free(&h);
@@ -183,19 +195,22 @@ static void check_logits(setup *s)
 static void run_unit(setup *s, const mq_unit *unit)
 {
     mq_tap_id taps[MQ_N_TAPS];
-    int n_taps = mq_arch_taps(s->arch, 0, taps);
+    int64_t block = s->weights->block;
+    int n_taps = mq_arch_taps(s->arch, block, taps);
     char *tap[MQ_N_TAPS] = {NULL}, *work = NULL;
     void *x = s->x + (size_t)(unit->token_begin * s->arch->hidden) * mq_dtype_size(s->dtype);
     size_t bytes = 0;
     CHECK(mq_block_work_bytes(s->arch, s->dtype, unit->n_tokens, &bytes) == MQ_OK);
     CHECK(mq_alloc((int64_t)bytes, 1, "work", &work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) {
-        int64_t width = mq_arch_tap_width(s->arch, 0, taps[i]);
+        int64_t width = mq_arch_tap_width(s->arch, block, taps[i]);
         bool parallel_mid = s->arch->parallel_block && taps[i] == MQ_TAP_MLP_MID;
         const void *in = i == 0 ? NULL : tap[parallel_mid ? 0 : i - 1];
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
         CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, in,
                                parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
+        if (taps[i] != MQ_TAP_MLP_IN || !s->arch->block[block].routed) continue;
+        CHECK(mq_mixture(s->weights, unit, tap[i], &s->mixture, x) == MQ_OK);
     }
     CHECK(mq_block_finish(s->weights, unit, x, tap[n_taps - 1], work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) mq_free(&tap[i]);
@@ -257,6 +272,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
         comm, folder, arch, dtype, MQ_OUTER_EMBED | MQ_OUTER_HEAD | MQ_OUTER_NORM, &s.outer);
     if (status == MQ_OK) status = mq_block_weights_create(comm, arch, dtype, &s.weights);
     if (status == MQ_OK) status = mq_rope_tables_create(arch, 129, &s.rope);
+    if (status == MQ_OK) status = mq_mixture_room_create(arch, dtype, N_TOKENS, &s.mixture);
     if (status == MQ_OK) {
         status = mq_alloc(N_TOKENS * arch->hidden, mq_dtype_size(dtype), "residual stream", &s.x);
     }
@@ -271,6 +287,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
     }
     mq_free(&s.x);
     mq_rope_tables_free(&s.rope);
+    mq_mixture_room_free(&s.mixture);
     mq_block_weights_destroy(&s.weights);
     mq_outer_weights_destroy(&s.outer);
 }
@@ -341,10 +358,12 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2",         "llama3",  "mistral", "qwen2",      "qwen3",     "command_r",
-    "command_r_plus", "granite", "smollm3", "cohere2",    "ministral", "hunyuan",
-    "olmo2",          "olmo3",   "gemma",   "gemma2",     "gemma3",    "ernie4_5",
-    "seed_oss",       "phi3",    "glm4",    "starcoder2", "glm",
+    "llama2",         "llama3",    "mistral", "qwen2",      "qwen3",      "command_r",
+    "command_r_plus", "granite",   "smollm3", "cohere2",    "ministral",  "hunyuan",
+    "olmo2",          "olmo3",     "gemma",   "gemma2",     "gemma3",     "ernie4_5",
+    "seed_oss",       "phi3",      "glm4",    "starcoder2", "glm",        "mixtral",
+    "qwen2_moe",      "qwen3_moe", "olmoe",   "glm4_moe",   "minimax_m2", "ernie4_5_moe",
+    "hunyuan_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

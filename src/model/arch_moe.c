@@ -1,0 +1,198 @@
+#include "model/arch_parse.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Mixture of experts: the section "moe" of a descriptor, and the names of its tensors. */
+
+static const mq_choice score_names[] = {
+    {"softmax", MQ_SCORE_SOFTMAX}, {"sigmoid", MQ_SCORE_SIGMOID}, {NULL, 0}};
+static const mq_choice group_names[] = {
+    {"best", MQ_GROUP_BEST}, {"best_two", MQ_GROUP_BEST_TWO}, {NULL, 0}};
+
+static const cJSON *moe_member(const mq_arch_texts *texts, const char *field)
+{
+    const cJSON *moe = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "moe");
+    return cJSON_GetObjectItemCaseSensitive(moe, field);
+}
+
+/* An optional integer; `fallback` where the descriptor has none. */
+static mq_status optional_int(const mq_arch_texts *texts, const char *field, int64_t fallback,
+                              const mq_arch *arch, int64_t *out)
+{
+    *out = fallback;
+    return moe_member(texts, field) ? mq_spec_int(texts, "moe", field, arch, out) : MQ_OK;
+}
+
+static mq_status optional_double(const mq_arch_texts *texts, const char *field, double fallback,
+                                 double *out)
+{
+    *out = fallback;
+    return moe_member(texts, field) ? mq_spec_double(texts, "moe", field, out) : MQ_OK;
+}
+
+/* ---- routing -------------------------------------------------------------------------------- */
+
+static mq_status read_routing(const mq_arch_texts *texts, mq_arch *arch)
+{
+    mq_routing_kind *r = &arch->moe.routing;
+    int score = MQ_SCORE_SOFTMAX, group_score = MQ_GROUP_BEST;
+    MQ_TRY(mq_spec_int(texts, "moe", "n_experts", arch, &r->n_experts));
+    MQ_TRY(mq_spec_int(texts, "moe", "top_k", arch, &r->top_k));
+    MQ_TRY(mq_spec_choice(texts, "moe", "score", score_names, &score));
+    MQ_TRY(mq_spec_bool(texts, "moe", "normalised", &r->normalised));
+    MQ_TRY(optional_double(texts, "least_sum", 0, &r->least_sum));
+    MQ_TRY(optional_double(texts, "scale", 1, &r->scale));
+    MQ_TRY(optional_int(texts, "n_groups", 1, arch, &r->n_groups));
+    MQ_TRY(optional_int(texts, "top_groups", 1, arch, &r->top_groups));
+    if (moe_member(texts, "group_score")) {
+        MQ_TRY(mq_spec_choice(texts, "moe", "group_score", group_names, &group_score));
+    }
+    r->score = (mq_score_kind)score;
+    r->group_score = (mq_group_score)group_score;
+    return MQ_OK;
+}
+
+enum { MOST_EXPERTS = 65536 };
+
+static mq_status check_routing(const mq_arch_texts *texts, const mq_routing_kind *r)
+{
+    if (r->n_experts < 1 || r->n_experts > MOST_EXPERTS || r->top_k < 1 ||
+        r->top_k > r->n_experts) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: %" PRId64 " of %" PRId64 " experts for a token make no sense",
+                       texts->where, r->top_k, r->n_experts);
+    }
+    if (r->n_groups < 1 || r->n_experts % r->n_groups != 0 || r->top_groups < 1 ||
+        r->top_groups > r->n_groups || r->top_k > r->top_groups * (r->n_experts / r->n_groups)) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: %" PRId64 " experts in %" PRId64 " groups, %" PRId64
+                       " of which hold the %" PRId64 " of a token, make no sense",
+                       texts->where, r->n_experts, r->n_groups, r->top_groups, r->top_k);
+    }
+    return MQ_OK;
+}
+
+/* ---- sizes ---------------------------------------------------------------------------------- */
+
+/* The shared expert is as wide as so many routed ones, or as its own key says. */
+static mq_status read_widths(const mq_arch_texts *texts, mq_arch *arch)
+{
+    int64_t n_shared = 0;
+    mq_moe *moe = &arch->moe;
+    MQ_TRY(mq_spec_int(texts, "moe", "intermediate", arch, &moe->intermediate));
+    MQ_TRY(optional_int(texts, "n_shared", 0, arch, &n_shared));
+    MQ_TRY(optional_int(texts, "shared_intermediate", 0, arch, &moe->shared_intermediate));
+    bool sane = moe->intermediate >= 1 && moe->intermediate <= INT32_MAX && n_shared >= 0 &&
+                n_shared <= MOST_EXPERTS && moe->shared_intermediate >= 0;
+    if (sane && n_shared > 0) moe->shared_intermediate = n_shared * moe->intermediate;
+    if (sane && moe->shared_intermediate <= INT32_MAX) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: experts of width %" PRId64 " and shared ones of %" PRId64,
+                   texts->where, moe->intermediate, moe->shared_intermediate);
+}
+
+/* ---- which blocks --------------------------------------------------------------------------- */
+
+/* Blocks that a list names become routed, or not. */
+static mq_status mark_listed(const mq_arch_texts *texts, const char *field, bool routed,
+                             mq_arch *arch)
+{
+    mq_spec_value list;
+    const cJSON *item = NULL;
+    MQ_TRY(mq_spec_find(texts, "moe", field, &list));
+    cJSON_ArrayForEach(item, list.json)
+    {
+        int64_t b = cJSON_IsNumber(item) ? (int64_t)item->valuedouble : -1;
+        if (b < 0 || b >= arch->n_blocks) {
+            return mq_fail(MQ_E_INPUT, "%s: \"%s\" must list numbers of blocks, from 0 to %" PRId64,
+                           texts->where, list.name, arch->n_blocks - 1);
+        }
+        arch->block[b].routed = routed;
+    }
+    return MQ_OK;
+}
+
+/* All of them, those from "first" to "last", each "every"-th of them, without those of "dense"; or
+ * those of "list". */
+static mq_status mark_blocks(const mq_arch_texts *texts, mq_arch *arch)
+{
+    int64_t first = 0, last = 0, every = 1;
+    if (moe_member(texts, "list")) return mark_listed(texts, "list", true, arch);
+    MQ_TRY(optional_int(texts, "first", 0, arch, &first));
+    MQ_TRY(optional_int(texts, "last", -1, arch, &last));
+    MQ_TRY(optional_int(texts, "every", 1, arch, &every));
+    if (last < 0) last += arch->n_blocks;
+    if (first < 0 || every < 1) {
+        return mq_fail(MQ_E_INPUT, "%s: experts from block %" PRId64 " on, in each %" PRId64 "-th",
+                       texts->where, first, every);
+    }
+    for (int64_t b = first; b <= last && b < arch->n_blocks; b++) {
+        arch->block[b].routed = (b + 1) % every == 0;
+    }
+    return moe_member(texts, "dense") ? mark_listed(texts, "dense", false, arch) : MQ_OK;
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+/* With {i}, and with {e} where the tensor is one of an expert; "" for one that may be left out. */
+static mq_status read_name(const mq_arch_texts *texts, const char *key, bool of_expert,
+                           bool optional, char out[MQ_ARCH_NAME])
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, key));
+    if (!name && optional) return MQ_OK;
+    if (!name || strlen(name) >= MQ_ARCH_NAME || !strstr(name, "{i}") ||
+        of_expert != (strstr(name, "{e}") != NULL)) {
+        return mq_fail(MQ_E_INPUT,
+                       "descriptor \"%s\": \"tensors\" needs \"%s\", a name of less than %d bytes "
+                       "with {i} for the block%s",
+                       texts->family, key, (int)MQ_ARCH_NAME,
+                       of_expert ? " and {e} for the expert" : "");
+    }
+    memcpy(out, name, strlen(name) + 1);
+    return MQ_OK;
+}
+
+static mq_status read_names(const mq_arch_texts *texts, mq_moe *moe)
+{
+    MQ_TRY(read_name(texts, "router", false, false, moe->router));
+    MQ_TRY(read_name(texts, "router_bias", false, true, moe->router_bias));
+    MQ_TRY(read_name(texts, "correction", false, true, moe->correction));
+    MQ_TRY(read_name(texts, "expert_gate", true, false, moe->expert[0]));
+    MQ_TRY(read_name(texts, "expert_up", true, false, moe->expert[1]));
+    MQ_TRY(read_name(texts, "expert_down", true, false, moe->expert[2]));
+    if (moe->shared_intermediate == 0) return MQ_OK;
+    MQ_TRY(read_name(texts, "shared_gate", false, false, moe->shared[0]));
+    MQ_TRY(read_name(texts, "shared_up", false, false, moe->shared[1]));
+    MQ_TRY(read_name(texts, "shared_down", false, false, moe->shared[2]));
+    return read_name(texts, "shared_weight", false, true, moe->shared_weight);
+}
+
+/* What blocks with experts are not computed with, and blocks without any MLP. */
+static mq_status refuse_mixtures(const mq_arch_texts *texts, const mq_arch *arch)
+{
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        if (arch->block[b].routed || arch->linear[MQ_DOWN][0]) continue;
+        return mq_fail(MQ_E_INPUT,
+                       "%s: block %" PRId64 " has no experts, and descriptor \"%s\" no names for "
+                       "another MLP",
+                       texts->where, b, texts->family);
+    }
+    if (!arch->parallel_block && !arch->down_norm[0]) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "descriptor \"%s\": experts in a parallel block, or before a norm of what is "
+                   "added, are not computed",
+                   texts->family);
+}
+
+mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch)
+{
+    if (!cJSON_GetObjectItemCaseSensitive(texts->descriptor, "moe")) return MQ_OK;
+    MQ_TRY(read_routing(texts, arch));
+    MQ_TRY(check_routing(texts, &arch->moe.routing));
+    MQ_TRY(read_widths(texts, arch));
+    MQ_TRY(mark_blocks(texts, arch));
+    MQ_TRY(refuse_mixtures(texts, arch));
+    return read_names(texts, &arch->moe);
+}
