@@ -15,6 +15,7 @@
 #include "pipeline/sampled_drift.h"
 #include "pipeline/settings.h"
 #include "pipeline/startup.h"
+#include "pipeline/tied_head.h"
 #include "pipeline/tokens.h"
 #include "plan/memory.h"
 #include "plan/mix.h"
@@ -43,6 +44,7 @@ static mq_status open_inputs(mq_run *run)
     MQ_TRY(mq_arch_load(comm, run->options->model, &run->arch));
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
+    MQ_TRY(mq_warn_about_tied_head(comm, run->source, run->arch));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
     run->scheme->scale_columns =
         run->solver.scale_columns && run->scheme->format->columns != MQ_COLUMNS_NEVER;
