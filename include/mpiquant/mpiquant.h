@@ -40,22 +40,22 @@ typedef struct mq_quantize_options {
                             most this many bits a weight over all of them; bits is not used */
     const int *widths;   /* that average_bits may mix, ascending; n_widths 0: 2, 3, 4 and 8 */
     int n_widths;
-    int64_t group;          /* columns per scale, -1: the whole row */
-    bool lm_head;           /* quantise it too */
-    bool zero_points;       /* one per scale; else symmetric codes */
-    bool positive_scales;   /* else symmetric codes may have negative ones */
-    double damping;         /* lambda as a share of the mean diagonal of H; 0: for each layer the
-                               one that serves held-out samples best; below 0: as the preset */
-    double shrinkage;       /* share by which the off-diagonal entries of H are made smaller; below
-                               0: 0.1, but none where damping is measured and held-out samples are
-                               clearly better served without */
-    int scale_columns;      /* 0: never; below 0: where damping is measured, the columns of layers
-                               after a norm are scaled by powers of two, which the norm takes, if
-                               that serves held-out samples clearly better */
-    bool all_experts;       /* every expert is calibrated on every token; else on those that are
-                               routed to it */
-    double expert_coverage; /* tokens for each input column below which a routed expert is
-                               calibrated on all tokens nevertheless */
+    int64_t group;        /* columns per scale, -1: the whole row */
+    bool lm_head;         /* quantise it too */
+    bool zero_points;     /* one per scale; else symmetric codes */
+    bool positive_scales; /* else symmetric codes may have negative ones */
+    double damping;       /* lambda as a share of the mean diagonal of H; 0: for each layer the
+                             one that serves held-out samples best; below 0: as the preset */
+    double shrinkage;     /* share by which the off-diagonal entries of H are made smaller; below
+                             0: 0.1, but none where damping is measured and held-out samples are
+                             clearly better served without */
+    int scale_columns;    /* 0: never; below 0: where damping is measured, the columns of layers
+                             after a norm are scaled by powers of two, which the norm takes, if
+                             that serves held-out samples clearly better */
+    const char *moe_calibration; /* "routed": an expert is calibrated on the tokens routed to it;
+                                    "all": on every token */
+    double expert_coverage;      /* with "routed", on every token too if those routed to it are
+                                    fewer than this for each of its input columns */
     const char *on_failure; /* "stop": the run ends; "rtn": it leaves spoilt samples out, and rounds
                                to nearest the layers for which nothing else is left */
     const char *preset; /* "fast", "default" or "best": what the following are where not given */

@@ -283,6 +283,13 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          "on NaN, inf or a Hessian that no damping mends: stop; or rtn: go on without such "
          "samples, and round to nearest the layers for which nothing is left",
          "stop", .text = &o.on_failure},
+        {"--moe-calibration", "TOKENS",
+         "what an expert is calibrated on: routed, the tokens that the model routes to it; or all",
+         "routed", .text = &o.moe_calibration},
+        {"--expert-coverage", "X",
+         "with routed: an expert with fewer tokens for each of its input columns than this is "
+         "calibrated on all tokens instead",
+         "0.5", .number = &o.expert_coverage},
         {"--preset", "NAME", "effort: fast, default, or best, which takes about twice the time",
          "default", .text = &o.preset},
         {"--alpha", "X",

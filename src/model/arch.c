@@ -205,8 +205,17 @@ bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear)
     return (linear == MQ_O ? arch->o_norm : arch->down_norm)[0] != '\0';
 }
 
+bool mq_arch_adds_alone(const mq_arch *arch, mq_linear_id linear)
+{
+    return linear < MQ_EXPERTS && !mq_arch_norms_branch(arch, linear);
+}
+
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)
 {
+    if (mq_tap_is_expert_mid(tap)) {
+        *linear = mq_expert_linear(mq_tap_expert(tap), MQ_DOWN);
+        return true;
+    }
     if (tap != MQ_TAP_ATTN_OUT && tap != MQ_TAP_MLP_MID) return false;
     *linear = tap == MQ_TAP_ATTN_OUT ? MQ_O : MQ_DOWN;
     return true;

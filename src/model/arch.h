@@ -107,6 +107,13 @@ static inline bool mq_tap_is_expert_mid(mq_tap_id tap)
     return tap >= MQ_TAP_EXPERTS && (tap - MQ_TAP_EXPERTS) % 2 == 1;
 }
 
+/** Number of the kind of a tap: its own, or one of the two of experts. */
+enum { MQ_N_TAP_KINDS = MQ_TAP_EXPERTS + 2 };
+static inline int mq_tap_kind(mq_tap_id tap)
+{
+    return tap < MQ_TAP_EXPERTS ? (int)tap : MQ_TAP_EXPERTS + mq_tap_is_expert_mid(tap);
+}
+
 /** "attn_in", ...; "expert_in" and "expert_mid" of any routed expert. */
 const char *mq_tap_name(mq_tap_id tap);
 
@@ -282,10 +289,15 @@ const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);
 /** The tap that feeds a linear. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
 
-/** True for a tap whose one layer ends a sub-block: o or down, which *linear becomes. */
+/** True for a tap whose one layer makes what is added to the residual stream: o, or a down, which
+ *  *linear becomes. */
 bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear);
 
 /** Whether what o or down makes goes through a norm before it is added to the residual stream. */
 bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear);
+
+/** Whether the residual stream becomes itself plus what o or down makes: no norm in between, and
+ *  no other expert beside. */
+bool mq_arch_adds_alone(const mq_arch *arch, mq_linear_id linear);
 
 #endif

@@ -197,7 +197,7 @@ mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
     int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
-    int64_t widest = mq_max_i64(qkv, arch->hidden);
+    int64_t widest = mq_max_i64(qkv, mq_max_i64(arch->hidden, arch->moe.intermediate));
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         widest = mq_max_i64(widest, 2 * mq_arch_tap_width(arch, b, MQ_TAP_MLP_MID));
     }

@@ -114,12 +114,13 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
     }
     if (arch->block[block].routed) add_router(arch, block, out, &n);
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        char pattern[MQ_NAME_BYTES];
+        char module[MQ_NAME_BYTES - 8], name[MQ_NAME_BYTES];
         int64_t n_out = 0, n_in = 0;
         if (!arch->has_bias[l] || !mq_arch_has(arch, block, (mq_linear_id)l)) continue;
         mq_arch_linear_shape(arch, block, (mq_linear_id)l, &n_out, &n_in);
-        snprintf(pattern, sizeof pattern, "%s.bias", arch->linear[l]);
-        add_vector(out, &n, MQ_VECTOR_BIAS + l, pattern, block, 1, n_out, 0);
+        mq_arch_linear_name(arch, (mq_linear_id)l, block, module, sizeof module);
+        snprintf(name, sizeof name, "%s.bias", module);
+        add_vector(out, &n, MQ_VECTOR_BIAS + l, name, block, 1, n_out, 0);
     }
     return n;
 }

@@ -54,7 +54,7 @@ static mq_status unit_share(const mq_run *run, mq_tap_id tap, mq_linear_id linea
                             share_job *job, void *y, double *sum)
 {
     const mq_stream *stream = &run->stream[MQ_QUANTISED];
-    const mq_activations *in = &stream->tap[tap];
+    const mq_activations *in = &stream->tap[mq_tap_kind(tap)];
     job->n_tok = run->calib->unit[u].n_tokens;
     job->y = y;
     job->r = mq_activations_unit(&stream->x, run->calib, u);

@@ -85,7 +85,7 @@ static void take(mq_run *run, const trial *t)
     double part = (double)t->half->n_tokens / (double)t->h->n_tokens;
     for (int l = 0; l < run->result->n_layers; l++) {
         double alpha = share(t, l, part);
-        if (!isnan(alpha)) run->alpha[run->result->layer[l].linear] = alpha;
+        if (!isnan(alpha)) run->alpha[mq_linear_role(run->result->layer[l].linear)] = alpha;
     }
 }
 

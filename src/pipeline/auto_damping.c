@@ -312,7 +312,7 @@ static mq_status choose(const mq_run *run, trial *t, int *c)
  * without, 5 % lost out of domain). */
 static int with_the_others(mq_run *run, const trial *t, mq_tap_id tap, int c)
 {
-    mq_gain *gain = &run->gain_unshrunk[tap];
+    mq_gain *gain = &run->gain_unshrunk[mq_tap_kind(tap)];
     gain->blocks++;
     if (c != UNSHRUNK) return c;
     gain->sum += 1 - held_out(run, t, UNSHRUNK) / held_out(run, t, UNSHRUNK + 1);
@@ -358,10 +358,10 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
                          const mq_hessian *h, mq_damping_choice *out)
 {
     trial t = {.h = h, .half = half, .block = block, .tap = tap};
-    mq_damping found = run->damping_found[tap];
+    mq_damping found = run->damping_found[mq_tap_kind(tap)];
     out->damping = found.share > 0 ? found : run->solver.damping;
     bool may_scale = mq_scaled_norm(run->source, run->scheme, block, tap) != NULL;
-    out->scale_columns = may_scale && run->scaling_found[tap];
+    out->scale_columns = may_scale && run->scaling_found[mq_tap_kind(tap)];
     for (int l = 0; l < MQ_N_LINEARS; l++) out->half_loss[l] = out->held_out_loss[l] = NAN;
     if (!half || half->n_tokens == 0) return MQ_OK;
     mq_status status = prepare(run, may_scale, &t);
@@ -370,8 +370,8 @@ mq_status mq_run_damping(mq_run *run, int64_t block, mq_tap_id tap, const mq_hes
     if (status == MQ_OK && best >= 0) {
         best = with_the_others(run, &t, tap, best);
         take(run, &t, best, out);
-        run->damping_found[tap] = out->damping;
-        if (may_scale) run->scaling_found[tap] = out->scale_columns;
+        run->damping_found[mq_tap_kind(tap)] = out->damping;
+        if (may_scale) run->scaling_found[mq_tap_kind(tap)] = out->scale_columns;
     }
     free_trial(&t);
     mq_timing_lap(&run->timing, MQ_T_DAMPING);

@@ -85,7 +85,7 @@ static mq_status copy_task(void *context, int64_t i)
 static mq_status weaken_task(void *context, int64_t i)
 {
     const fill_job *job = context;
-    float alpha = (float)job->alpha[job->work->layer[i]->linear];
+    float alpha = (float)job->alpha[mq_linear_role(job->work->layer[i]->linear)];
     float *e = job->work->block[i].e;
     for (int64_t k = 0; k < MQ_ROW_BLOCK * job->work->system->n; k++) e[k] *= alpha;
     return MQ_OK;

@@ -7,10 +7,11 @@
  * aims at what the stream is after it, so that it makes up for earlier losses too; its drift is
  *     (r + W x) - (r^ + W x^),
  * r divided by the multiplier of what is added, where there is one, for W x is taken before it.
- * Where a norm stands before the addition nothing linear leads from W x^ to the stream: such a
- * layer aims at W x, like the others. Its drift is W (x - x^), which is what they get in the end,
- * since x may be wider than the residual stream; all drifts are as wide as that. */
-#include "pipeline/run.h"
+ * Where a norm stands before the addition nothing linear leads from W x^ to the stream, and the
+ * experts of a token share what is to be made up for: such a layer aims at W x, like the others.
+ * Its drift is W (x - x^), which is what they get in the end, since x may be wider than the
+ * residual stream; all drifts are as wide as that. */
+#include "pipeline/experts.h"
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -22,21 +23,21 @@
 static mq_status unit_drift(const mq_run *run, mq_tap_id tap, int64_t u)
 {
     const mq_stream *now = &run->stream[MQ_QUANTISED], *then = &run->stream[MQ_ORIGINAL];
-    const mq_calib *calib = run->calib;
+    const mq_calib *calib = mq_run_units(run, tap);
     int64_t n_tok = calib->unit[u].n_tokens, hidden = run->arch->hidden,
-            width = now->tap[tap].width;
+            width = now->tap[mq_tap_kind(tap)].width;
     mq_dtype dtype = now->x.dtype;
     void *drift = mq_activations_unit(&run->drift, calib, u);
     mq_linear_id linear = MQ_N_LINEARS;
     bool writes = mq_tap_writes_residual(tap, &linear);
     void *inputs = writes ? run->work : drift;
-    MQ_TRY(mq_difference(mq_activations_unit(&then->tap[tap], calib, u),
-                         mq_activations_unit(&now->tap[tap], calib, u), n_tok * width, inputs,
-                         dtype));
+    MQ_TRY(mq_difference(mq_activations_unit(&then->tap[mq_tap_kind(tap)], calib, u),
+                         mq_activations_unit(&now->tap[mq_tap_kind(tap)], calib, u), n_tok * width,
+                         inputs, dtype));
     if (!writes) return MQ_OK;
     MQ_TRY(mq_linear(inputs, n_tok, width, then->weights->w[linear], hidden, NULL, drift, hidden,
                      dtype));
-    if (mq_arch_norms_branch(run->arch, linear)) return MQ_OK;
+    if (!mq_arch_adds_alone(run->arch, linear)) return MQ_OK;
     return mq_add_difference(mq_activations_unit(&then->x, calib, u),
                              mq_activations_unit(&now->x, calib, u), 1 / run->arch->residual_scale,
                              n_tok * hidden, drift, dtype);
@@ -46,7 +47,7 @@ mq_status mq_run_drift(mq_run *run, mq_tap_id tap)
 {
     mq_status status = MQ_OK;
     if (run->n_streams < 2) return MQ_OK;
-    for (int64_t u = 0; u < run->calib->n_local_units && status == MQ_OK; u++) {
+    for (int64_t u = 0; u < mq_run_units(run, tap)->n_local_units && status == MQ_OK; u++) {
         status = unit_drift(run, tap, u);
     }
     status = mq_agree(run->comm, status);
@@ -56,11 +57,11 @@ mq_status mq_run_drift(mq_run *run, mq_tap_id tap)
 
 static mq_status add_units(const mq_run *run, mq_tap_id tap, mq_cross *cross)
 {
-    const mq_activations *x = &run->stream[MQ_QUANTISED].tap[tap];
-    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-        MQ_TRY(mq_cross_add(cross, mq_activations_unit(&run->drift, run->calib, u),
-                            mq_activations_unit(x, run->calib, u), x->dtype,
-                            run->calib->unit[u].n_tokens));
+    const mq_activations *x = &run->stream[MQ_QUANTISED].tap[mq_tap_kind(tap)];
+    const mq_calib *units = mq_run_units(run, tap);
+    for (int64_t u = 0; u < units->n_local_units; u++) {
+        MQ_TRY(mq_cross_add(cross, mq_activations_unit(&run->drift, units, u),
+                            mq_activations_unit(x, units, u), x->dtype, units->unit[u].n_tokens));
     }
     return MQ_OK;
 }
@@ -83,7 +84,8 @@ mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     *out = NULL;
     if (run->n_streams < 2) return MQ_OK;
     mq_status status = mq_alloc(run->arch->hidden, sizeof *largest, "column bounds", &largest);
-    if (status == MQ_OK) status = mq_activations_bounds(&run->drift, run->calib, largest);
+    if (status == MQ_OK)
+        status = mq_activations_bounds(&run->drift, mq_run_units(run, tap), largest);
     if (status == MQ_OK) status = mq_cross_create(run->arch->hidden, h->n, out);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = sum_cross(run, tap, h, largest, *out);

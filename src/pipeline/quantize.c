@@ -7,6 +7,7 @@
 #include "model/tensors.h"
 #include "pipeline/column_scales.h"
 #include "pipeline/complete.h"
+#include "pipeline/experts.h"
 #include "pipeline/gguf_header.h"
 #include "pipeline/kept.h"
 #include "pipeline/measure.h"
@@ -90,7 +91,7 @@ static void warn_about_calibration(const mq_run *run)
     bool routed = run->arch->block[last].routed;
     int n = mq_arch_taps(run->arch, 0, taps);
     for (int t = 0; t < n; t++) warn_if_thin(run, 0, taps[t], 1);
-    if (!routed || run->options->all_experts) return;
+    if (!routed || run->solver.all_experts) return;
     double share = (double)routing->top_k / (double)routing->n_experts;
     warn_if_thin(run, last, mq_expert_tap(0, false), share);
     warn_if_thin(run, last, mq_expert_tap(0, true), share);
@@ -217,8 +218,10 @@ static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
     return status;
 }
 
-static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
+/* A mq_tap_visit without a context. */
+static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap, void *none)
 {
+    (void)none;
     MQ_TRY(mq_run_produce(run, tap));
     MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
     if (run->result->n_layers == 0) return MQ_OK;
@@ -233,7 +236,11 @@ static mq_status run_block(mq_run *run, int64_t block)
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(run->arch, block, taps);
     MQ_TRY(mq_run_read_block(run, block));
-    for (int t = 0; t < n_taps; t++) MQ_TRY(run_tap(run, block, taps[t]));
+    for (int t = 0; t < n_taps; t++) {
+        MQ_TRY(run_tap(run, block, taps[t], NULL));
+        bool routed = taps[t] == MQ_TAP_MLP_IN && run->arch->block[block].routed;
+        if (routed) MQ_TRY(mq_run_experts(run, block, run_tap, NULL));
+    }
     return mq_run_finish_block(run);
 }
 
@@ -295,11 +302,12 @@ static void run_destroy(mq_run *run)
 {
     for (int i = 0; i < MQ_MAX_STREAMS; i++) {
         mq_stream *stream = &run->stream[i];
-        for (int t = 0; t < MQ_N_ALL_TAPS; t++) mq_activations_free(&stream->tap[t]);
+        for (int t = 0; t < MQ_N_TAP_KINDS; t++) mq_activations_free(&stream->tap[t]);
         mq_activations_free(&stream->x);
         mq_block_weights_destroy(&stream->weights);
     }
     mq_activations_free(&run->drift);
+    mq_experts_destroy(&run->experts);
     mq_writer_destroy(&run->writer);
     mq_tap_result_destroy(&run->result);
     mq_measured_destroy(&run->measured);

@@ -17,9 +17,9 @@
 
 /* The samples of this rank on their way through the blocks with one set of weights. */
 typedef struct mq_stream {
-    mq_block_weights *weights;         /* of the current block */
-    mq_activations x;                  /* residual stream of this rank's units */
-    mq_activations tap[MQ_N_ALL_TAPS]; /* held while something reads them */
+    mq_block_weights *weights;          /* of the current block */
+    mq_activations x;                   /* residual stream of this rank's units */
+    mq_activations tap[MQ_N_TAP_KINDS]; /* by kind; held while something reads them */
 } mq_stream;
 
 /* The quantised weights replace the source's tap by tap in the first stream; asymmetric calibration
@@ -52,16 +52,17 @@ typedef struct mq_run {
     mq_stream stream[MQ_MAX_STREAMS];
     int n_streams;
     mq_activations drift;      /* with two streams: what the layers of a tap are to make up for */
-    double alpha[MQ_HEAD + 1]; /* by linear, how much of that: as asked for, or last measured */
+    double alpha[MQ_HEAD + 1]; /* by role, how much of that: as asked for, or last measured */
     mq_rope_tables rope;
     mq_rope_mean *rope_mean; /* for blocks of this rope and window; NULL: not made yet */
     const mq_rope_kind *rope_mean_of;
     int64_t rope_mean_window;
-    void *work; /* workspace of one unit */
+    struct mq_experts *experts; /* of the block in hand, while it goes through them; else NULL */
+    void *work;                 /* workspace of one unit */
     mq_tap_result *result;
-    mq_damping damping_found[MQ_N_ALL_TAPS]; /* last measured; share 0: none yet */
-    bool scaling_found[MQ_N_ALL_TAPS];       /* last measured */
-    mq_gain gain_unshrunk[MQ_N_ALL_TAPS];    /* by no shrinkage */
+    mq_damping damping_found[MQ_N_TAP_KINDS]; /* last measured; share 0: none yet */
+    bool scaling_found[MQ_N_TAP_KINDS];       /* last measured */
+    mq_gain gain_unshrunk[MQ_N_TAP_KINDS];    /* by no shrinkage */
     struct mq_measured *measured; /* with a budget of bits, what it was spent by; else NULL */
     mq_writer *writer;
     mq_report *report;

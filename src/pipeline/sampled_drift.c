@@ -1,5 +1,7 @@
 #include "pipeline/sampled_drift.h"
 
+#include "pipeline/experts.h"
+
 #include "base/checked.h"
 #include "base/memory.h"
 #include "ops/gemm.h"
@@ -28,11 +30,12 @@ static void choose_rows(const mq_tap_result *result, mq_sampled_drift *out)
 }
 
 /* For a tap whose layer writes to the residual stream: the rows' columns of the drift. */
-static void pick_columns(const mq_run *run, const mq_sampled_drift *rows, int64_t u, char *out)
+static void pick_columns(const mq_run *run, const mq_calib *units, const mq_sampled_drift *rows,
+                         int64_t u, char *out)
 {
-    const char *drift = mq_activations_unit(&run->drift, run->calib, u);
+    const char *drift = mq_activations_unit(&run->drift, units, u);
     size_t size = mq_dtype_size(run->drift.dtype);
-    for (int64_t t = 0; t < run->calib->unit[u].n_tokens; t++) {
+    for (int64_t t = 0; t < units->unit[u].n_tokens; t++) {
         for (int64_t r = 0; r < rows->n_rows; r++) {
             memcpy(out + (size_t)(t * rows->n_rows + r) * size,
                    drift + (size_t)(t * run->drift.width + rows->row[r]) * size, size);
@@ -66,17 +69,17 @@ static mq_status output_drifts(const mq_run *run, int64_t block, mq_tap_id tap,
     char *w = NULL;
     mq_linear_id linear;
     mq_status status = MQ_OK;
+    const mq_calib *units = mq_run_units(run, tap);
     bool writes = mq_tap_writes_residual(tap, &linear);
     if (!writes) status = read_rows(run, block, rows, &w);
-    for (int64_t u = 0; u < run->calib->n_local_units && status == MQ_OK; u++) {
-        char *to = mq_activations_unit(out, run->calib, u);
+    for (int64_t u = 0; u < units->n_local_units && status == MQ_OK; u++) {
+        char *to = mq_activations_unit(out, units, u);
         if (writes) {
-            pick_columns(run, rows, u, to);
+            pick_columns(run, units, rows, u, to);
             continue;
         }
-        status =
-            mq_linear(mq_activations_unit(&run->drift, run->calib, u), run->calib->unit[u].n_tokens,
-                      run->result->n_in, w, rows->n_rows, NULL, to, rows->n_rows, out->dtype);
+        status = mq_linear(mq_activations_unit(&run->drift, units, u), units->unit[u].n_tokens,
+                           run->result->n_in, w, rows->n_rows, NULL, to, rows->n_rows, out->dtype);
     }
     mq_free(&w);
     return status;
@@ -88,24 +91,26 @@ static mq_status create(const mq_run *run, int64_t block, mq_tap_id tap, mq_acti
                         double **largest, mq_sampled_drift *out)
 {
     int64_t m = out->n_rows, n = run->result->n_in;
-    MQ_TRY(mq_activations_create(run->calib, m, run->drift.dtype, "drift of sampled rows", a));
+    const mq_calib *units = mq_run_units(run, tap);
+    MQ_TRY(mq_activations_create(units, m, run->drift.dtype, "drift of sampled rows", a));
     MQ_TRY(mq_alloc(m, sizeof **largest, "column bounds", largest));
     MQ_TRY(mq_cross_create(m, n, &out->half));
     MQ_TRY(mq_cross_create(m, n, &out->held_out));
     MQ_TRY(output_drifts(run, block, tap, out, a));
-    return mq_activations_bounds(a, run->calib, *largest);
+    return mq_activations_bounds(a, units, *largest);
 }
 
 static mq_status add_units(const mq_run *run, mq_tap_id tap, const mq_activations *a,
                            const mq_sampled_drift *out)
 {
-    const mq_activations *x = &run->stream[MQ_QUANTISED].tap[tap];
+    const mq_activations *x = &run->stream[MQ_QUANTISED].tap[mq_tap_kind(tap)];
+    const mq_calib *units = mq_run_units(run, tap);
     size_t a_bytes = (size_t)a->width * mq_dtype_size(a->dtype);
     size_t x_bytes = (size_t)x->width * mq_dtype_size(x->dtype);
-    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-        const mq_unit *unit = &run->calib->unit[u];
-        const char *a_rows = mq_activations_unit(a, run->calib, u);
-        const char *x_rows = mq_activations_unit(x, run->calib, u);
+    for (int64_t u = 0; u < units->n_local_units; u++) {
+        const mq_unit *unit = &units->unit[u];
+        const char *a_rows = mq_activations_unit(a, units, u);
+        const char *x_rows = mq_activations_unit(x, units, u);
         int64_t cut = mq_unit_half(unit);
         MQ_TRY(mq_cross_add(out->half, a_rows, x_rows, x->dtype, cut));
         MQ_TRY(mq_cross_add(out->held_out, a_rows + (size_t)cut * a_bytes,

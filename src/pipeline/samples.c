@@ -1,5 +1,7 @@
 #include "pipeline/samples.h"
 
+#include "pipeline/experts.h"
+
 #include "base/log.h"
 #include "base/memory.h"
 #include "ops/gemm.h"
@@ -55,20 +57,21 @@ static void clear_left_out(const mq_run *run)
             for (int i = 0; i < run->n_streams; i++) {
                 const mq_stream *stream = &run->stream[i];
                 clear_rows(&stream->x, run->calib, u, s);
-                for (int t = 0; t < MQ_N_ALL_TAPS; t++) {
-                    clear_rows(&stream->tap[t], run->calib, u, s);
+                for (int t = 0; t < MQ_N_TAP_KINDS; t++) {
+                    clear_rows(&stream->tap[t], mq_run_units(run, (mq_tap_id)t), u, s);
                 }
             }
         }
     }
 }
 
-void mq_run_tokens_left_out(const mq_run *run, int64_t *first_half, int64_t *second_half)
+void mq_run_tokens_left_out(const mq_run *run, const mq_calib *units, int64_t *first_half,
+                            int64_t *second_half)
 {
     const uint8_t *left_out = run->left_out;
     *first_half = *second_half = 0;
-    for (int64_t u = 0; u < run->calib->n_local_units && left_out; u++) {
-        const mq_unit *unit = &run->calib->unit[u];
+    for (int64_t u = 0; u < units->n_local_units && left_out; u++) {
+        const mq_unit *unit = &units->unit[u];
         for (int64_t s = 0; s < unit->n_samples; s++) {
             int64_t *half = unit->offset[s] < mq_unit_half(unit) ? first_half : second_half;
             if (*left_out++) *half += unit->offset[s + 1] - unit->offset[s];
@@ -112,9 +115,9 @@ typedef struct search {
 
 /* Marks the spoilt samples of a tap. Units are judged one by one, so that the samples found do not
  * depend on which other units a rank has. */
-static mq_status search_tap(const mq_run *run, const mq_activations *a, search *p)
+static mq_status search_tap(const mq_run *run, const mq_activations *a, const mq_calib *calib,
+                            search *p)
 {
-    const mq_calib *calib = run->calib;
     uint8_t *left_out = run->left_out;
     for (int64_t u = 0; u < calib->n_local_units; u++) {
         const mq_unit *unit = &calib->unit[u];
@@ -150,13 +153,14 @@ static mq_status allocate(mq_run *run, int64_t width, search *p)
 /* Bounds of every stream; searches where they are too large. */
 static mq_status judge(mq_run *run, mq_tap_id tap, double *largest, search *p)
 {
+    const mq_calib *units = mq_run_units(run, tap);
     for (int i = run->n_streams - 1; i >= 0; i--) { /* the quantised one last: its bounds stay */
-        const mq_activations *a = &run->stream[i].tap[tap];
+        const mq_activations *a = &run->stream[i].tap[mq_tap_kind(tap)];
         memset(largest, 0, (size_t)a->width * sizeof *largest);
-        MQ_TRY(mq_activations_bounds(a, run->calib, largest));
+        MQ_TRY(mq_activations_bounds(a, units, largest));
         if (usable(largest, a->width)) continue;
         if (!p->sumsq) MQ_TRY(allocate(run, a->width, p));
-        MQ_TRY(search_tap(run, a, p));
+        MQ_TRY(search_tap(run, a, units, p));
     }
     return MQ_OK;
 }

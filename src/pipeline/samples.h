@@ -17,6 +17,7 @@
 mq_status mq_run_bounds(mq_run *run, int64_t block, mq_tap_id tap, double *largest);
 
 /** Tokens of this rank's samples that were left out, in the halves of its units. Not collective. */
-void mq_run_tokens_left_out(const mq_run *run, int64_t *first_half, int64_t *second_half);
+void mq_run_tokens_left_out(const mq_run *run, const mq_calib *units, int64_t *first_half,
+                            int64_t *second_half);
 
 #endif

@@ -25,6 +25,8 @@ void mq_quantize_defaults(mq_quantize_options *options)
         .shrinkage = -1,
         .preset = "default",
         .on_failure = "stop",
+        .moe_calibration = "routed",
+        .expert_coverage = 0.5,
         .column_order = "diagonal",
         .scale_columns = -1,
         .alpha = -1,
@@ -55,6 +57,15 @@ mq_status mq_settings_check(const mq_quantize_options *o)
         (strcmp(o->on_failure, "stop") != 0 && strcmp(o->on_failure, "rtn") != 0)) {
         return mq_fail(MQ_E_USAGE, "--on-failure %s: stop or rtn",
                        o->on_failure ? o->on_failure : "");
+    }
+    if (!o->moe_calibration ||
+        (strcmp(o->moe_calibration, "routed") != 0 && strcmp(o->moe_calibration, "all") != 0)) {
+        return mq_fail(MQ_E_USAGE, "--moe-calibration %s: routed or all",
+                       o->moe_calibration ? o->moe_calibration : "");
+    }
+    if (!(o->expert_coverage >= 0 && o->expert_coverage <= 1e6)) {
+        return mq_fail(MQ_E_USAGE, "--expert-coverage %g: tokens for each input column, 0 or more",
+                       o->expert_coverage);
     }
     if (!(o->average_bits >= 0 && o->average_bits <= 8)) {
         return mq_fail(MQ_E_USAGE, "--bits %g: 2 to 8", o->average_bits);
@@ -151,6 +162,8 @@ mq_status mq_settings_solver(const mq_quantize_options *o, mq_solver_settings *o
     if (o->couple >= 0) out->couple = o->couple > 0;
     if (o->column_order) MQ_TRY(column_order(o->column_order, &out->order));
     if (o->scale_search) MQ_TRY(scale_search(o->scale_search, &out->judge));
+    out->all_experts = strcmp(o->moe_calibration, "all") == 0;
+    out->expert_coverage = o->expert_coverage;
     out->go_on = o->on_failure && strcmp(o->on_failure, "rtn") == 0;
     return MQ_OK;
 }
@@ -258,6 +271,8 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
         MQ_TRY(mq_json_add_int(o, "scale_columns", 0));
     }
     MQ_TRY(mq_json_add_string(o, "on_failure", options->on_failure));
+    MQ_TRY(mq_json_add_string(o, "moe_calibration", options->moe_calibration));
+    MQ_TRY(mq_json_add_double(o, "expert_coverage", options->expert_coverage));
     if (solver->measure_alpha) {
         MQ_TRY(mq_json_add_string(o, "alpha", "auto"));
     } else {

@@ -25,7 +25,9 @@ typedef struct mq_solver_settings {
     bool couple;            /* rows of a head are rounded together */
     bool judge;             /* scales are judged by the factor, not by the diagonal alone */
     mq_column_order order;
-    bool go_on; /* after a failure: leave samples out, in the end round to nearest */
+    bool all_experts;       /* every expert is calibrated on every token, */
+    double expert_coverage; /* or one with fewer tokens for each input column than this is */
+    bool go_on;             /* after a failure: leave samples out, in the end round to nearest */
 } mq_solver_settings;
 
 /** Not collective. Errors: MQ_E_USAGE for an unknown preset or a value out of range. */

@@ -1,6 +1,7 @@
 /* From a Hessian to codes: order, damping, one factorisation, then every rank its row blocks. */
 #include "pipeline/column_scales.h"
 #include "pipeline/correction.h"
+#include "pipeline/experts.h"
 #include "pipeline/row_codes.h"
 
 #include "base/log.h"
@@ -40,7 +41,7 @@ static int64_t scaled_columns(const mq_tap_system *s)
     return n;
 }
 
-static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s,
+static mq_status report_layer(mq_run *run, int64_t block, mq_tap_id tap, const mq_tap_system *s,
                               const mq_damping_choice *damping, bool corrected, int l,
                               double seconds)
 {
@@ -63,13 +64,14 @@ static mq_status report_layer(mq_run *run, int64_t block, const mq_tap_system *s
         .relative_error = weight2 > 0 ? error2 / weight2 : 0,
         .damping = s->damping.share,
         .shrinkage = s->damping.shrinkage,
-        .alpha = corrected && measured ? run->alpha[layer->linear] : 0,
+        .alpha = corrected && measured ? run->alpha[mq_linear_role(layer->linear)] : 0,
         .half_loss = damping->half_loss[l],
         .held_out_loss = damping->held_out_loss[l],
         .attempts = s->attempts + (s->factor != NULL),
         .trouble = mq_trouble_name(s->trouble),
         .samples_left_out = run->samples_left_out,
         .tokens = s->h->n_tokens,
+        .routed_tokens = mq_run_routed_tokens(run, tap),
         .rank_bound = mq_hessian_rank_bound(s->h),
         .dead = s->n_dead,
         .scaled = scaled_columns(s),
@@ -167,7 +169,8 @@ mq_status mq_run_solve(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     if (status == MQ_OK) status = solve_rows(run, block, tap, cross, &s);
     if (status == MQ_OK && !s.factor) warn_fallback(run, block, tap, &s);
     for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {
-        status = report_layer(run, block, &s, damping, cross != NULL, l, mq_seconds() - started);
+        status =
+            report_layer(run, block, tap, &s, damping, cross != NULL, l, mq_seconds() - started);
     }
     mq_tap_system_destroy(&s);
     if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);

@@ -1,6 +1,6 @@
 /* The forward of the staged run: every rank takes its own units through the blocks, in one stream
  * or two. */
-#include "pipeline/run.h"
+#include "pipeline/experts.h"
 
 /* What a tap is computed from (model/block.h). */
 static void inputs_of(const mq_run *run, const mq_stream *stream, mq_tap_id tap,
@@ -29,7 +29,8 @@ static void inputs_of(const mq_run *run, const mq_stream *stream, mq_tap_id tap,
 static mq_status produce_units(mq_run *run, mq_stream *stream, mq_tap_id tap)
 {
     const mq_activations *in = NULL, *in2 = NULL;
-    mq_activations *out = &stream->tap[tap];
+    mq_activations *out = &stream->tap[mq_tap_kind(tap)];
+    if (tap >= MQ_TAP_EXPERTS) return mq_experts_produce(run, stream, tap);
     inputs_of(run, stream, tap, &in, &in2);
     MQ_TRY(mq_activations_create(run->calib,
                                  mq_arch_tap_width(run->arch, stream->weights->block, tap),
@@ -149,7 +150,7 @@ mq_status mq_run_finish_block(mq_run *run)
         status = finish_units(run, &run->stream[s]);
     }
     for (int s = 0; s < run->n_streams; s++) {
-        for (int t = 0; t < MQ_N_TAPS; t++) mq_activations_free(&run->stream[s].tap[t]);
+        for (int t = 0; t < MQ_N_TAP_KINDS; t++) mq_activations_free(&run->stream[s].tap[t]);
     }
     status = mq_agree(run->comm, status);
     mq_timing_lap(&run->timing, MQ_T_FORWARD);

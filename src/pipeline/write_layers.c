@@ -116,7 +116,7 @@ static mq_status write_half_bias(mq_run *run, const mq_tap_layer *layer, const c
 {
     uint16_t *half = NULL;
     char name[320];
-    if (layer->linear == MQ_HEAD || !run->arch->has_bias[layer->linear]) return MQ_OK;
+    if (layer->linear >= MQ_HEAD || !run->arch->has_bias[layer->linear]) return MQ_OK;
     const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));
     mq_status status = mq_from_f32(bias, layer->n_out, MQ_F16, half);

@@ -99,6 +99,10 @@ static mq_status fill_layer(cJSON *o, const mq_layer_result *r, const mq_arch *a
     MQ_TRY(mq_json_add_string(o, "trouble", r->trouble));
     MQ_TRY(mq_json_add_int(o, "samples_left_out", r->samples_left_out));
     MQ_TRY(mq_json_add_int(o, "tokens", r->tokens));
+    if (r->routed_tokens >= 0) {
+        MQ_TRY(mq_json_add_int(o, "expert", mq_linear_expert(r->linear)));
+        MQ_TRY(mq_json_add_int(o, "routed_tokens", r->routed_tokens));
+    }
     MQ_TRY(mq_json_add_int(o, "rank_bound", r->rank_bound));
     MQ_TRY(mq_json_add_bool(o, "rank_deficient", r->rank_bound < n_in));
     MQ_TRY(mq_json_add_int(o, "dead_columns", r->dead));

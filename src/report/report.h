@@ -27,6 +27,7 @@ typedef struct mq_layer_result {
     const char *trouble;      /* "none", "rank_deficient", "indefinite" or "not_finite" */
     int64_t samples_left_out; /* because they held NaN or inf, here or earlier */
     int64_t tokens;           /* that H was summed over */
+    int64_t routed_tokens;    /* that go to the expert; -1 for layers that are of none */
     int64_t rank_bound;       /* rank(H) is at most this */
     int64_t dead;             /* input columns that were zero on every token */
     int64_t scaled;           /* that were scaled */

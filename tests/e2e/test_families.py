@@ -13,7 +13,7 @@ sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
 import gptq_reference  # noqa: E402
 
 TINY = harness.ROOT / 'tests' / 'data' / 'tiny'
-OPTIONS = ('--preset', 'best', '--bits', 3, '--group-size', 32, '--unit-tokens', 70)
+OPTIONS = ('--preset', 'best', '--bits', 3, '--group-size', 16, '--unit-tokens', 70)
 
 
 def write_dense(packed, target):

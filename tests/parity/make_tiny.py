@@ -111,30 +111,31 @@ CASES = {
     "mixtral": ("mixtral", {**SMALL, "intermediate_size": 32, "num_local_experts": 4,
                             "num_experts_per_tok": 2, "rope_parameters": default_rope(10000.0)}),
     "qwen2_moe": ("qwen2_moe", {**SMALL, "num_experts": 6, "num_experts_per_tok": 2,
-                                "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32,
+                                "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
                                 "mlp_only_layers": [0],
                                 "rope_parameters": default_rope(10000.0)}),
     "qwen3_moe": ("qwen3_moe", {**SMALL, "head_dim": 8, "num_experts": 8, "num_experts_per_tok": 3,
-                                "moe_intermediate_size": 16, "norm_topk_prob": True,
+                                "moe_intermediate_size": 32, "norm_topk_prob": True,
+                                "decoder_sparse_step": 2,
                                 "rope_parameters": default_rope(10000.0)}),
-    "olmoe": ("olmoe", {**SMALL, "intermediate_size": 16, "num_experts": 8,
-                        "num_experts_per_tok": 3, "rope_parameters": default_rope(10000.0)}),
+    "olmoe": ("olmoe", {**SMALL, "intermediate_size": 32, "num_experts": 4,
+                        "num_experts_per_tok": 2, "rope_parameters": default_rope(10000.0)}),
     "glm4_moe": ("glm4_moe", {**SMALL, "head_dim": 8, "attention_bias": True, "use_qk_norm": True,
                               "n_routed_experts": 8, "num_experts_per_tok": 3, "n_group": 4,
-                              "topk_group": 2, "moe_intermediate_size": 16, "n_shared_experts": 2,
+                              "topk_group": 2, "moe_intermediate_size": 32, "n_shared_experts": 2,
                               "routed_scaling_factor": 1.5, "first_k_dense_replace": 1,
                               "rope_parameters": {**default_rope(10000.0),
                                                   "partial_rotary_factor": 0.5}}),
-    "minimax_m2": ("minimax_m2", {**SMALL, "intermediate_size": 16, "head_dim": 8,
-                                  "num_local_experts": 8, "num_experts_per_tok": 3,
+    "minimax_m2": ("minimax_m2", {**SMALL, "intermediate_size": 32, "head_dim": 8,
+                                  "num_local_experts": 4, "num_experts_per_tok": 2,
                                   "rope_parameters": {**default_rope(10000.0),
                                                       "partial_rotary_factor": 0.5}}),
     "ernie4_5_moe": ("ernie4_5_moe", {**SMALL, "num_hidden_layers": 3, "moe_num_experts": 6,
-                                      "moe_k": 2, "moe_intermediate_size": 16,
+                                      "moe_k": 2, "moe_intermediate_size": 32,
                                       "moe_num_shared_experts": 2, "moe_layer_start_index": 1,
                                       "moe_layer_end_index": 1, "use_bias": False,
                                       "rope_parameters": default_rope(10000.0)}),
-    "hunyuan_moe": ("hunyuan_v1_moe", {**SMALL, "intermediate_size": 16, "head_dim": 8,
+    "hunyuan_moe": ("hunyuan_v1_moe", {**SMALL, "intermediate_size": 32, "head_dim": 8,
                                        "num_experts": 4, "moe_topk": 2,
                                        "rope_parameters": default_rope(10000.0)}),
 }
@@ -232,7 +233,11 @@ def version_4_config(config):
             old["rope_local_base_freq"] = sliding["rope_theta"]
     old["rope_theta"] = rope.pop("rope_theta")
     if "partial_rotary_factor" in rope:
-        old["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+        part = rope.pop("partial_rotary_factor")
+        if old["model_type"] == "minimax_m2":
+            old["rotary_dim"] = int(part * old["head_dim"])
+        else:
+            old["partial_rotary_factor"] = part
     if rope["rope_type"] != "default":
         old["rope_scaling"] = rope
     elif old["model_type"] in ("llama", "qwen2", "qwen3"):

@@ -1,0 +1,313 @@
+#include "pipeline/experts.h"
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "par/collectives.h"
+#include "pipeline/samples.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+void mq_experts_destroy(mq_experts **experts)
+{
+    mq_experts *x = *experts;
+    if (!x) return;
+    for (int s = 0; s < MQ_MAX_STREAMS; s++) {
+        for (int64_t u = 0; x->route[s] && u < x->calib->n_local_units; u++) {
+            mq_routes_free(&x->route[s][u]);
+        }
+        mq_free(&x->route[s]);
+        mq_activations_free(&x->sum[s]);
+    }
+    mq_free(&x->n_routed);
+    mq_free(&x->unit);
+    mq_free(&x->offset);
+    mq_mixture_room_free(&x->room);
+    mq_free(experts);
+}
+
+static mq_status create_stream(const mq_run *run, int s, mq_experts *x)
+{
+    const mq_calib *calib = run->calib;
+    MQ_TRY(mq_alloc(calib->n_local_units, sizeof *x->route[s], "routes", &x->route[s]));
+    for (int64_t u = 0; u < calib->n_local_units; u++) {
+        MQ_TRY(mq_routes_create(run->arch, calib->unit[u].n_tokens, &x->route[s][u]));
+    }
+    return mq_activations_create(calib, run->arch->hidden, MQ_F32, "sum of experts", &x->sum[s]);
+}
+
+static mq_status create(mq_run *run)
+{
+    const mq_calib *calib = run->calib;
+    int64_t n_offsets = calib->n_local_units;
+    MQ_TRY(mq_alloc(1, sizeof *run->experts, "experts", &run->experts));
+    mq_experts *x = run->experts;
+    x->calib = calib;
+    x->part = *calib;
+    for (int64_t u = 0; u < calib->n_local_units; u++) n_offsets += calib->unit[u].n_samples;
+    MQ_TRY(mq_alloc(calib->n_local_units, sizeof *x->unit, "units of an expert", &x->unit));
+    MQ_TRY(mq_alloc(n_offsets, sizeof *x->offset, "units of an expert", &x->offset));
+    MQ_TRY(
+        mq_alloc(run->arch->moe.routing.n_experts, sizeof *x->n_routed, "experts", &x->n_routed));
+    x->part.unit = x->unit;
+    for (int s = 0; s < run->n_streams; s++) MQ_TRY(create_stream(run, s, x));
+    return mq_mixture_room_create(run->arch, MQ_BF16, calib->max_unit_tokens, &x->room);
+}
+
+/* ---- routes --------------------------------------------------------------------------------- */
+
+/* Tokens of samples that are left out go nowhere: skipped (n_tokens) of the u-th local unit, whose
+ * first sample has this rank's number *sample. */
+static void mark_skipped(const mq_run *run, int64_t u, int64_t *sample, uint8_t *skipped)
+{
+    const mq_unit *unit = &run->calib->unit[u];
+    for (int64_t s = 0; s < unit->n_samples; s++, (*sample)++) {
+        memset(skipped + unit->offset[s], run->left_out && run->left_out[*sample],
+               (size_t)(unit->offset[s + 1] - unit->offset[s]));
+    }
+}
+
+static mq_status route_stream(const mq_run *run, int s, uint8_t *skipped)
+{
+    mq_experts *x = run->experts;
+    const mq_stream *stream = &run->stream[s];
+    const mq_activations *y = &stream->tap[MQ_TAP_MLP_IN];
+    int64_t sample = 0;
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        mark_skipped(run, u, &sample, skipped);
+        MQ_TRY(mq_mixture_route(stream->weights, mq_activations_unit(y, run->calib, u),
+                                run->calib->unit[u].n_tokens, skipped, &x->route[s][u]));
+    }
+    return MQ_OK;
+}
+
+static mq_status route_all(const mq_run *run)
+{
+    mq_experts *x = run->experts;
+    uint8_t *skipped = NULL;
+    mq_status status = mq_alloc(run->calib->max_unit_tokens, 1, "tokens left out", &skipped);
+    for (int s = 0; s < run->n_streams && status == MQ_OK; s++) {
+        status = route_stream(run, s, skipped);
+    }
+    mq_free(&skipped);
+    for (int64_t u = 0; u < run->calib->n_local_units && status == MQ_OK; u++) {
+        const int64_t *begin = x->route[MQ_QUANTISED][u].begin;
+        for (int64_t e = 0; e < run->arch->moe.routing.n_experts; e++) {
+            x->n_routed[e] += begin[e + 1] - begin[e];
+        }
+    }
+    return status;
+}
+
+/* Spoilt samples are found before they are routed. */
+static mq_status begin(mq_run *run, int64_t block)
+{
+    double *largest = NULL;
+    mq_status status = create(run);
+    if (status == MQ_OK) {
+        status = mq_alloc(run->arch->hidden, sizeof *largest, "column bounds", &largest);
+    }
+    status = mq_agree(run->comm, status);
+    if (status == MQ_OK) status = mq_run_bounds(run, block, MQ_TAP_MLP_IN, largest);
+    mq_free(&largest);
+    if (status == MQ_OK) status = mq_agree(run->comm, route_all(run));
+    if (status != MQ_OK) return status;
+    return mq_sum_i64(run->comm, run->experts->n_routed, run->arch->moe.routing.n_experts);
+}
+
+/* ---- the expert in hand ---------------------------------------------------------------------- */
+
+const mq_calib *mq_run_units(const mq_run *run, mq_tap_id tap)
+{
+    bool part = tap >= MQ_TAP_EXPERTS && run->experts && !run->experts->all_tokens;
+    return part ? &run->experts->part : run->calib;
+}
+
+int64_t mq_run_routed_tokens(const mq_run *run, mq_tap_id tap)
+{
+    int64_t expert = mq_tap_expert(tap);
+    return expert < 0 ? -1 : run->experts->n_routed[expert];
+}
+
+bool mq_run_takes_all_tokens(const mq_run *run, int64_t block, mq_tap_id tap)
+{
+    int64_t routed = mq_run_routed_tokens(run, tap);
+    double least = run->solver.expert_coverage * (double)mq_arch_tap_width(run->arch, block, tap);
+    return routed >= 0 && (run->solver.all_experts || routed == 0 || (double)routed < least);
+}
+
+/* Offsets of a unit's samples among the rows that go to the expert; returns those after them. */
+static int64_t *cut_samples(const mq_unit *unit, const mq_routes *route, int64_t expert,
+                            int64_t *offset)
+{
+    int64_t row = route->begin[expert], end = route->begin[expert + 1], first = row;
+    for (int64_t s = 0; s < unit->n_samples; s++) {
+        *offset++ = row - first;
+        while (row < end && route->token[row] < unit->offset[s + 1]) row++;
+    }
+    *offset++ = row - first;
+    return offset;
+}
+
+/* The units of the run with the tokens of one expert alone. */
+static void take_in_hand(const mq_run *run, int64_t expert)
+{
+    mq_experts *x = run->experts;
+    int64_t *offset = x->offset, at = 0;
+    x->expert = expert;
+    for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        const mq_unit *unit = &run->calib->unit[u];
+        const mq_routes *route = &x->route[MQ_QUANTISED][u];
+        x->unit[u] = *unit;
+        x->unit[u].n_tokens = route->begin[expert + 1] - route->begin[expert];
+        x->unit[u].token_begin = at;
+        x->unit[u].offset = offset;
+        x->unit[u].position = NULL;
+        offset = cut_samples(unit, route, expert, offset);
+        at += x->unit[u].n_tokens;
+    }
+    x->part.n_local_tokens = at;
+    x->part.n_tokens = x->n_routed[expert];
+}
+
+/* in (n, hidden): what the expert in hand reads of the u-th local unit; returns n. */
+static mq_status gather(const mq_run *run, const mq_stream *stream, int64_t u, void *in)
+{
+    const mq_experts *x = run->experts;
+    const mq_routes *route = &x->route[MQ_QUANTISED][u];
+    const mq_activations *y = &stream->tap[MQ_TAP_MLP_IN];
+    const void *rows = mq_activations_unit(y, run->calib, u);
+    if (x->all_tokens) {
+        memcpy(in, rows,
+               (size_t)(run->calib->unit[u].n_tokens * y->width) * mq_dtype_size(y->dtype));
+        return MQ_OK;
+    }
+    return mq_gather_rows(rows, y->width, y->dtype, route->token + route->begin[x->expert],
+                          x->unit[u].n_tokens, in);
+}
+
+mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap)
+{
+    mq_experts *x = run->experts;
+    const mq_calib *units = mq_run_units(run, tap);
+    mq_activations *out = &stream->tap[mq_tap_kind(tap)];
+    MQ_TRY(mq_activations_create(units, mq_arch_tap_width(run->arch, stream->weights->block, tap),
+                                 stream->x.dtype, mq_tap_name(tap), out));
+    for (int64_t u = 0; u < units->n_local_units; u++) {
+        void *to = mq_activations_unit(out, units, u);
+        if (units->unit[u].n_tokens == 0) continue;
+        MQ_TRY(gather(run, stream, u, mq_tap_is_expert_mid(tap) ? x->room.in : to));
+        if (!mq_tap_is_expert_mid(tap)) continue;
+        MQ_TRY(mq_expert_mid(stream->weights, x->expert, x->room.in, units->unit[u].n_tokens,
+                             x->room.work, to));
+    }
+    return MQ_OK;
+}
+
+/* ---- what experts make ----------------------------------------------------------------------- */
+
+/* Of the u-th local unit of a stream, over the tokens that the stream routes to the expert. mid: of
+ * those, if it is there already. */
+static mq_status add_unit(const mq_run *run, int s, int64_t u, const void *mid)
+{
+    mq_experts *x = run->experts;
+    const mq_stream *stream = &run->stream[s];
+    const mq_routes *route = &x->route[s][u];
+    const mq_activations *y = &stream->tap[MQ_TAP_MLP_IN];
+    int64_t first = route->begin[x->expert], n = route->begin[x->expert + 1] - first;
+    if (n == 0) return MQ_OK;
+    if (!mid) {
+        MQ_TRY(mq_gather_rows(mq_activations_unit(y, run->calib, u), y->width, y->dtype,
+                              route->token + first, n, x->room.in));
+        MQ_TRY(mq_expert_mid(stream->weights, x->expert, x->room.in, n, x->room.work, x->room.mid));
+        mid = x->room.mid;
+    }
+    MQ_TRY(mq_expert_out(stream->weights, x->expert, mid, n, x->room.out));
+    return mq_scatter_add(x->room.out, y->width, y->dtype, route->token + first,
+                          route->weight + first, n, mq_activations_unit(&x->sum[s], run->calib, u));
+}
+
+/* The quantised stream's rows between up and down are at hand where the tap is over its routes. */
+static mq_status add_outputs(const mq_run *run)
+{
+    mq_experts *x = run->experts;
+    mq_tap_id tap = mq_expert_tap(x->expert, true);
+    for (int s = 0; s < run->n_streams; s++) {
+        const mq_activations *mid = &run->stream[s].tap[mq_tap_kind(tap)];
+        bool at_hand = s == MQ_QUANTISED && !x->all_tokens;
+        for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+            MQ_TRY(add_unit(run, s, u, at_hand ? mq_activations_unit(mid, &x->part, u) : NULL));
+        }
+    }
+    return MQ_OK;
+}
+
+static void free_taps(mq_run *run, bool mid)
+{
+    for (int s = 0; s < run->n_streams; s++) {
+        mq_activations_free(&run->stream[s].tap[mq_tap_kind(mq_expert_tap(0, mid))]);
+    }
+}
+
+static mq_status run_expert(mq_run *run, int64_t block, int64_t expert, mq_tap_visit visit,
+                            void *context)
+{
+    take_in_hand(run, expert);
+    for (int mid = 0; mid < 2; mid++) {
+        mq_tap_id tap = mq_expert_tap(expert, mid == 1);
+        run->experts->all_tokens = mq_run_takes_all_tokens(run, block, tap);
+        MQ_TRY(visit(run, block, tap, context));
+        if (mid == 0) free_taps(run, false);
+    }
+    mq_status status = mq_agree(run->comm, add_outputs(run));
+    free_taps(run, true);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}
+
+static mq_status add_to_streams(mq_run *run)
+{
+    for (int s = 0; s < run->n_streams; s++) {
+        mq_stream *stream = &run->stream[s];
+        for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+            MQ_TRY(mq_add_sum(mq_activations_unit(&run->experts->sum[s], run->calib, u),
+                              run->arch->residual_scale, run->calib->unit[u].n_tokens,
+                              run->arch->hidden, mq_activations_unit(&stream->x, run->calib, u),
+                              stream->x.dtype));
+        }
+    }
+    return MQ_OK;
+}
+
+/* Which experts had to take all tokens. */
+static void warn_thin(const mq_run *run, int64_t block)
+{
+    const mq_experts *x = run->experts;
+    int64_t n_experts = run->arch->moe.routing.n_experts, n_thin = 0, least = INT64_MAX;
+    for (int64_t e = 0; e < n_experts; e++) {
+        n_thin += mq_run_takes_all_tokens(run, block, mq_expert_tap(e, false));
+        least = mq_min_i64(least, x->n_routed[e]);
+    }
+    if (n_thin == 0 || run->solver.all_experts) return;
+    mq_warn("block %" PRId64 ": %" PRId64 " of %" PRId64
+            " experts saw fewer than %g tokens for each input column (the rarest %" PRId64
+            " tokens in all) and are calibrated on all tokens instead",
+            block, n_thin, n_experts, run->solver.expert_coverage, least);
+}
+
+mq_status mq_run_experts(mq_run *run, int64_t block, mq_tap_visit visit, void *context)
+{
+    mq_status status = begin(run, block);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    if (status == MQ_OK) warn_thin(run, block);
+    for (int64_t e = 0; e < run->arch->moe.routing.n_experts && status == MQ_OK; e++) {
+        status = run_expert(run, block, e, visit, context);
+    }
+    if (status == MQ_OK) status = mq_agree(run->comm, add_to_streams(run));
+    mq_experts_destroy(&run->experts);
+    mq_timing_lap(&run->timing, MQ_T_FORWARD);
+    return status;
+}

@@ -1,0 +1,47 @@
+#ifndef MQ_PIPELINE_EXPERTS_H
+#define MQ_PIPELINE_EXPERTS_H
+
+#include "model/mixture.h"
+#include "pipeline/run.h"
+
+/* The routed experts of a block, one after the other in the order of their numbers, whichever of
+ * them a rank has tokens for: every rank takes part in all of them. An expert has two taps, what it
+ * reads and what its down reads, over the tokens that the quantised model routes to it; or over all
+ * tokens, if those are too few for the width of the tap, or when that is asked for. */
+
+typedef struct mq_experts {
+    const mq_calib *calib;
+    mq_routes *route[MQ_MAX_STREAMS]; /* by local unit; each stream goes its own ways */
+    int64_t *n_routed;                /* (n_experts) tokens of the quantised stream, of all ranks */
+    mq_calib part;        /* this rank's units, of each the tokens that the expert in hand gets */
+    mq_unit *unit;        /* storage behind part */
+    int64_t *offset;      /* the same */
+    int64_t expert;       /* in hand, */
+    bool all_tokens;      /* at a tap of its that is over all tokens */
+    mq_mixture_room room; /* of one unit */
+    mq_activations sum[MQ_MAX_STREAMS]; /* F32: what experts make, weighed */
+} mq_experts;
+
+void mq_experts_destroy(mq_experts **experts);
+
+/** The units that a tap's activations are rows of: part for those of the expert in hand. */
+const mq_calib *mq_run_units(const mq_run *run, mq_tap_id tap);
+
+/** Tokens routed to the expert of a tap, of all ranks; -1 for taps that are of none. */
+int64_t mq_run_routed_tokens(const mq_run *run, mq_tap_id tap);
+
+/** Whether the tap of an expert is over all tokens. */
+bool mq_run_takes_all_tokens(const mq_run *run, int64_t block, mq_tap_id tap);
+
+/** What is to be done at a tap. */
+typedef mq_status (*mq_tap_visit)(mq_run *run, int64_t block, mq_tap_id tap, void *context);
+
+/** Routes the tokens by MQ_TAP_MLP_IN, which is there; visits both taps of each expert, which is to
+ *  call mq_run_produce first; adds what the experts make to the residual streams. Collective.
+ *  Memory: 4 hidden bytes a token and stream, and the rows of one tap of one expert. */
+mq_status mq_run_experts(mq_run *run, int64_t block, mq_tap_visit visit, void *context);
+
+/** mq_run_produce for a tap of an expert. Not collective. */
+mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap);
+
+#endif
