@@ -120,7 +120,13 @@ const char *mq_tap_name(mq_tap_id tap);
 /** "q", "k", "v", "o", "gate", "up", "down", of its role for one of an expert. */
 const char *mq_linear_name(mq_linear_id linear);
 
-enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024, MQ_ROPE_PAIRS = 256 };
+enum {
+    MQ_ARCH_NAME = 128,
+    MQ_ARCH_IGNORED = 8,
+    MQ_ARCH_SENSITIVE = 4,
+    MQ_ARCH_BLOCKS = 1024,
+    MQ_ROPE_PAIRS = 256
+};
 
 /** How positions turn the pairs of a head's coordinates. */
 typedef struct mq_rope_kind {
@@ -175,6 +181,13 @@ typedef struct mq_gguf_family {
         qk_norm_blocks; /* q and k have norms from so many blocks on, and not below; 0: either */
     bool bias[MQ_N_LINEARS]; /* biases that are read */
 } mq_gguf_family;
+
+/** Layers that are known not to take low precision well, as POSIX extended patterns over the names
+ *  of modules: those to keep as they are, and those to give 8 bits. */
+typedef struct mq_sensitive {
+    char skip[MQ_ARCH_SENSITIVE][MQ_ARCH_NAME], bits8[MQ_ARCH_SENSITIVE][MQ_ARCH_NAME];
+    int n_skip, n_bits8;
+} mq_sensitive;
 
 typedef struct mq_arch {
     char family[64];     /* of the descriptor, e.g. "llama" for configs/arch/llama.json */
@@ -231,6 +244,7 @@ typedef struct mq_arch {
     int n_ignored_tensors;
 
     mq_gguf_family gguf;
+    mq_sensitive sensitive;
 } mq_arch;
 
 /** Reads MODEL/config.json, finds the descriptor for its model_type, fills the arch. Collective:

@@ -15,7 +15,8 @@ typedef struct section {
 static const section sections[] = {
     {"",
      {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window", "moe",
-      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "gguf"}},
+      "tensors", "ignored_tensors", "ignored_keys", "expected_keys", "sensitive", "gguf"}},
+    {"sensitive", {"skip", "bits8", "source"}},
     {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
     {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha"}},
     {"sliding_rope", {"theta"}},

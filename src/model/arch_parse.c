@@ -336,15 +336,11 @@ static const struct {
     mq_status (*run)(const mq_arch_texts *texts, mq_arch *arch);
     bool tensors;
 } steps[] = {
-    {settle_scales, false},
-    {read_names, true},
-    {mq_arch_parse_rope, false},
-    {mq_arch_parse_no_rope, false},
-    {mq_arch_parse_window, false},
-    {mq_arch_settle_no_rope, false},
-    {mq_arch_parse_moe, true},
-    {mq_arch_parse_gguf, false},
-    {mq_arch_parse_quantization, true},
+    {settle_scales, false},        {read_names, true},
+    {mq_arch_parse_rope, false},   {mq_arch_parse_no_rope, false},
+    {mq_arch_parse_window, false}, {mq_arch_settle_no_rope, false},
+    {mq_arch_parse_moe, true},     {mq_arch_parse_sensitive, false},
+    {mq_arch_parse_gguf, false},   {mq_arch_parse_quantization, true},
 };
 
 static mq_status run_steps(const mq_arch_texts *texts, mq_arch *arch)

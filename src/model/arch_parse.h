@@ -83,6 +83,9 @@ mq_status mq_arch_settle_no_rope(const mq_arch_texts *texts, mq_arch *arch);
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);
 
+/** Layers that the family is known to be sensitive in, if any are: after the sizes. */
+mq_status mq_arch_parse_sensitive(const mq_arch_texts *texts, mq_arch *arch);
+
 /** What the descriptor says of GGUF, if anything. */
 mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);
 

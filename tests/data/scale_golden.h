@@ -1,4 +1,5 @@
-/* Made by scale_golden.py. */
+/* Made by scale_golden.py: do not edit. */
+/* clang-format off */
 static const struct {
     const char *name;
     int64_t parameters, block_bytes, largest, rank_memory[3];

@@ -132,7 +132,7 @@ class Model:
 
 
 def main():
-    print('/* Made by scale_golden.py. */')
+    print('/* Made by scale_golden.py: do not edit. */\n/* clang-format off */')
     print('static const struct {\n    const char *name;\n    int64_t parameters, block_bytes, largest, rank_memory[3];')
     print('    int64_t hessian[6]; /* attn_in, attn_out, mlp_in, mlp_mid, expert_in, expert_mid; 0: not there */')
     print('} golden[] = {')
