@@ -44,7 +44,29 @@ static mq_status block_weight_bytes(const mq_arch *arch, size_t *out)
     return MQ_OK;
 }
 
-/* Taps that live together: one is read while the next is made. */
+/* The wider tap of a routed expert, which at worst has a row for every token. */
+static int64_t expert_width(const mq_arch *arch, int64_t block)
+{
+    return mq_max_i64(mq_arch_tap_width(arch, block, mq_expert_tap(0, false)),
+                      mq_arch_tap_width(arch, block, mq_expert_tap(0, true)));
+}
+
+/* With routed experts: the F32 sum of what they make, of every token, and what one of them holds of
+ * the tokens of one unit (mq_expert_room). */
+static mq_status add_experts(const mq_arch *arch, const mq_memory_place *place, mq_memory_plan *p)
+{
+    bool routed = false;
+    size_t sum = 0, room = 0;
+    for (int64_t b = 0; b < arch->n_blocks; b++) routed = routed || arch->block[b].routed;
+    if (!routed) return MQ_OK;
+    MQ_TRY(area(place->rank_tokens, arch->hidden, mq_dtype_size(MQ_F32), &sum));
+    MQ_TRY(area(place->unit_tokens, 2 * arch->hidden + 3 * arch->moe.intermediate,
+                mq_dtype_size(MQ_BF16), &room));
+    MQ_TRY(mq_add_size(p->taps, sum, &p->taps));
+    return mq_add_size(p->work, room, &p->work);
+}
+
+/* Taps that live together: one is read while the next is made, or while experts have their turn. */
 static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
 {
     int64_t most = 0;
@@ -57,6 +79,9 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
             int64_t next = t + 1 < n ? mq_arch_tap_width(arch, b, taps[t + 1]) : 0;
             widest = mq_max_i64(widest, width + next);
             sum += width;
+        }
+        if (arch->block[b].routed) {
+            widest = mq_max_i64(widest, arch->hidden + expert_width(arch, b));
         }
         most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
@@ -208,6 +233,7 @@ mq_status mq_memory_plan_for(const mq_memory_place *place, const mq_scheme *sche
     MQ_TRY(area(tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
     MQ_TRY(tap_bytes(arch, tokens, &p->taps));
     MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, unit, &p->work));
+    MQ_TRY(add_experts(arch, place, p));
     MQ_TRY(block_weight_bytes(arch, &p->weights));
     MQ_TRY(solver_bytes(place, scheme, settings, p));
     if (settings->n_streams > 1) MQ_TRY(add_stream(p));

@@ -123,11 +123,16 @@ class Model:
             widths = [w for tap, w in self.widths(block).items() if not tap.startswith('expert')]
             pairs = [a + b for a, b in zip(widths, widths[1:])]
             two = max(two, sum(widths) if self.config['model_type'] == 'cohere' else max(pairs))
+            if block >= self.first:     # what experts read, and the rows of one of them
+                two = max(two, self.hidden + max(self.hidden, self.expert))
             for tap, layers in self.taps(block).items():
                 if layers:
                     solver = list(map(max, solver, self.tap_memory(tap, layers, ranks)))
         mid = self.inner if self.first else self.shared
         work = UNIT * 2 * max((self.heads + 2 * self.kv) * self.width, self.hidden, 2 * mid)
+        if self.experts:        # the sum of what they make, in F32, and their buffers
+            two += 2 * self.hidden
+            work += UNIT * 2 * (2 * self.hidden + 3 * self.expert)
         return tokens * 2 * (self.hidden + two) + work + sum(solver)
 
 
