@@ -39,7 +39,8 @@ static mq_status check_tensor(const audit *a, const char *name, int n_dims, cons
 static const char *vector_role(int id)
 {
     if (id < MQ_N_VECTOR_NORMS) return "norm";
-    if (id < MQ_VECTOR_ROUTER) return "norm_bias";
+    if (id < MQ_VECTOR_SINKS) return "norm_bias";
+    if (id == MQ_VECTOR_SINKS) return "sinks";
     return id < MQ_VECTOR_BIAS ? "router" : "bias";
 }
 

@@ -33,11 +33,21 @@ mq_status mq_expert_mid(const mq_block_weights *weights, int64_t expert, const v
 mq_status mq_expert_out(const mq_block_weights *weights, int64_t expert, const void *mid, int64_t n,
                         void *out);
 
+/** Rows of one expert, of one unit. */
+typedef struct mq_expert_room {
+    char *in, *work, *mid, *out;
+} mq_expert_room;
+
+/** Nothing is allocated in families without experts. */
+mq_status mq_expert_room_create(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens,
+                                mq_expert_room *out);
+void mq_expert_room_free(mq_expert_room *room);
+
 /** Room for the mixture of one unit. */
 typedef struct mq_mixture_room {
     mq_routes routes;
-    char *in, *work, *mid, *out; /* rows of one expert */
-    float *sum;                  /* (n_tokens, hidden) */
+    mq_expert_room expert;
+    float *sum; /* (n_tokens, hidden) */
 } mq_mixture_room;
 
 /** Nothing is allocated in families without experts. */

@@ -1,6 +1,7 @@
 #include "pipeline/measure.h"
 
 #include "base/log.h"
+#include "pipeline/experts.h"
 #include "pipeline/row_codes.h"
 #include "plan/mix.h"
 
@@ -80,8 +81,10 @@ static bool any_free(const mq_run *run, int64_t block)
     return false;
 }
 
-static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, mq_measured *m)
+/* A mq_tap_visit; context: the mq_measured. */
+static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, void *context)
 {
+    mq_measured *m = context;
     mq_linear_id writer = MQ_N_LINEARS;
     MQ_TRY(mq_run_produce(run, tap));
     MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
@@ -100,10 +103,11 @@ static const double arrives[MQ_N_LINEARS] = {
     [MQ_Q] = 0.25, [MQ_K] = 0.25, [MQ_V] = 1, [MQ_O] = 1, [MQ_GATE] = 2, [MQ_UP] = 1, [MQ_DOWN] = 1,
 };
 
-/* A layer of several is as sensitive as the most sensitive of them. */
+/* A layer of several is as sensitive as the most sensitive of them; gates multiply what arrives. */
 static double arrives_of(const mq_arch *arch, mq_linear_id linear)
 {
-    return arrives[linear == MQ_Q && arch->fused_qkv ? MQ_V : mq_linear_role(linear)];
+    bool more = arch->fused_qkv || arch->attention_gate;
+    return arrives[linear == MQ_Q && more ? MQ_V : mq_linear_role(linear)];
 }
 
 /* At 2 bits a layer by itself causes 1.6 times the divergence that its loss would make one expect
@@ -153,7 +157,11 @@ static mq_status measure_block(mq_run *run, int64_t block, mq_measured *m)
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(run->arch, block, taps);
     MQ_TRY(mq_run_read_block(run, block));
-    for (int t = 0; t < n_taps; t++) MQ_TRY(measure_tap(run, block, taps[t], m));
+    for (int t = 0; t < n_taps; t++) {
+        MQ_TRY(measure_tap(run, block, taps[t], m));
+        bool routed = taps[t] == MQ_TAP_MLP_IN && run->arch->block[block].routed;
+        if (routed) MQ_TRY(mq_run_experts(run, block, measure_tap, m));
+    }
     set_harm(block, m);
     return mq_run_finish_block(run);
 }

@@ -52,7 +52,7 @@ static int64_t expert_width(const mq_arch *arch, int64_t block)
 }
 
 /* With routed experts: the F32 sum of what they make, of every token, and what one of them holds of
- * the tokens of one unit (mq_expert_room). */
+ * the tokens of one unit (model/mixture.h). */
 static mq_status add_experts(const mq_arch *arch, const mq_memory_place *place, mq_memory_plan *p)
 {
     bool routed = false;
