@@ -86,6 +86,20 @@ mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch);
 /** Factors of the scores by position. */
 mq_status mq_arch_parse_query_scale(const mq_arch_texts *texts, mq_arch *arch);
 
+/** Sizes of latent attention, if the family has it; then head_dim, which was the part that turns,
+ *  becomes all of a query's head. After the fields, before anything is made of them. */
+mq_status mq_arch_parse_latent(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Names and biases of its linears, in the place of q, k and v, and its norms. */
+mq_status mq_arch_latent_names(const mq_arch_texts *texts, mq_arch *arch);
+
+/** A member of "tensors"; in_block: it must have {i}. */
+mq_status mq_arch_tensor_name(const mq_arch_texts *texts, const char *key, bool in_block,
+                              char out[MQ_ARCH_NAME]);
+
+/** What is only copied: the member "copied". */
+mq_status mq_arch_parse_copied(const mq_arch_texts *texts, mq_arch *arch);
+
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);
 

@@ -172,7 +172,8 @@ static mq_status parse_dim(const mq_arch_texts *texts, const cJSON *rope, const 
         }
         part = inner;
     }
-    double dim = floor((double)arch->head_dim * part);
+    int64_t of = arch->latent.kv_rank > 0 ? arch->latent.rope_dim : arch->head_dim;
+    double dim = floor((double)of * part);
     if (part > 0 && part <= 1 && dim >= 2 && fmod(dim, 2) == 0 && dim <= 2 * MQ_ROPE_PAIRS) {
         out->dim = (int64_t)dim;
         return MQ_OK;
@@ -180,7 +181,7 @@ static mq_status parse_dim(const mq_arch_texts *texts, const cJSON *rope, const 
     return mq_fail(MQ_E_INPUT,
                    "%s: a part %g of heads of %" PRId64
                    " turns; expected an even number of coordinates, at most %d",
-                   texts->where, part, arch->head_dim, 2 * (int)MQ_ROPE_PAIRS);
+                   texts->where, part, of, 2 * (int)MQ_ROPE_PAIRS);
 }
 
 /* A number above 0, or `otherwise` where the key is missing or off. */
@@ -387,6 +388,21 @@ static mq_status parse_two(const mq_arch_texts *texts, const cJSON *rope, mq_arc
     return check_two(texts, arch);
 }
 
+/* Latent attention multiplies the scores of rope scaled by yarn by what mscale_all_dim says, which
+ * is not in its cosines and sines. */
+static mq_status scale_latent(const mq_arch_texts *texts, const cJSON *rope, mq_arch *arch)
+{
+    double all = 0;
+    const cJSON *weight = mq_json_find(rope, "mscale_all_dim");
+    if (arch->latent.kv_rank == 0 || arch->rope.scaling != MQ_ROPE_YARN || mq_json_is_off(weight)) {
+        return MQ_OK;
+    }
+    MQ_TRY(positive(texts, rope, "mscale_all_dim", 0, &all));
+    all = magnitude(arch->rope.factor, all);
+    arch->attention_scale *= all * all;
+    return MQ_OK;
+}
+
 mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch)
 {
     const cJSON *rope = NULL;
@@ -394,5 +410,6 @@ mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch)
     if (cJSON_GetObjectItemCaseSensitive(texts->descriptor, "sliding_rope")) {
         return parse_two(texts, rope, arch);
     }
-    return parse_kind(texts, "rope", rope, arch, &arch->rope);
+    MQ_TRY(parse_kind(texts, "rope", rope, arch, &arch->rope));
+    return scale_latent(texts, rope, arch);
 }

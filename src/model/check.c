@@ -119,6 +119,7 @@ static mq_status check_unmapped(const audit *a)
     for (int64_t i = 0; i < a->folder->n_tensors; i++) {
         const mq_tensor *t = &a->folder->tensor[i];
         char text[128];
+        if (!a->role[i] && mq_arch_is_copied(a->arch, t->name)) a->role[i] = "copied";
         if (a->role[i]) continue;
         mq_status status = mq_fail(
             MQ_E_INPUT, "%s: the tensor %s, %s, is none that a %s model with this config.json has",

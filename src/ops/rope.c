@@ -54,7 +54,7 @@ static void rotate_row(const rope_job *job, float *row, int32_t position)
 static mq_status rope_task(void *context, int64_t i)
 {
     const rope_job *job = context;
-    int64_t width = job->n_heads * job->head_dim;
+    int64_t width = (job->n_heads - 1) * job->head_dim + job->dim;
     int64_t end = mq_min_i64((i + 1) * ROWS_PER_TASK, job->n_tok);
     mq_scratch_plan plan = {0};
     mq_scratch_add(&plan, width, sizeof(float));

@@ -56,6 +56,22 @@ static mq_status add_unpacked(const char *pattern, int64_t block, cJSON *list)
     return append(name, list);
 }
 
+/* "re:^model\.layers\.61\..*" for what is only copied. */
+static mq_status add_copied(const mq_arch *arch, cJSON *list)
+{
+    for (int i = 0; i < arch->n_copied; i++) {
+        char pattern[2 * MQ_ARCH_NAME + 16] = "re:^";
+        size_t used = strlen(pattern);
+        for (const char *c = arch->copied[i]; *c; c++) {
+            if (*c == '.') pattern[used++] = '\\';
+            pattern[used++] = *c;
+        }
+        snprintf(pattern + used, sizeof pattern - used, ".*");
+        MQ_TRY(append(pattern, list));
+    }
+    return MQ_OK;
+}
+
 /* Kinds of packed layers: bits and group. */
 enum { MAX_KINDS = 64 };
 
@@ -166,6 +182,7 @@ static mq_status fill(cJSON *config, const mq_scheme *scheme)
         MQ_TRY(add_unpacked(scheme->arch->moe.router, b, ignore));
         MQ_TRY(add_unpacked(scheme->arch->moe.shared_weight, b, ignore));
     }
+    MQ_TRY(add_copied(scheme->arch, ignore));
     return add_groups(config, scheme);
 }
 

@@ -63,14 +63,10 @@ static mq_status unit_block(const mq_block_weights *w, unit_buffers *b, const mq
 {
     mq_tap_id taps[MQ_N_TAPS];
     int n = mq_arch_taps(w->arch, w->block, taps);
-    bool parallel = w->arch->parallel_block;
+    const void *from[MQ_N_TAPS];
+    for (int t = 0; t < MQ_N_TAPS; t++) from[t] = b->tap[t];
     for (int t = 0; t < n; t++) {
-        const void *in = t > 0 ? b->tap[taps[t - 1]] : NULL, *in2 = NULL;
-        if (parallel && taps[t] == MQ_TAP_MLP_MID) {
-            in = b->tap[MQ_TAP_ATTN_IN];
-            in2 = b->tap[MQ_TAP_ATTN_OUT];
-        }
-        MQ_TRY(mq_block_produce(w, &b->rope, taps[t], unit, x, in, in2, b->work, b->tap[taps[t]]));
+        MQ_TRY(mq_block_produce(w, &b->rope, taps[t], unit, x, from, b->work, b->tap[taps[t]]));
         if (taps[t] == MQ_TAP_MLP_IN && w->arch->block[w->block].routed) {
             MQ_TRY(mq_mixture(w, unit, b->tap[MQ_TAP_MLP_IN], &b->mixture, x));
         }

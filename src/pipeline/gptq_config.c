@@ -177,7 +177,7 @@ static bool block_is_skipped(const mq_scheme *scheme, int64_t block)
 /* "-:model\.layers\.7\." for a block that stays as it is. */
 static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block)
 {
-    const char *pattern = scheme->arch->linear[MQ_Q];
+    const char *pattern = scheme->arch->linear[MQ_O];
     const char *mark = strstr(pattern, "{i}");
     char head[NAME_BYTES] = "", number[32], rule[PATTERN_BYTES] = "-:";
     size_t n = mark ? (size_t)(mark - pattern) : 0;
@@ -221,6 +221,17 @@ static mq_status add_router_rules(cJSON *dynamic, const mq_arch *arch)
     return add_router_rule(dynamic, arch->moe.shared_weight);
 }
 
+/* "-:^model\.layers\.61\." for what is only copied. */
+static mq_status add_copied_rules(cJSON *dynamic, const mq_arch *arch)
+{
+    for (int i = 0; i < arch->n_copied; i++) {
+        char rule[PATTERN_BYTES] = "-:^";
+        append_escaped(rule, sizeof rule, arch->copied[i]);
+        MQ_TRY(add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0));
+    }
+    return MQ_OK;
+}
+
 static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
 {
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
@@ -232,6 +243,7 @@ static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
         if (scheme->arch->block[b].routed) MQ_TRY(add_experts(dynamic, scheme, b));
     }
     MQ_TRY(add_router_rules(dynamic, scheme->arch));
+    MQ_TRY(add_copied_rules(dynamic, scheme->arch));
     return scheme->head.quantise ? add_head_rule(dynamic, scheme) : MQ_OK;
 }
 

@@ -134,8 +134,8 @@ static void warn_about_readers(const mq_run *run)
     }
     bool for_vllm = form == MQ_PACKED_GPTQ || form == MQ_PACKED_COMPRESSED;
     if (for_vllm && mq_scheme_splits_fused(run->scheme)) {
-        mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
-                "size: vLLM fuses them and will refuse the model");
+        mq_warn("q, k and v, q_a and kv_a, or gate and up, of a block do not all have the same "
+                "bits and group size: vLLM fuses them and will refuse the model");
     }
 }
 
@@ -159,7 +159,8 @@ static mq_status allocate_local(mq_run *run)
                                      &run->stream[i].x));
     }
     if (run->n_streams < 2) return MQ_OK;
-    return mq_activations_create(calib, run->arch->hidden, MQ_BF16, "drift", &run->drift);
+    return mq_activations_create(calib, mq_arch_normed_width(run->arch), MQ_BF16, "drift",
+                                 &run->drift);
 }
 
 static mq_status plan_and_allocate(mq_run *run)

@@ -109,6 +109,12 @@ class Families(unittest.TestCase):
                                        '--per-document')
                 np.testing.assert_allclose(json.loads(result)['per_document']['nll_sum'], loss, rtol=2e-6)
 
+    def test_latent_forms(self):
+        names = ('q_a_proj', 'q_b_proj', 'kv_a_proj_with_mqa', 'kv_b_proj', 'o_proj')
+        mlps = ['mlp', 'mlp.shared_experts'] + [f'mlp.experts.{e}' for e in range(4)]
+        self.check_forms('deepseek_v3', {'gptq': 3.5, 'compressed-tensors': 4}, [f'self_attn.{name}' for name in names] +
+                         [f'{mlp}.{name}_proj' for mlp in mlps for name in ('gate', 'up', 'down')])
+
 
 # One test for each, so that they run side by side.
 for config_file in sorted(TINY.glob('*/config.json')):

@@ -198,17 +198,17 @@ static void run_unit(setup *s, const mq_unit *unit)
     int64_t block = s->weights->block;
     int n_taps = mq_arch_taps(s->arch, block, taps);
     char *tap[MQ_N_TAPS] = {NULL}, *work = NULL;
+    const void *from[MQ_N_TAPS] = {NULL};
     void *x = s->x + (size_t)(unit->token_begin * s->arch->hidden) * mq_dtype_size(s->dtype);
     size_t bytes = 0;
     CHECK(mq_block_work_bytes(s->arch, s->dtype, unit->n_tokens, &bytes) == MQ_OK);
     CHECK(mq_alloc((int64_t)bytes, 1, "work", &work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) {
         int64_t width = mq_arch_tap_width(s->arch, block, taps[i]);
-        bool parallel_mid = s->arch->parallel_block && taps[i] == MQ_TAP_MLP_MID;
-        const void *in = i == 0 ? NULL : tap[parallel_mid ? 0 : i - 1];
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
-        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, in,
-                               parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
+        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, from, work, tap[i]) ==
+              MQ_OK);
+        from[taps[i]] = tap[i];
         if (taps[i] != MQ_TAP_MLP_IN || !s->arch->block[block].routed) continue;
         CHECK(mq_mixture(s->weights, unit, tap[i], &s->mixture, x) == MQ_OK);
     }
@@ -358,12 +358,44 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2",         "llama3",      "mistral",     "qwen2",      "qwen3",      "command_r",
-    "command_r_plus", "granite",     "smollm3",     "cohere2",    "ministral",  "hunyuan",
-    "olmo2",          "olmo3",       "gemma",       "gemma2",     "gemma3",     "ernie4_5",
-    "seed_oss",       "phi3",        "glm4",        "starcoder2", "glm",        "mixtral",
-    "qwen2_moe",      "qwen3_moe",   "olmoe",       "glm4_moe",   "minimax_m2", "ernie4_5_moe",
-    "hunyuan_moe",    "granite_swa", "llama4_text", "qwen3_5",    "qwen1",
+    "llama2",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "command_r",
+    "command_r_plus",
+    "granite",
+    "smollm3",
+    "cohere2",
+    "ministral",
+    "hunyuan",
+    "olmo2",
+    "olmo3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "ernie4_5",
+    "seed_oss",
+    "phi3",
+    "glm4",
+    "starcoder2",
+    "glm",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "glm4_moe",
+    "minimax_m2",
+    "ernie4_5_moe",
+    "hunyuan_moe",
+    "granite_swa",
+    "llama4_text",
+    "qwen3_5",
+    "qwen1",
+    "deepseek_v2",
+    "deepseek_v2_lite",
+    "deepseek_v3",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
