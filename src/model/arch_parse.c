@@ -418,7 +418,7 @@ static mq_status parse(mq_arch_texts *texts, mq_arch *arch)
     snprintf(arch->model_type, sizeof arch->model_type, "%s", model_type);
     snprintf(arch->where, sizeof arch->where, "%s", texts->where);
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
-    MQ_TRY(mq_arch_find_language(texts));
+    MQ_TRY(mq_findings_add(texts->findings, mq_arch_find_language(texts), MQ_FOUND_CONFIG, ""));
     MQ_TRY(read_fields(texts, arch));
     mq_arch_parse_towers(texts, arch);
     if (mq_findings_count(texts->findings) == 0) {
