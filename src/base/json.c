@@ -249,16 +249,30 @@ static char *find_member(char *text, const char *key, char **comma)
         }
         depth += *at == '{' || *at == '[';
         depth -= *at == '}' || *at == ']';
+        if (depth == 0 && *at == '}') break;
     }
     return NULL;
 }
 
-void mq_json_cut(char *text, const char *key)
+/* Behind a member's key and colon. */
+static char *value_of(char *key)
 {
-    char *comma = NULL, *begin = find_member(text, key, &comma);
+    char *value = strchr(string_end(key), ':') + 1;
+    return value + strspn(value, " \t\r\n");
+}
+
+void mq_json_cut(char *text, const char *inside, const char *key)
+{
+    char *comma = NULL, *begin = text;
     const char *end = NULL;
+    if (inside[0]) {
+        begin = find_member(text, inside, &comma);
+        begin = begin ? value_of(begin) : NULL;
+        if (!begin || *begin != '{') return;
+    }
+    begin = find_member(begin, key, &comma);
     if (!begin) return;
-    cJSON *value = cJSON_ParseWithOpts(strchr(string_end(begin), ':') + 1, &end, 0);
+    cJSON *value = cJSON_ParseWithOpts(value_of(begin), &end, 0);
     cJSON_Delete(value);
     size_t rest = strspn(end, " \t\r\n");
     if (comma) {

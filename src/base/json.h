@@ -41,9 +41,10 @@ mq_status mq_json_add_doubles(cJSON *object, const char *key, const double *valu
 /** Adds an item and takes it over, also on failure. */
 mq_status mq_json_add(cJSON *object, const char *key, cJSON *item);
 
-/** Cuts the member `key` out of the text of a JSON object, which must have been parsed before; all
- *  else stays byte for byte. Nothing happens without such a member. */
-void mq_json_cut(char *text, const char *key);
+/** Cuts the member `key` out of the text of a JSON object, which must have been parsed before, or
+ *  out of its member `inside` where that is not ""; all else stays byte for byte. Nothing happens
+ *  without such a member. */
+void mq_json_cut(char *text, const char *inside, const char *key);
 
 /** Text of a value, indented by two spaces, ending in a newline; free with cJSON_free. */
 char *mq_json_print(const cJSON *value);

@@ -1,5 +1,6 @@
 #include "model/arch_parse.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Models of several kinds of input: the language model is one part, with settings of its own in an
@@ -71,6 +72,10 @@ mq_status mq_arch_find_language(mq_arch_texts *texts)
 
 void mq_arch_parse_towers(const mq_arch_texts *texts, mq_arch *arch)
 {
+    const char *name = cJSON_GetStringValue(member(texts, "config"));
+    if (texts->config != texts->root && name) {
+        snprintf(arch->language, sizeof arch->language, "%s", name);
+    }
     arch->towers = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "language") != NULL;
     arch->deepstack = cJSON_IsTrue(member(texts, "deepstack"));
 }

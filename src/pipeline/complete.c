@@ -56,7 +56,8 @@ static mq_status make_configs(const mq_run *run, char **config, char **quantize_
     cJSON *q = NULL;
     char *source = NULL;
     mq_status status = read_source_text(run->options->model, "config.json", &source);
-    if (status == MQ_OK) mq_json_cut(source, "quantization_config");
+    if (status == MQ_OK) mq_json_cut(source, "", "quantization_config");
+    if (status == MQ_OK) mq_json_cut(source, run->arch->language, "quantization_config");
     if (status == MQ_OK) status = quantization_config(run, &q);
     if (status == MQ_OK && q) {
         status = mq_config_with_quantization(source, "config.json", q, config);

@@ -18,11 +18,11 @@ static cJSON *parse(const char *text)
     return json;
 }
 
-static void check_cut(const char *text, const char *key, const char *expected)
+static void check_cut(const char *text, const char *inside, const char *key, const char *expected)
 {
     char copy[256];
     snprintf(copy, sizeof copy, "%s", text);
-    mq_json_cut(copy, key);
+    mq_json_cut(copy, inside, key);
     assert_string_equal(copy, expected);
     cJSON_Delete(parse(copy));
 }
@@ -31,14 +31,19 @@ static void check_cut(const char *text, const char *key, const char *expected)
 static void test_cut(void **state)
 {
     (void)state;
-    check_cut("{\"q\": {\"q\": [1, {\"b\": \"}\"}]}, \"a\": 1e6}", "q", "{\"a\": 1e6}");
-    check_cut("{ \"a\": 1e6 ,\n  \"q\" : 2\n}", "q", "{ \"a\": 1e6 \n}");
-    check_cut("{\"q\": null}\n", "q", "{}\n");
-    check_cut("{\"a\": 1, \"q\": \"\\\"x,\", \"b\": 2}", "q", "{\"a\": 1, \"b\": 2}");
-    check_cut("{\"a\": {\"q\": 1}, \"b\": \"q\", \"c\": [\"q\", 1]}", "q",
+    check_cut("{\"q\": {\"q\": [1, {\"b\": \"}\"}]}, \"a\": 1e6}", "", "q", "{\"a\": 1e6}");
+    check_cut("{ \"a\": 1e6 ,\n  \"q\" : 2\n}", "", "q", "{ \"a\": 1e6 \n}");
+    check_cut("{\"q\": null}\n", "", "q", "{}\n");
+    check_cut("{\"a\": 1, \"q\": \"\\\"x,\", \"b\": 2}", "", "q", "{\"a\": 1, \"b\": 2}");
+    check_cut("{\"a\": {\"q\": 1}, \"b\": \"q\", \"c\": [\"q\", 1]}", "", "q",
               "{\"a\": {\"q\": 1}, \"b\": \"q\", \"c\": [\"q\", 1]}");
-    check_cut("{}", "q", "{}");
-    check_cut("[\"q\", 1]", "x", "[\"q\", 1]");
+    check_cut("{}", "", "q", "{}");
+    check_cut("[\"q\", 1]", "", "x", "[\"q\", 1]");
+    check_cut("{\"q\": 1, \"t\": {\"a\": {\"q\": 2}, \"q\": {\"q\": 3}}, \"b\": {\"q\": 4}}", "t",
+              "q", "{\"q\": 1, \"t\": {\"a\": {\"q\": 2}}, \"b\": {\"q\": 4}}");
+    check_cut("{\"t\": {}, \"q\": 1}", "t", "q", "{\"t\": {}, \"q\": 1}");
+    check_cut("{\"t\": \"{\", \"q\": 1}", "t", "q", "{\"t\": \"{\", \"q\": 1}");
+    check_cut("{\"q\": 1}", "t", "q", "{\"q\": 1}");
 }
 
 static void test_syntax_errors(void **state)
