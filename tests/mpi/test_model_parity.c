@@ -428,6 +428,8 @@ static const char *const cases[] = {
     "got_ocr2",
     "glmasr",
     "minicpmv",
+    "glm4v_moe",
+    "kimi_k25",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -10,6 +10,7 @@ come out of the program as they went in.
 import argparse
 import copy
 import json
+import re
 import tempfile
 import zlib
 from pathlib import Path
@@ -60,6 +61,20 @@ CASES = {
         "audio_config": {"model_type": "glmasr_encoder", "hidden_size": 16, "intermediate_size": 16,
                          "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16,
                          "num_mel_bins": 8}}),
+    "glm4v_moe": ("glm4v_moe", {
+        "num_attention_heads": 2, "num_key_value_heads": 1, "n_routed_experts": 6, "num_experts_per_tok": 2,
+        "n_group": 1, "topk_group": 1, "moe_intermediate_size": 32, "n_shared_experts": 1,
+        "routed_scaling_factor": 0.5, "first_k_dense_replace": 1,
+        "rope_parameters": rope(1000.0, mrope_section=[1, 1, 2], partial_rotary_factor=0.5)}, {
+        "vision_config": {**VISION, "image_size": 8}}),
+    "kimi_k25": ("kimi_k25", {
+        "model_type": "deepseek_v3", **make_tiny.LATENT, **make_tiny.DEEPSEEK_EXPERTS, "q_lora_rank": 32,
+        "num_key_value_heads": 2, "n_group": 1, "tie_word_embeddings": False,
+        "rope_parameters": {**make_tiny.YARN_ROPE, "rope_theta": 10000.0, "mscale": 1.0, "mscale_all_dim": 1.0}}, {
+        "tie_word_embeddings": False, "projection_hidden_size": 16,
+        "vision_config": {"patch_size": 2, "pos_emb_height": 4, "pos_emb_width": 4, "pos_emb_time": 2,
+                          "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16,
+                          "intermediate_size": 16, "merge_kernel_size": [1, 1]}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
@@ -69,9 +84,14 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "hunyuan_vl": {"image_token_id": 90}, "got_ocr2": {"image_token_index": 90},
              "glmasr": {"audio_token_id": 90}}
 TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen2_5_vl"]
+# no token of a sample: the class puts others in the place of those
+TOKEN_IDS["kimi_k25"] = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 0, "vision_end_token_id": 2}
+TOKEN_IDS["glm4v_moe"] = TOKEN_IDS["glm4v"]
 # with a sample that has an image, and where what the first block makes is added to at its tokens
-WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v")
+WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v", "glm4v_moe")
 DEEPSTACK = ("qwen3_vl",)
+KIMI = {"ignore_index": -100, "media_placeholder_token_id": 1, "use_unified_vision_chunk": True,
+        "video_placeholder": "<|kimi_k25_video_placeholder|>"}
 MINICPM = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 4.5, "query_num": 4, "image_size": 448,
            "slice_mode": True, "use_image_id": True, "vision_batch_size": 16, "batch_vision_input": True,
            "drop_vision_last_layer": False,
@@ -151,6 +171,9 @@ def old_config(name, config):
         text["rope_scaling"] = {"type": "mrope", **scaling}
     elif scaling:
         text["rope_scaling"] = {"rope_type": kind, **scaling}
+    if name == "kimi_k25":
+        text["model_type"] = "kimi_k2"
+        old.update(KIMI)
     if name in ("qwen2_5_vl", "hunyuan_vl"):        # settings of the language model at the top level
         del old["text_config"]
         old = {**{k: v for k, v in text.items() if k != "model_type"}, **old}
@@ -198,6 +221,14 @@ def add_tower(folder, generator):
     path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
 
 
+def publish_kimi(folder):
+    """Names as the published checkpoints have them; transformers 5 reads those, and writes others."""
+    tensors = {re.sub(r"^language_model\.model\.blocks\.", "language_model.model.layers.",
+                      name.removeprefix("model.")): values
+               for name, values in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
 def check_old_config(folder, expected, seed):
     """transformers 5 must compute the same from the old configuration."""
     with tempfile.TemporaryDirectory() as other:
@@ -216,6 +247,8 @@ def make_case(folder, name):
     make_tiny.randomise(model, seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if name == "kimi_k25":
+        publish_kimi(folder)
     known = hasattr(config, "text_config")
     expected = expected_outputs((load if known else make_tiny.load)(folder), seed)
     make_tiny.save_expected(folder, expected)
