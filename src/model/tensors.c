@@ -209,7 +209,9 @@ static mq_status find_compressed(const mq_folder *folder, const char *module, in
     mq_dtype type = scale && is_float(scale->dtype) ? scale->dtype : MQ_BF16;
     MQ_TRY(expect_stored(folder, form, module, MQ_STORED_CODES, MQ_I32, 2, rows, source));
     MQ_TRY(expect_stored(folder, form, module, MQ_STORED_SCALES, type, 2, scales, source));
-    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_EXTRA, MQ_I64, 1, &two, source));
+    const mq_tensor *shape = find_stored(folder, form, module, MQ_STORED_EXTRA, name);
+    mq_dtype count = shape && shape->dtype == MQ_I32 ? MQ_I32 : MQ_I64;
+    MQ_TRY(expect_stored(folder, form, module, MQ_STORED_EXTRA, count, 1, &two, source));
     if (!find_stored(folder, form, module, MQ_STORED_ZEROS, name)) return MQ_OK;
     return expect_stored(folder, form, module, MQ_STORED_ZEROS, MQ_I32, 2, zeros, source);
 }

@@ -13,8 +13,21 @@ import exl2_reference  # noqa: E402
 import gptq_reference  # noqa: E402
 
 OK, INPUT = 0, 3
+TINY = harness.ROOT / 'tests' / 'data' / 'tiny'
 LATENT = harness.ROOT / 'tests' / 'data' / 'tiny' / 'deepseek_v3'
 OPTIONS = ('--bits', 3, '--group-size', 64, '--preset', 'fast', '--layers', '0:1')
+
+
+# quantization_config of Kimi-K2-Thinking as it is published
+KIMI_INT4 = {
+    'config_groups': {'group_0': {
+        'input_activations': None, 'output_activations': None, 'targets': ['Linear'],
+        'weights': {'actorder': None, 'block_structure': None, 'dynamic': False, 'group_size': 32, 'num_bits': 4,
+                    'observer': 'minmax', 'observer_kwargs': {}, 'strategy': 'group', 'symmetric': True,
+                    'type': 'int'}}},
+    'format': 'pack-quantized',
+    'ignore': ['lm_head', 're:.*self_attn.*', 're:.*shared_experts.*', 're:.*mlp\\.(gate|up|gate_up|down)_proj.*'],
+    'kv_cache_scheme': None, 'quant_method': 'compressed-tensors', 'quantization_status': 'compressed'}
 
 
 def e4m3_values():
@@ -199,6 +212,57 @@ class PackedSources(harness.InScratch):
         self.check_same(packed, dense)
         self.check_same(packed, dense, '--layers', '1:2', '--format', 'compressed-tensors', '--bits', 2)
         self.check_eval(packed, dense)
+
+    def int4_experts(self, source, nested):
+        """A model with experts as Kimi-K2-Thinking is published, or (nested) Kimi-K2.5: those of the routed experts in
+        groups of 32 columns, all else in BF16; and its twin."""
+        values = gptq_reference.read_tensors(source)
+        tensors, name = self.dense(values), f'{source.name}-int4'
+        for key in [key for key in values if '.mlp.experts.' in key]:
+            w = values[key]
+            groups = w.reshape(len(w), -1, 32)
+            bits = to_bf16(np.abs(groups).max(2) / 7)
+            scale = (bits.astype('<u4') << 16).view('<f4')[..., None]
+            codes = np.clip(np.rint(groups / scale), -8, 7) + 0.0       # no -0
+            values[key] = (codes * scale).reshape(w.shape)
+            nibbles = (codes + 8).astype(np.uint32).reshape(len(w), -1, 8) << 4 * np.arange(8, dtype=np.uint32)
+            del tensors[key]
+            tensors[key + '_packed'] = ('I32', nibbles.sum(2, dtype=np.uint32))
+            tensors[key + '_scale'] = ('BF16', bits)
+            tensors[key + '_shape'] = ('I32', np.array(w.shape, '<i4'))
+        packed = write_folder(source, self.root / name, tensors, None if nested else KIMI_INT4)
+        if nested:
+            config = json.loads((packed / 'config.json').read_text(encoding='utf-8'))
+            config['text_config']['quantization_config'] = KIMI_INT4
+            (packed / 'config.json').write_text(json.dumps(config, indent=2), encoding='utf-8')
+        return packed, write_folder(source, self.root / (name + '-dense'), self.dense(values), None)
+
+    def check_int4_experts(self, model, nested):
+        samples = [[(7 * i + 11 * j) % 90 for j in range(50)] for i in range(6)]
+        calib = harness.write_calib(self.root / f'{model}.h5', samples, 96)
+        folders = self.int4_experts(TINY / model, nested)
+        for options in (('--preset', 'best', '--bits', 3), ('--format', 'compressed-tensors', '--skip', 'experts')):
+            outs = []
+            for ranks, folder in ((1, folders[0]), (3, folders[0]), (1, folders[1])):
+                outs.append(self.root / f'{model}-out-{len(list(self.root.iterdir()))}')
+                done = harness.run(ranks, 'quantize', folder, '--calib', calib, '--output', outs[-1], '--group-size', 32,
+                                   '--unit-tokens', 70, *options)
+                self.assertEqual(done.returncode, OK, done.stderr)
+            self.assertEqual(harness.files_hash(outs[0]), harness.files_hash(outs[1]))
+            self.assertEqual((outs[0] / 'model.safetensors').read_bytes(), (outs[2] / 'model.safetensors').read_bytes())
+            self.assertEqual(*(json.loads((out / 'config.json').read_text(encoding='utf-8')) for out in outs[::2]))
+            done = harness.run(3, 'verify', outs[0], '--source', folders[0])
+            self.assertEqual(done.returncode, OK, done.stderr)
+        for ranks in (1, 3):
+            done = harness.run(ranks, 'eval', folders[0], '--reference', folders[1], '--tokens', calib, '--json')
+            self.assertEqual(done.returncode, OK, done.stderr)
+            self.assertEqual(json.loads(done.stdout)['kl'], 0)
+
+    def test_int4_experts(self):
+        self.check_int4_experts('deepseek_v3', nested=False)
+
+    def test_int4_experts_of_a_language_model(self):
+        self.check_int4_experts('kimi_k25', nested=True)
 
     def exl2(self):
         """The demo model as ExLlamaV2's converter leaves it, channels in any order and groups of several widths,
