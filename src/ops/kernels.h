@@ -36,17 +36,30 @@ typedef struct mq_attention_shape {
     double scale;                     /* of the scores, usually 1 / sqrt(head_dim) */
     double cap;                       /* scaled scores s become cap tanh(s / cap); 0: they stay */
     int64_t window;                   /* a query sees itself and window - 1 before it; 0: all */
+    int64_t chunk;             /* and no key before position i / chunk * chunk, i its own; 0: all */
+    const float *sink;         /* (n_heads) a score that joins the sum of a softmax; NULL: none */
+    const float *query_factor; /* (longest sample) > 0: scores of a query times that of its position
+                                  in the sample, before the cap; NULL: 1 */
 } mq_attention_shape;
+
+/** The first key that query i of a sample sees. */
+static inline int64_t mq_attention_first_key(const mq_attention_shape *shape, int64_t i)
+{
+    int64_t window = shape->window > 0 && i >= shape->window ? i - shape->window + 1 : 0;
+    int64_t chunk = shape->chunk > 0 ? i / shape->chunk * shape->chunk : 0;
+    return window > chunk ? window : chunk;
+}
 
 /** out (n_tok, n_heads * head_dim) = softmax(scale q kT, causal within each sample) v.
  *  Sample s is rows sample_offset[s] .. sample_offset[s + 1). Query head h uses kv head
  *  h / (n_heads / n_kv_heads). Blocked over queries: the full score matrix never exists; only the
  *  causal part is computed. Scores and softmax in f32; exp(score - maximum) is rounded to dtype
  *  before the product with v, and the sum of it divided out after, as PyTorch's
- *  scaled_dot_product_attention does. Threads over (sample, head, query block). head_dim and
- *  lengths may be anything. Cost: ~2 n^2 d flops a head; 0.5 MB + 4.5 kB head_dim of scratch a
- *  thread. NaN and inf in v reach all queries of their block of 128.
- *  Errors: MQ_E_INTERNAL for a shape that makes no sense (scale must be > 0); MQ_E_MEMORY. */
+ *  scaled_dot_product_attention does. A sink takes its share of the sum and brings no value.
+ * Threads over (sample, head, query block). head_dim and lengths may be anything. Cost: ~2 n^2 d
+ * flops a head; 0.5 MB + 4.5 kB head_dim of scratch a thread. NaN and inf in v reach all queries of
+ * their block of 128. Errors: MQ_E_INTERNAL for a shape that makes no sense (scale must be > 0);
+ * MQ_E_MEMORY. */
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
                        const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
 

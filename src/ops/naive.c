@@ -86,13 +86,15 @@ static void attend(const mq_attention_shape *s, const void *q, const void *k, co
                    int64_t t0, int64_t t, int64_t h, double *p, void *out, mq_dtype dtype)
 {
     int64_t d = s->head_dim, g = h / (s->n_heads / s->n_kv_heads);
-    int64_t first = s->window > 0 && t - s->window + 1 > t0 ? t - s->window + 1 : t0;
-    double top = -INFINITY, total = 0;
+    int64_t first = t0 + mq_attention_first_key(s, t - t0);
+    double scale = s->query_factor ? s->scale * (double)s->query_factor[t - t0] : s->scale;
+    double top = s->sink ? (double)s->sink[h] : -INFINITY, total = 0;
     for (int64_t u = first; u <= t; u++) {
-        p[u - first] = s->scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
+        p[u - first] = scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
         if (s->cap > 0) p[u - first] = s->cap * tanh(p[u - first] / s->cap);
         top = fmax(top, p[u - first]);
     }
+    if (s->sink) total = exp((double)s->sink[h] - top);
     for (int64_t u = first; u <= t; u++) {
         p[u - first] = exp(p[u - first] - top);
         total += p[u - first];
