@@ -185,7 +185,7 @@ typedef struct mq_arch {
     mq_qk_norm qk_norm;
     mq_norm_kind qk_norm_kind;
     bool qk_norm_after_rope;
-    mq_activation_kind activation;
+    mq_activation activation;
     bool rope_interleaved;
     mq_rope_kind rope, sliding_rope;
     bool own_sliding_rope; /* else that of all blocks is rope */

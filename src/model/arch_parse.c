@@ -20,6 +20,7 @@ static const mq_choice activation_names[] = {{"silu", MQ_SILU},
                                              {"gelu", MQ_GELU_ERF},
                                              {"gelu_new", MQ_GELU_TANH},
                                              {"gelu_pytorch_tanh", MQ_GELU_TANH},
+                                             {"clipped_swiglu", MQ_CLIPPED_SWIGLU},
                                              {NULL, 0}};
 
 typedef enum field_kind { INT, DOUBLE, BOOL, CHOICE } field_kind;
@@ -64,7 +65,9 @@ static const field fields[] = {
     CHOICE_FIELD(qk_norm, qk_names),
     CHOICE_FIELD(qk_norm_kind, norm_names),
     OPTIONAL_FIELD(BOOL, qk_norm_after_rope, 0),
-    CHOICE_FIELD(activation, activation_names),
+    {"activation", CHOICE, offsetof(mq_arch, activation.kind), activation_names, false, 0},
+    {"activation_limit", DOUBLE, offsetof(mq_arch, activation.limit), NULL, true, 0},
+    {"activation_slope", DOUBLE, offsetof(mq_arch, activation.slope), NULL, true, 0},
     FIELD(BOOL, rope_interleaved),
     OPTIONAL_FIELD(DOUBLE, attention_scale, INFINITY), /* then 1 / sqrt(head_dim) */
     OPTIONAL_FIELD(DOUBLE, attention_scalar, INFINITY),
@@ -171,6 +174,15 @@ static mq_status settle_scales(const mq_arch_texts *texts, mq_arch *a)
     }
     a->logit_scale /= a->logit_divisor;
     return MQ_OK;
+}
+
+static mq_status check_activation(const mq_arch_texts *texts, const mq_activation *act)
+{
+    if (act->kind != MQ_CLIPPED_SWIGLU || (act->limit > 0 && act->slope > 0)) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: an activation with activation_limit %g and activation_slope %g; both must "
+                   "be above 0",
+                   texts->where, act->limit, act->slope);
 }
 
 /* ---- sizes that make no sense --------------------------------------------------------------- */
@@ -337,6 +349,7 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(read_fields(texts, arch));
     MQ_TRY(check_sizes(texts, arch));
     MQ_TRY(settle_scales(texts, arch));
+    MQ_TRY(check_activation(texts, &arch->activation));
     MQ_TRY(read_names(texts, arch));
     MQ_TRY(mq_arch_parse_rope(texts, arch));
     MQ_TRY(mq_arch_parse_no_rope(texts, arch));

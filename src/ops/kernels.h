@@ -17,7 +17,7 @@ mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, co
                   const float *bias, double eps, void *y, mq_dtype dtype);
 
 /** The same over heads of d inside rows: x[t * ld + h * d ...] for h < n_heads, in place.
- *  w (d) when per_head is false, (n_heads, d) when true. */
+ *  w (d) when per_head is false, (n_heads, d) when true; NULL: ones. */
 mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, int64_t n_heads,
                         int64_t d, const float *w, bool per_head, double eps, mq_dtype dtype);
 
@@ -28,6 +28,11 @@ mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, i
 mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
                   mq_dtype dtype);
+
+/** Rows of x (n_tok, ld) that begin with n_heads pairs of a query and its gate, head_dim each,
+ *  become all queries and then all gates, in place. Errors: MQ_E_MEMORY. */
+mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                         mq_dtype dtype);
 
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {
@@ -66,11 +71,25 @@ mq_status mq_attention(const mq_attention_shape *shape, const void *q, const voi
 /** x (n) becomes cap tanh(scale x / cap); NaN stays. Serial. */
 void mq_soft_cap(float *x, int64_t n, double scale, double cap);
 
-typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activation_kind;
+/* MQ_SIGMOID: the gate of attention's outputs. MQ_CLIPPED_SWIGLU, of gpt-oss: with g = min(gate,
+ * limit) and u = up cut to [-limit, limit] it is g sigmoid(slope g) (u + 1), 1 in place of u + 1
+ * without up. */
+typedef enum mq_activation_kind {
+    MQ_SILU,
+    MQ_GELU_TANH,
+    MQ_GELU_ERF,
+    MQ_SIGMOID,
+    MQ_CLIPPED_SWIGLU
+} mq_activation_kind;
+
+typedef struct mq_activation {
+    mq_activation_kind kind;
+    double limit, slope; /* of MQ_CLIPPED_SWIGLU, > 0 */
+} mq_activation;
 
 /** y (n_tok, d) = act(gate) * up, or act(gate) with up NULL; gate and up have row strides ld_gate,
- *  ld_up. y is contiguous. */
-mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
+ *  ld_up. y is contiguous, and may be up where ld_up is d. */
+mq_status mq_gated(mq_activation activation, const void *gate, int64_t ld_gate, const void *up,
                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype);
 
 /** out (n) = a - b. out may be a or b. */

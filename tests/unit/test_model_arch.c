@@ -72,7 +72,7 @@ static void test_llama_defaults(void **state)
     assert_int_equal(a.max_position, 0);
     assert_true(a.norm == MQ_NORM_RMS && a.norm_eps == 1e-6);
     assert_true(a.rope.theta == 10000 && a.rope.scaling == MQ_ROPE_PLAIN);
-    assert_true(a.activation == MQ_SILU && !a.rope_interleaved);
+    assert_true(a.activation.kind == MQ_SILU && !a.rope_interleaved);
     assert_true(!a.tied && !a.parallel_block && a.qk_norm == MQ_QK_NONE);
     assert_true(a.logit_scale == 1 && a.embed_scale == 1 && a.attention_scale == 0.25);
     assert_true(a.window == 0 && a.packed == MQ_PACKED_NONE);
@@ -90,7 +90,7 @@ static void test_llama_switches(void **state)
             &a);
     for (int l = 0; l < MQ_N_LINEARS; l++) assert_true(a.has_bias[l]);
     assert_true(a.tied && a.head_dim == 32 && a.norm_eps == 1e-5);
-    assert_int_equal(a.activation, MQ_GELU_TANH);
+    assert_int_equal(a.activation.kind, MQ_GELU_TANH);
     assert_int_equal(a.max_position, 512);
 }
 
@@ -295,7 +295,7 @@ static void test_gemma(void **state)
     (void)state;
     mq_arch a;
     accepts("gemma", "\"hidden_act\": \"gelu\"", &a);
-    assert_true(a.activation == MQ_GELU_TANH && a.attention_cap == 0);
+    assert_true(a.activation.kind == MQ_GELU_TANH && a.attention_cap == 0);
     accepts("gemma2", "\"query_pre_attn_scalar\": 64, \"head_dim\": 16", &a);
     assert_true(a.attention_scale == 0.125 && a.attention_cap == 50 && a.logit_cap == 30);
     check_blocks(&a, "sr fr sr ");

@@ -166,6 +166,48 @@ static void test_sinks_and_factors(void **state)
     check(&wide, far, 1, MQ_F32);
 }
 
+/* torch 2.15: softmax in float64 of the masked scores of two heads with the sink behind them, which
+ * is dropped after; chunks of 3, queries times 1 + 0.1 log1p(floor((t + 1) / 2)). */
+static void test_numbers(void **state)
+{
+    (void)state;
+    enum { T = 5, HEADS = 2, D = 2 };
+    static const int64_t offset[] = {0, T};
+    static const float q[] = {-3.046875f, -1.5f,      -1.3125f,  -3.21875f,  1.734375f,
+                              0.484375f,  -1.328125f, 1.609375f, 0.875f,     2.34375f,
+                              3.53125f,   -0.1875f,   0.125f,    -1.234375f, -1.59375f,
+                              -0.265625f, -1.59375f,  0.671875f, 0.546875f,  3.4375f};
+    static const float k[] = {-3.140625f, -0.25f,   7.171875f,  -3.65625f, 3.203125f,
+                              -2.546875f, 0.65625f, -0.953125f, 2.765625f, 5.0625f};
+    static const float v[] = {0.828125f,  -1.96875f, -1.8125f,  1.078125f, 0.21875f,
+                              -4.515625f, 1.21875f,  -0.28125f, 1.65625f,  -0.5f};
+    static const float sink[] = {0.5f, -1},
+                       factor[] = {1, 1.06931472f, 1.06931472f, 1.10986125f, 1.10986125f};
+    static const double want[] = {0.818771421,  -1.94651319,  0.802972884, -1.9089544,
+                                  -1.8021471,   1.0717175,    0.789321063, -1.87660761,
+                                  -0.153476254, -0.368600874, -1.81148766, 1.07533849,
+                                  0.669629034,  -0.154529777, 0.775702712, -0.179008318,
+                                  0.545569163,  -0.151688344, 1.65623077,  -0.499993719};
+    float exact[T * HEADS * D], out[T * HEADS * D];
+    const mq_attention_shape shape = {.n_heads = HEADS,
+                                      .n_kv_heads = 1,
+                                      .head_dim = D,
+                                      .ld_q = HEADS * D,
+                                      .ld_k = D,
+                                      .ld_v = D,
+                                      .ld_out = HEADS * D,
+                                      .scale = 0.5,
+                                      .chunk = 3,
+                                      .sink = sink,
+                                      .query_factor = factor};
+    assert_int_equal(mq_naive_attention(&shape, q, k, v, offset, 1, exact, MQ_F32), MQ_OK);
+    assert_int_equal(mq_attention(&shape, q, k, v, offset, 1, out, MQ_F32), MQ_OK);
+    for (int i = 0; i < T * HEADS * D; i++) {
+        test_near((double)exact[i], want[i], 1e-7, 1e-7, "naive", i);
+        test_near((double)out[i], want[i], 3e-6, 0, "attention", i);
+    }
+}
+
 /* A sink that nothing reaches leaves nothing, one of -inf is none, one of +inf or NaN is NaN. */
 static void test_odd_sinks(void **state)
 {
@@ -359,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_soft_cap),
         cmocka_unit_test(test_windows_and_chunks),
         cmocka_unit_test(test_sinks_and_factors),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_odd_sinks),
         cmocka_unit_test(test_tanh),
         cmocka_unit_test(test_rising_scores),
