@@ -68,6 +68,12 @@ mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
 /** Families whose blocks of full attention have no rope: after the window. */
 mq_status mq_arch_settle_no_rope(const mq_arch_texts *texts, mq_arch *arch);
 
+/** Chunked attention, and the blocks that have it; may depend on the blocks without rope. */
+mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Factors of the scores by position. */
+mq_status mq_arch_parse_query_scale(const mq_arch_texts *texts, mq_arch *arch);
+
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);
 

@@ -11,6 +11,7 @@
  *               mlp_in = norm(x); mlp_mid = act(gate(mlp_in)) * up(mlp_in); x += down(mlp_mid)
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
+ * attention's outputs may be multiplied by sigmoid(gates), which q makes beside the queries.
  * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
  * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
  * multiplied by residual_scale. Where a block has routed experts, they are added to x between
@@ -27,8 +28,13 @@ float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
  *  Source: transformers, modeling_rope_utils (default, linear, llama3, yarn, longrope). */
 mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **out);
 
-/** The tables of all blocks. */
+/** What the scores of the query at each position are multiplied by: (n_positions) f32, free with
+ *  mq_free. Not collective. */
+mq_status mq_query_factors(const mq_query_scale *scale, int64_t n_positions, float **out);
+
+/** The tables of all blocks, by position. */
 typedef struct mq_rope_tables {
+    float *query_factor;        /* NULL where no block scales its queries */
     float *rope, *sliding_rope; /* as in mq_arch; NULL where no block has it */
     float *long_rope;           /* of samples beyond the original positions; NULL: there are none */
 } mq_rope_tables;

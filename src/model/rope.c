@@ -104,6 +104,9 @@ static mq_status fill_tables(const mq_arch *arch, int64_t n_positions, mq_rope_t
     mq_rope_kind beyond = arch->rope;
     beyond.is_long = true;
     MQ_TRY(check_length(arch, n_positions));
+    if (arch->query_scale.kind != MQ_QUERY_PLAIN) {
+        MQ_TRY(mq_query_factors(&arch->query_scale, n_positions, &out->query_factor));
+    }
     MQ_TRY(mq_rope_table(&arch->rope, n_positions, &out->rope));
     if (arch->own_sliding_rope) {
         MQ_TRY(mq_rope_table(&arch->sliding_rope, n_positions, &out->sliding_rope));
@@ -124,6 +127,7 @@ mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rop
 
 void mq_rope_tables_free(mq_rope_tables *tables)
 {
+    mq_free(&tables->query_factor);
     mq_free(&tables->rope);
     mq_free(&tables->sliding_rope);
     mq_free(&tables->long_rope);

@@ -32,7 +32,7 @@ MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
 COHERE = ("cohere", "cohere2")
 OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
-GEMMA = ("gemma", "gemma2", "gemma3_text")      # store the weights of norms less 1
+GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text")   # store the weights of norms less 1
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
@@ -137,6 +137,18 @@ CASES = {
     "hunyuan_moe": ("hunyuan_v1_moe", {**SMALL, "intermediate_size": 16, "head_dim": 8,
                                        "num_experts": 4, "moe_topk": 2,
                                        "rope_parameters": default_rope(10000.0)}),
+    "granite_swa": ("granite_swa", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                                    "layer_types": MIXED_TYPES, "attention_multiplier": 0.5,
+                                    "layer_rope_theta": [10000.0, 0, 10000.0],
+                                    "rope_parameters": default_rope(100.0)}),
+    "llama4_text": ("llama4_text", {**SMALL, "num_hidden_layers": 3, "head_dim": 8,
+                                    "intermediate_size_mlp": 64, "moe_layers": [],
+                                    "no_rope_layers": [1, 0, 1], "attention_chunk_size": 20,
+                                    "floor_scale": 16, "attn_scale": 0.5,
+                                    "rope_parameters": LLAMA3_ROPE}),
+    "qwen3_5": ("qwen3_5_text", {**SMALL, "head_dim": 16, "layer_types": ["full_attention"] * 2,
+                                 "rope_parameters": {**default_rope(10000.0),
+                                                     "partial_rotary_factor": 0.25}}),
 }
 
 
@@ -152,6 +164,8 @@ def standard_deviation(name, shape, config):
     stream = 0.125 if config.tie_word_embeddings and config.model_type not in COHERE else 1.0
     if name.endswith("bias"):
         return 0.3
+    if name.endswith("sinks"):
+        return 1.5
     if "embed_tokens" in name:
         return stream
     gain = 1.0
@@ -239,7 +253,7 @@ def version_4_config(config):
         old["rope_scaling"] = None
     old["torch_dtype"] = old.pop("dtype")
     old["transformers_version"] = "4.46.0"
-    if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text"):
+    if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text", "llama4_text"):
         old.pop("layer_types", None)
     if old["model_type"] in ("cohere2", "gemma3_text"):
         old["sliding_window_pattern"] = 2

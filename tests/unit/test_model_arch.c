@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "model/arch_parse.h"
 #include "model/head_norm.h"
+#include "model/tensors.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -163,7 +164,7 @@ static void test_layer_types(void **state)
     refuses("qwen3",
             "\"sliding_window\": null, \"layer_types\": [\"full_attention\", \"full_attention\", "
             "\"sliding_attention\"]",
-            "where a window is set");
+            "where its size is set");
 }
 
 static void test_qwen_features(void **state)
@@ -196,6 +197,89 @@ static void test_cohere(void **state)
     assert_true(a.logit_scale == 0.8333 && a.rope.theta == 75e6);
     refuses("cohere", "", "rope_theta"); /* versions of transformers differ in the default */
     refuses("cohere", "\"rope_theta\": 1e4, \"use_qk_norm\": 1", "use_qk_norm");
+}
+
+static void test_granite_swa(void **state)
+{
+    (void)state;
+    mq_arch a;
+    mq_vector list[MQ_N_VECTORS];
+    int n = 0, sinks = 0;
+    accepts("granite_swa", "\"layer_rope_theta\": [0, 500, 500], \"sliding_window\": 48", &a);
+    assert_true(mq_arch_rope(&a, 0) == NULL && mq_arch_rope(&a, 1)->theta == 500);
+    assert_true(mq_arch_window(&a, 0) == 0 && mq_arch_window(&a, 2) == 48);
+    n = mq_arch_vectors(&a, 2, list);
+    for (int i = 0; i < n; i++) {
+        if (list[i].id != MQ_VECTOR_SINKS) continue;
+        assert_string_equal(list[i].name, "model.layers.2.self_attn.sinks");
+        assert_true(list[i].n_dims == 1 && list[i].dim[0] == 4);
+        sinks++;
+    }
+    assert_int_equal(sinks, 1);
+    accepts("granite_swa", "\"rope_theta\": 7", &a);
+    assert_true(mq_arch_rope(&a, 0)->theta == 7 && a.window == 128);
+    refuses("granite_swa", "\"layer_rope_theta\": [0, 500, 600]", "600 for block 2");
+    refuses("granite_swa", "\"layer_rope_theta\": [0, -1, 500]", "block 1");
+    refuses("granite_swa", "\"layer_rope_theta\": [0, 500]", "each of 3 blocks");
+}
+
+static void test_llama4_text(void **state)
+{
+    (void)state;
+    mq_arch a;
+#define DENSE "\"intermediate_size_mlp\": 80, \"moe_layers\": []"
+    accepts("llama4_text", DENSE ", \"no_rope_layer_interval\": 2", &a);
+    assert_true(a.intermediate == 80 && a.head_dim == 128 && a.rope_interleaved);
+    assert_true(mq_arch_chunk(&a, 0) == 8192 && mq_arch_chunk(&a, 1) == 0);
+    assert_true(mq_arch_rope(&a, 0) && !mq_arch_rope(&a, 1));
+    assert_true(a.qk_norm == MQ_QK_HEAD_UNIT && a.q_norm[0] == '\0');
+    assert_true(mq_arch_norms_heads(&a, 0) && !mq_arch_norms_heads(&a, 1));
+    assert_true(!mq_head_norm_is_known(&a));
+    assert_true(!mq_arch_scales_queries(&a, 0) && mq_arch_scales_queries(&a, 1));
+    assert_true(a.query_scale.kind == MQ_QUERY_STEPS && a.query_scale.positions == 8192);
+    assert_true(a.query_scale.weight == 0.1);
+    accepts("llama4_text",
+            DENSE ", \"no_rope_layers\": [], \"attn_temperature_tuning\": 4, \"use_qk_norm\": "
+                  "false, \"layer_types\": [\"full_attention\", \"chunked_attention\", "
+                  "\"full_attention\"], \"attention_chunk_size\": 7",
+            &a);
+    assert_true(a.query_scale.kind == MQ_QUERY_STEPS && a.qk_norm == MQ_QK_NONE);
+    assert_true(mq_arch_chunk(&a, 0) == 0 && mq_arch_chunk(&a, 1) == 7);
+    accepts("llama4_text", DENSE ", \"attn_temperature_tuning\": false", &a);
+    assert_true(a.query_scale.kind == MQ_QUERY_PLAIN && !mq_arch_scales_queries(&a, 0));
+    accepts("llama4_text", DENSE ", \"attention_chunk_size\": null", &a);
+    assert_true(mq_arch_chunk(&a, 0) == 0);
+    refuses("llama4_text", "\"intermediate_size_mlp\": 80, \"moe_layers\": [1]", "moe_layers");
+    refuses("llama4_text", DENSE ", \"attention_chunk_size\": -1", "chunks of attention of -1");
+    refuses("llama4_text", DENSE ", \"floor_scale\": 0", "0 positions");
+    refuses("llama4_text", DENSE ", \"attn_scale\": -0.1", "weight of -0.1");
+    refuses("llama4_text",
+            DENSE ", \"attention_chunk_size\": null, \"layer_types\": [\"full_attention\", "
+                  "\"chunked_attention\", \"full_attention\"]",
+            "chunked_attention where its size is set");
+    refuses("llama4_text",
+            DENSE ", \"layer_types\": [\"full_attention\", \"sliding_attention\", "
+                  "\"full_attention\"]",
+            "sliding_attention");
+}
+
+/* Blocks of full attention only: q has a gate for each of its outputs. */
+static void test_qwen3_5(void **state)
+{
+    (void)state;
+    mq_arch a;
+    int64_t n_out = 0, n_in = 0;
+    accepts("qwen3_5", "\"head_dim\": 24, \"attn_output_gate\": true", &a);
+    mq_arch_linear_shape(&a, 0, MQ_Q, &n_out, &n_in);
+    assert_true(a.attention_gate && n_out == 2 * 4 * 24 && n_in == 64);
+    mq_arch_linear_shape(&a, 0, MQ_O, &n_out, &n_in);
+    assert_true(n_out == 64 && n_in == 4 * 24);
+    assert_int_equal(mq_arch_qkv_width(&a), (2 * 4 + 2 * 2) * 24);
+    assert_true(a.rope.dim == 6 && a.norm_plus_one);
+    refuses("qwen3_5", "\"attn_output_gate\": false", "attn_output_gate");
+    refuses("qwen3_5",
+            "\"layer_types\": [\"linear_attention\", \"full_attention\", \"full_attention\"]",
+            "linear_attention");
 }
 
 static void test_granite(void **state)
@@ -702,6 +786,9 @@ int main(void)
         cmocka_unit_test(test_qwen_features),
         cmocka_unit_test(test_cohere),
         cmocka_unit_test(test_granite),
+        cmocka_unit_test(test_granite_swa),
+        cmocka_unit_test(test_llama4_text),
+        cmocka_unit_test(test_qwen3_5),
         cmocka_unit_test(test_block_patterns),
         cmocka_unit_test(test_qk_norms),
         cmocka_unit_test(test_norms_of_branches),
