@@ -13,14 +13,16 @@
  * keys mean what, and which features it uses; a model is a descriptor plus a config.json. How a
  * descriptor is written: docs/adding-a-model.md. */
 
-/* NTK is plain up to max_position, and not computed beyond. */
+/* NTK is plain up to max_position, and not computed beyond. DOUBLING is plain up to
+ * original_positions and has another theta for each doubling of a sample's length from there on. */
 typedef enum mq_rope_scaling {
     MQ_ROPE_PLAIN,
     MQ_ROPE_LINEAR,
     MQ_ROPE_LLAMA3,
     MQ_ROPE_YARN,
     MQ_ROPE_LONG,
-    MQ_ROPE_NTK
+    MQ_ROPE_NTK,
+    MQ_ROPE_DOUBLING
 } mq_rope_scaling;
 
 /* SHARED, PER_HEAD and UNIT norm every head by itself, with one weight for all, one each, or none;
@@ -119,12 +121,12 @@ typedef struct mq_rope_kind {
     double theta;
     mq_rope_scaling scaling;
     double factor;
-    int64_t original_positions; /* of llama3, yarn and longrope */
+    int64_t original_positions; /* of llama3, yarn, longrope and doubling */
     double low_freq, high_freq; /* of llama3 */
     double beta_fast, beta_slow;
     bool truncate;           /* of yarn, with the betas */
     double attention_factor; /* cosines and sines are multiplied by it; else 1 */
-    bool is_long;            /* of longrope: for samples beyond original_positions */
+    int stage;               /* that a sample's length decides: mq_rope_stage */
     float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
 } mq_rope_kind;
 

@@ -18,7 +18,7 @@ static const section sections[] = {
       "chunk", "query_scale", "moe", "tensors", "ignored_tensors", "ignored_keys", "expected_keys",
       "gguf"}},
     {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
-    {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha"}},
+    {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha", "doubling"}},
     {"sliding_rope", {"theta"}},
     {"no_rope", {"list", "thetas", "every", "full_attention"}},
     {"window", {"size", "enabled", "first", "every", "every_first", "layer_types"}},

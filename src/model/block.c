@@ -94,12 +94,12 @@ static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rop
 {
     const mq_rope_kind *kind = mq_arch_rope(w->arch, w->block);
     if (!kind) return MQ_OK;
-    const float *table = kind == &w->arch->rope ? rope->rope : rope->sliding_rope;
-    if (!rope->long_rope) return turn_rows(w, kind, table, unit, h, 0, unit->n_tokens);
+    const float *table = kind == &w->arch->rope ? rope->rope[0] : rope->sliding_rope;
+    if (!rope->rope[1]) return turn_rows(w, kind, table, unit, h, 0, unit->n_tokens);
     for (int64_t s = 0; s < unit->n_samples; s++) {
         int64_t begin = unit->offset[s], end = unit->offset[s + 1];
-        bool beyond = end - begin > kind->original_positions;
-        MQ_TRY(turn_rows(w, kind, beyond ? rope->long_rope : table, unit, h, begin, end));
+        table = rope->rope[mq_rope_stage(kind, end - begin)];
+        MQ_TRY(turn_rows(w, kind, table, unit, h, begin, end));
     }
     return MQ_OK;
 }

@@ -126,7 +126,7 @@ mq_status mq_gguf_check(const mq_arch *arch)
         return refuse(arch, what);
     }
     if (arch->rope.scaling == MQ_ROPE_YARN || arch->rope.scaling == MQ_ROPE_LONG ||
-        arch->rope.scaling == MQ_ROPE_NTK) {
+        arch->rope.scaling == MQ_ROPE_NTK || arch->rope.scaling == MQ_ROPE_DOUBLING) {
         return refuse(arch, "rope scaled like this model's that is written here");
     }
     if (!arch->tied && gguf->tied_only) {

@@ -205,13 +205,12 @@ static mq_status input_mean(const mq_run *run, const mq_hessian *h, double *mean
     return status;
 }
 
-/* longrope: samples on both sides of the length from which on they turn in another way. */
+/* Samples on both sides of a length from which on they turn in another way. */
 static bool turns_differ(const mq_run *run)
 {
     const mq_rope_kind *rope = &run->arch->rope;
     const mq_calib *calib = run->calib;
-    return rope->scaling == MQ_ROPE_LONG && calib->shortest <= rope->original_positions &&
-           calib->longest > rope->original_positions;
+    return mq_rope_stage(rope, calib->shortest) != mq_rope_stage(rope, calib->longest);
 }
 
 /* The mean rotation for the block's rope, window and chunks. Collective. */
@@ -228,11 +227,10 @@ static mq_status set_rope_mean(mq_run *run, int64_t block)
     mq_rope_mean_destroy(&run->rope_mean);
     mq_status status = mq_calib_distances(run->comm, run->calib, window, chunk, &share, &n);
     if (status != MQ_OK) return status;
-    mq_rope_kind beyond = rope ? *rope : (mq_rope_kind){.dim = 0};
-    beyond.is_long = true;
-    bool is_long = rope && run->calib->longest > rope->original_positions;
-    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, is_long ? &beyond : rope, share, n,
-                                                     &run->rope_mean));
+    mq_rope_kind kind = rope ? *rope : (mq_rope_kind){.dim = 0};
+    kind.stage = mq_rope_stage(&kind, run->calib->longest);
+    status = mq_agree(
+        run->comm, mq_rope_mean_create(run->arch, rope ? &kind : NULL, share, n, &run->rope_mean));
     run->rope_mean_of = rope;
     run->rope_mean_window = window;
     run->rope_mean_chunk = chunk;

@@ -263,6 +263,81 @@ static void test_llama4_text(void **state)
             "sliding_attention");
 }
 
+#define QWEN1                                                                     \
+    "{\"model_type\": \"qwen\", \"hidden_size\": 64, \"intermediate_size\": 96, " \
+    "\"num_hidden_layers\": 2, \"vocab_size\": 100, \"num_attention_heads\": 4, \"bf16\": true"
+
+static void test_qwen1(void **state)
+{
+    (void)state;
+    mq_arch a;
+    assert_int_equal(parse("qwen", QWEN1 ", \"seq_length\": 2048}", &a), MQ_OK);
+    assert_true(a.intermediate == 48 && a.n_kv_heads == 4 && a.head_dim == 128);
+    assert_true(a.fused_qkv && a.has_bias[MQ_Q] && !a.has_bias[MQ_O] && !a.has_bias[MQ_UP]);
+    assert_true(a.rope.scaling == MQ_ROPE_DOUBLING && a.rope.original_positions == 2048);
+    assert_true(a.query_scale.kind == MQ_QUERY_LOG && a.query_scale.positions == 2048);
+    assert_true(mq_arch_scales_queries(&a, 0) && a.norm_eps == 1e-6);
+    assert_int_equal(parse("qwen",
+                           QWEN1 ", \"seq_length\": 8192, \"use_dynamic_ntk\": false, \"no_bias\": "
+                                 "false, \"use_logn_attn\": false, \"kv_channels\": 32, "
+                                 "\"rotary_pct\": 0.25}",
+                           &a),
+                     MQ_OK);
+    assert_true(a.rope.scaling == MQ_ROPE_PLAIN && a.rope.dim == 8);
+    assert_true(a.query_scale.kind == MQ_QUERY_PLAIN && a.has_bias[MQ_O] && a.has_bias[MQ_DOWN]);
+    static const struct {
+        const char *more, *message;
+    } bad[] = {{"}", "seq_length"},
+               {", \"seq_length\": 0, \"use_logn_attn\": false}", "grows from 0 positions"},
+               {", \"seq_length\": 1}", "1 positions"},
+               {", \"seq_length\": 8, \"kv_channels\": 2}", "of 2 coordinates"},
+               {", \"seq_length\": 8, \"no_bias\": 1}", "no_bias"},
+               {", \"seq_length\": 8, \"scale_attn_weights\": false}", "scale_attn_weights"},
+               {", \"seq_length\": 8, \"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char config[1024];
+        snprintf(config, sizeof config, QWEN1 "%s", bad[i].more);
+        assert_int_equal(parse("qwen", config, &a), MQ_E_INPUT);
+        if (!strstr(mq_message(), bad[i].message)) {
+            fail_msg("\"%s\" lacks \"%s\"", mq_message(), bad[i].message);
+        }
+    }
+    assert_int_equal(parse("qwen",
+                           "{\"model_type\": \"qwen\", \"hidden_size\": 64, "
+                           "\"intermediate_size\": 97, \"num_hidden_layers\": 2}",
+                           &a),
+                     MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "which 2 does not divide"));
+}
+
+/* A descriptor with a member of Llama's put in place of another. */
+static mq_status parse_edited(const char *from, const char *to, mq_arch *a)
+{
+    char edited[8192], *text = read_data("llama"), *common = read_data("common");
+    const char *at = strstr(text, from);
+    assert_non_null(at);
+    snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    mq_status status =
+        mq_arch_parse("{\"model_type\": \"llama\", " SIZES "}", "c", edited, common, a);
+    mq_free(&text);
+    mq_free(&common);
+    return status;
+}
+
+static void test_clipped_swiglu(void **state)
+{
+    (void)state;
+    mq_arch a;
+    static const char activation[] =
+        "\"activation\": {\"key\": \"hidden_act\", \"default\": \"silu\"}";
+#define CLIPPED "\"activation\": \"clipped_swiglu\", \"activation_limit\": 7.0"
+    assert_int_equal(parse_edited(activation, CLIPPED ", \"activation_slope\": 1.702", &a), MQ_OK);
+    assert_true(a.activation.kind == MQ_CLIPPED_SWIGLU);
+    assert_true(a.activation.limit == 7 && a.activation.slope == 1.702);
+    assert_int_equal(parse_edited(activation, CLIPPED, &a), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "activation_slope 0"));
+}
+
 /* Blocks of full attention only: q has a gate for each of its outputs. */
 static void test_qwen3_5(void **state)
 {
@@ -645,25 +720,18 @@ static void test_bad_descriptors(void **state)
         {"\"scaling\": {", "\"partail\": 1, \"scaling\": {", "partail"},
         {"\"ignored_tensors\"", "\"windwo\": {}, \"ignored_tensors\"", "windwo"},
         {"\"embed\":", "\"o_nrom\": \"none\", \"embed\":", "o_nrom"},
+        {"\"embed\":", "\"sinks\": \"model.sinks\", \"embed\":", "\"sinks\""},
+        {"\"qk_norm\": \"none\"", "\"qk_norm\": \"head_shared\"", "q_norm"},
         {"\"q\": \"model.layers.{i}.self_attn.q_proj\"",
          "\"qkv\": \"model.layers.self_attn.qkv\", \"q\": \"x\"", "\"qkv\""},
     };
-    const char *config = "{\"model_type\": \"llama\", " SIZES "}";
-    char *text = read_data("llama"), *common = read_data("common");
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
-        char edited[8192];
         mq_arch a;
-        const char *at = strstr(text, edits[i].from);
-        assert_non_null(at);
-        snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, edits[i].to,
-                 at + strlen(edits[i].from));
-        assert_int_equal(mq_arch_parse(config, "c", edited, common, &a), MQ_E_INPUT);
+        assert_int_equal(parse_edited(edits[i].from, edits[i].to, &a), MQ_E_INPUT);
         if (!strstr(mq_message(), edits[i].message)) {
             fail_msg("edit %zu: \"%s\" lacks \"%s\"", i, mq_message(), edits[i].message);
         }
     }
-    mq_free(&text);
-    mq_free(&common);
 }
 
 static void test_names_and_shapes(void **state)
@@ -789,6 +857,8 @@ int main(void)
         cmocka_unit_test(test_granite_swa),
         cmocka_unit_test(test_llama4_text),
         cmocka_unit_test(test_qwen3_5),
+        cmocka_unit_test(test_qwen1),
+        cmocka_unit_test(test_clipped_swiglu),
         cmocka_unit_test(test_block_patterns),
         cmocka_unit_test(test_qk_norms),
         cmocka_unit_test(test_norms_of_branches),
