@@ -158,14 +158,14 @@ static mq_status rope(buffers *b)
 
 static mq_status silu(buffers *b)
 {
-    return mq_gated(MQ_SILU, b->wide, 2 * WIDE, b->wide + WIDE, 2 * WIDE, TOKENS, WIDE, b->y,
-                    MQ_BF16);
+    return mq_gated((mq_activation){.kind = MQ_SILU}, b->wide, 2 * WIDE, b->wide + WIDE, 2 * WIDE,
+                    TOKENS, WIDE, b->y, MQ_BF16);
 }
 
 static mq_status gelu(buffers *b)
 {
-    return mq_gated(MQ_GELU_ERF, b->wide, 2 * WIDE, b->wide + WIDE, 2 * WIDE, TOKENS, WIDE, b->y,
-                    MQ_BF16);
+    return mq_gated((mq_activation){.kind = MQ_GELU_ERF}, b->wide, 2 * WIDE, b->wide + WIDE,
+                    2 * WIDE, TOKENS, WIDE, b->y, MQ_BF16);
 }
 
 static mq_status sumsq(buffers *b)

@@ -55,10 +55,11 @@ mq_status mq_calib_load(const mq_comm *comm, const char *path, const mq_calib_op
 void mq_calib_destroy(mq_calib **calib);
 
 /** (*out)[d], d < *n: pairs of a token and the one d tokens before it in its sample, over all
- * samples of all ranks; window > 0 leaves out those of d >= window. Samples that a run leaves out
- * count too. Collective. Free *out with mq_free. Errors: MQ_E_MEMORY on every rank. */
+ * samples of all ranks; window > 0 leaves out those of d >= window, chunk > 0 those of two chunks
+ * of so many tokens. Samples that a run leaves out count too. Collective. Free *out with mq_free.
+ * Errors: MQ_E_MEMORY on every rank. */
 mq_status mq_calib_distances(const mq_comm *comm, const mq_calib *calib, int64_t window,
-                             double **out, int64_t *n);
+                             int64_t chunk, double **out, int64_t *n);
 
 /** Pure part, for tests: first[u] (n_units + 1) sample numbers where units begin; free it with
  *  mq_free. */

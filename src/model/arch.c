@@ -96,11 +96,34 @@ int64_t mq_arch_window(const mq_arch *arch, int64_t block)
     return arch->block[block].sliding ? arch->window : 0;
 }
 
+int64_t mq_arch_chunk(const mq_arch *arch, int64_t block)
+{
+    return arch->block[block].chunked ? arch->chunk : 0;
+}
+
 const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block)
 {
     const mq_block_kind *kind = &arch->block[block];
     if (kind->no_rope) return NULL;
     return kind->sliding && arch->own_sliding_rope ? &arch->sliding_rope : &arch->rope;
+}
+
+bool mq_arch_norms_heads(const mq_arch *arch, int64_t block)
+{
+    bool left_out = arch->qk_norm_with_rope && arch->block[block].no_rope;
+    return arch->qk_norm != MQ_QK_NONE && !left_out;
+}
+
+bool mq_arch_scales_queries(const mq_arch *arch, int64_t block)
+{
+    const mq_query_scale *scale = &arch->query_scale;
+    return scale->kind != MQ_QUERY_PLAIN && (!scale->no_rope_only || arch->block[block].no_rope);
+}
+
+int64_t mq_arch_qkv_width(const mq_arch *arch)
+{
+    int64_t q = arch->attention_gate ? 2 * arch->n_heads : arch->n_heads;
+    return (q + 2 * arch->n_kv_heads) * arch->head_dim;
 }
 
 int mq_arch_n_linears(const mq_arch *arch)
@@ -127,8 +150,9 @@ void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linea
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
     int64_t width = mlp_width(arch, block, linear >= MQ_EXPERTS);
     int64_t gate = arch->fused_gate_up && !arch->block[block].routed ? 2 * width : width;
+    int64_t first = arch->attention_gate ? 2 * q : q; /* rows of MQ_Q that stand for query heads */
     const int64_t shapes[MQ_N_LINEARS + 1][2] = {
-        [MQ_Q] = {arch->fused_qkv ? q + 2 * kv : q, arch->hidden},
+        [MQ_Q] = {arch->fused_qkv ? first + 2 * kv : first, arch->hidden},
         [MQ_K] = {kv, arch->hidden},
         [MQ_V] = {kv, arch->hidden},
         [MQ_O] = {arch->hidden, q},

@@ -13,23 +13,26 @@
  * keys mean what, and which features it uses; a model is a descriptor plus a config.json. How a
  * descriptor is written: docs/adding-a-model.md. */
 
-/* NTK is plain up to max_position, and not computed beyond. */
+/* NTK is plain up to max_position, and not computed beyond. DOUBLING is plain up to
+ * original_positions and has another theta for each doubling of a sample's length from there on. */
 typedef enum mq_rope_scaling {
     MQ_ROPE_PLAIN,
     MQ_ROPE_LINEAR,
     MQ_ROPE_LLAMA3,
     MQ_ROPE_YARN,
     MQ_ROPE_LONG,
-    MQ_ROPE_NTK
+    MQ_ROPE_NTK,
+    MQ_ROPE_DOUBLING
 } mq_rope_scaling;
 
-/* SHARED and PER_HEAD norm every head by itself, with one weight for all or one each; ALL_HEADS
- * norms the heads of a layer as one row. */
+/* SHARED, PER_HEAD and UNIT norm every head by itself, with one weight for all, one each, or none;
+ * ALL_HEADS norms the heads of a layer as one row. */
 typedef enum mq_qk_norm {
     MQ_QK_NONE,
     MQ_QK_HEAD_SHARED,
     MQ_QK_PER_HEAD,
-    MQ_QK_ALL_HEADS
+    MQ_QK_ALL_HEADS,
+    MQ_QK_HEAD_UNIT
 } mq_qk_norm;
 
 /** The linear layers of a block, in the order in which a checkpoint lists them; the one after all
@@ -125,18 +128,31 @@ typedef struct mq_rope_kind {
     double theta;
     mq_rope_scaling scaling;
     double factor;
-    int64_t original_positions; /* of llama3, yarn and longrope */
+    int64_t original_positions; /* of llama3, yarn, longrope and doubling */
     double low_freq, high_freq; /* of llama3 */
     double beta_fast, beta_slow;
     bool truncate;           /* of yarn, with the betas */
     double attention_factor; /* cosines and sines are multiplied by it; else 1 */
-    bool is_long;            /* of longrope: for samples beyond original_positions */
+    int stage;               /* that a sample's length decides: mq_rope_stage */
     float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
 } mq_rope_kind;
+
+/** Scores of a query are multiplied by a factor of its position p = 0, 1, ...:
+ *  STEPS: 1 + weight log(1 + floor((p + 1) / positions)),
+ *  LOG:   log(p + 1) / log(positions), at least 1. */
+typedef enum mq_query_scaling { MQ_QUERY_PLAIN, MQ_QUERY_STEPS, MQ_QUERY_LOG } mq_query_scaling;
+
+typedef struct mq_query_scale {
+    mq_query_scaling kind;
+    int64_t positions;
+    double weight;
+    bool no_rope_only; /* in blocks without rope */
+} mq_query_scale;
 
 /** What differs from block to block. */
 typedef struct mq_block_kind {
     bool sliding; /* sees the window only */
+    bool chunked; /* sees its own chunk only */
     bool no_rope; /* positions do not turn q and k */
     bool routed;  /* has routed experts */
 } mq_block_kind;
@@ -192,11 +208,15 @@ typedef struct mq_arch {
     mq_qk_norm qk_norm;
     mq_norm_kind qk_norm_kind;
     bool qk_norm_after_rope;
-    mq_activation_kind activation;
+    bool qk_norm_with_rope; /* blocks without rope have no norm of q and k */
+    bool attention_gate;    /* MQ_Q has a gate of each query head's outputs after its query */
+    mq_activation activation;
     bool rope_interleaved;
     mq_rope_kind rope, sliding_rope;
     bool own_sliding_rope; /* else that of all blocks is rope */
     int64_t window;        /* of the blocks that slide; 0: none does */
+    int64_t chunk;         /* of the blocks that are chunked: tokens, from a sample's first on */
+    mq_query_scale query_scale;
     mq_block_kind block[MQ_ARCH_BLOCKS];
     double attention_scale; /* of the scores; 1 / sqrt(attention_scalar) where that is finite */
     double attention_scalar;
@@ -223,6 +243,7 @@ typedef struct mq_arch {
     char attn_norm[MQ_ARCH_NAME], mlp_norm[MQ_ARCH_NAME]; /* in front of a sub-block; "": none */
     char o_norm[MQ_ARCH_NAME], down_norm[MQ_ARCH_NAME];   /* of what it adds; "": none */
     char q_norm[MQ_ARCH_NAME], k_norm[MQ_ARCH_NAME];      /* "" without q/k norm */
+    char sinks[MQ_ARCH_NAME];                             /* of attention; "": none */
     char linear[MQ_N_LINEARS][MQ_ARCH_NAME];              /* "": there is none */
     char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME];   /* old checkpoints hold them; unused */
     int n_ignored_tensors;
@@ -256,8 +277,20 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
 /** Sliding window of a block, 0 for none. */
 int64_t mq_arch_window(const mq_arch *arch, int64_t block);
 
+/** Tokens of the chunks that a block's attention keeps to, 0 for none. */
+int64_t mq_arch_chunk(const mq_arch *arch, int64_t block);
+
 /** How a block turns q and k, NULL when it does not. */
 const mq_rope_kind *mq_arch_rope(const mq_arch *arch, int64_t block);
+
+/** Whether a block norms its heads of q and k. */
+bool mq_arch_norms_heads(const mq_arch *arch, int64_t block);
+
+/** Whether a block's scores are scaled by query_scale. */
+bool mq_arch_scales_queries(const mq_arch *arch, int64_t block);
+
+/** Width of what q, k and v make of a token, side by side. */
+int64_t mq_arch_qkv_width(const mq_arch *arch);
 
 /** Linears of any block have numbers below this. */
 int mq_arch_n_linears(const mq_arch *arch);

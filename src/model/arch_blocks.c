@@ -1,9 +1,12 @@
 #include "model/arch_parse.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
 #include <string.h>
 
-/* What differs from block to block: which of them slide, and which do without rope. */
+/* What differs from block to block: which of them slide or keep to chunks, and which do without
+ * rope. */
 
 /* Takes a list with an entry for each block from config.json; more entries than blocks are allowed
  * where `longer` is. */
@@ -18,8 +21,20 @@ static mq_status check_list(const mq_arch_texts *texts, const mq_spec_value *lis
                    texts->where, list->name, arch->n_blocks, n < 0 ? 0 : n);
 }
 
-static mq_status window_from_types(const mq_arch_texts *texts, const mq_spec_value *types,
-                                   mq_arch *arch)
+/* A type of attention beside the full one. */
+typedef struct other_type {
+    const char *name;
+    int64_t size; /* of its window or chunks, 0: there is none */
+    size_t flag;  /* in mq_block_kind: whether a block is of the type */
+} other_type;
+
+static void set_type(mq_arch *arch, int64_t block, const other_type *type, bool value)
+{
+    memcpy((char *)&arch->block[block] + type->flag, &value, sizeof value);
+}
+
+static mq_status read_types(const mq_arch_texts *texts, const mq_spec_value *types,
+                            const other_type *type, mq_arch *arch)
 {
     const cJSON *item = NULL;
     int64_t block = 0;
@@ -28,15 +43,14 @@ static mq_status window_from_types(const mq_arch_texts *texts, const mq_spec_val
     {
         const char *name = cJSON_GetStringValue(item);
         bool full = name && strcmp(name, "full_attention") == 0;
-        bool sliding = name && strcmp(name, "sliding_attention") == 0;
-        if ((!full && !sliding) || (sliding && arch->window == 0)) {
+        bool other = name && strcmp(name, type->name) == 0;
+        if ((!full && !other) || (other && type->size == 0)) {
             return mq_fail(MQ_E_INPUT,
                            "%s: \"%s\" says \"%s\" for block %" PRId64
-                           "; this version computes full_attention, and sliding_attention where "
-                           "a window is set",
-                           texts->where, types->name, name ? name : "?", block);
+                           "; this version computes full_attention, and %s where its size is set",
+                           texts->where, types->name, name ? name : "?", block, type->name);
         }
-        arch->block[block++].sliding = sliding;
+        set_type(arch, block++, type, other);
     }
     return MQ_OK;
 }
@@ -54,17 +68,23 @@ static mq_status find_count(const mq_arch_texts *texts, const char *section, con
                    texts->where, field, section, *out);
 }
 
-/* Which blocks slide where config.json does not list them: those from "first" on, all but each
- * "every"-th, or those without rope. */
+/* Which blocks slide where config.json does not list them: those from "first" on, all but the last
+ * of each "every", or the first of them, or those without rope. */
 static mq_status window_by_rule(const mq_arch_texts *texts, mq_arch *arch)
 {
-    int64_t first = 0, every = 0;
+    const cJSON *section = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "window");
+    int64_t first = 0, every = 0, full = 0;
+    bool leading = false;
+    if (cJSON_GetObjectItemCaseSensitive(section, "every_first")) {
+        MQ_TRY(mq_spec_bool(texts, "window", "every_first", &leading));
+    }
     MQ_TRY(find_count(texts, "window", "first", 0, arch, &first));
     MQ_TRY(find_count(texts, "window", "every", 1, arch, &every));
+    if (every > 0 && !leading) full = every - 1;
     for (int64_t b = 0; b < arch->n_blocks && arch->window > 0; b++) {
         bool rule = arch->block[b].no_rope;
         if (first >= 0) rule = b >= first;
-        if (every > 0) rule = (b + 1) % every != 0;
+        if (every > 0) rule = b % every != full;
         arch->block[b].sliding = rule;
     }
     return MQ_OK;
@@ -85,7 +105,29 @@ mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch)
     if (cJSON_GetObjectItemCaseSensitive(section, "layer_types")) {
         MQ_TRY(mq_spec_find(texts, "window", "layer_types", &types));
     }
-    return types.json ? window_from_types(texts, &types, arch) : window_by_rule(texts, arch);
+    if (!types.json) return window_by_rule(texts, arch);
+    const other_type sliding = {"sliding_attention", arch->window,
+                                offsetof(mq_block_kind, sliding)};
+    return read_types(texts, &types, &sliding, arch);
+}
+
+mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch)
+{
+    const cJSON *section = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "chunk");
+    mq_spec_value types = {.json = NULL};
+    if (!section) return MQ_OK;
+    MQ_TRY(mq_spec_int(texts, "chunk", "size", arch, &arch->chunk));
+    if (arch->chunk < 0) {
+        return mq_fail(MQ_E_INPUT, "%s: chunks of attention of %" PRId64, texts->where,
+                       arch->chunk);
+    }
+    const other_type chunked = {"chunked_attention", arch->chunk, offsetof(mq_block_kind, chunked)};
+    MQ_TRY(mq_spec_find(texts, "chunk", "layer_types", &types));
+    if (types.json) return read_types(texts, &types, &chunked, arch);
+    for (int64_t b = 0; b < arch->n_blocks && arch->chunk > 0; b++) {
+        set_type(arch, b, &chunked, !arch->block[b].no_rope);
+    }
+    return MQ_OK;
 }
 
 /* ---- without rope ------------------------------------------------------------------- */
@@ -107,6 +149,28 @@ static mq_status no_rope_from_list(const mq_arch_texts *texts, const mq_spec_val
     return MQ_OK;
 }
 
+/* A theta for each block, 0 where nothing turns; the others must be one. */
+static mq_status no_rope_from_thetas(const mq_arch_texts *texts, const mq_spec_value *list,
+                                     mq_arch *arch)
+{
+    double theta = 0;
+    MQ_TRY(check_list(texts, list, arch, false));
+    for (int64_t b = 0; b < arch->n_blocks; b++) {
+        const cJSON *item = cJSON_GetArrayItem(list->json, (int)b);
+        double own = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (!(own >= 0) || isinf(own) || (theta > 0 && own > 0 && own != theta)) {
+            return mq_fail(MQ_E_INPUT,
+                           "%s: \"%s\" has %g for block %" PRId64
+                           "; expected 0 or one number for all blocks with rope",
+                           texts->where, list->name, own, b);
+        }
+        if (own > 0) theta = own;
+        arch->block[b].no_rope = own == 0;
+    }
+    if (theta > 0) arch->rope.theta = theta;
+    return MQ_OK;
+}
+
 mq_status mq_arch_parse_no_rope(const mq_arch_texts *texts, mq_arch *arch)
 {
     const cJSON *section = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "no_rope");
@@ -116,7 +180,11 @@ mq_status mq_arch_parse_no_rope(const mq_arch_texts *texts, mq_arch *arch)
     if (cJSON_GetObjectItemCaseSensitive(section, "list")) {
         MQ_TRY(mq_spec_find(texts, "no_rope", "list", &list));
     }
-    if (list.json) return no_rope_from_list(texts, &list, arch);
+    if (!mq_json_is_off(list.json)) return no_rope_from_list(texts, &list, arch);
+    if (cJSON_GetObjectItemCaseSensitive(section, "thetas")) {
+        MQ_TRY(mq_spec_find(texts, "no_rope", "thetas", &list));
+        if (list.json) return no_rope_from_thetas(texts, &list, arch);
+    }
     MQ_TRY(find_count(texts, "no_rope", "every", 1, arch, &every));
     for (int64_t b = 0; b < arch->n_blocks && every > 0; b++) {
         arch->block[b].no_rope = (b + 1) % every == 0;

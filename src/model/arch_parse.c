@@ -9,17 +9,17 @@
 /* ---- the section "config": one property, one member of mq_arch ------------------------------ */
 
 static const mq_choice norm_names[] = {{"rms", MQ_NORM_RMS}, {"layer", MQ_NORM_LAYER}, {NULL, 0}};
-static const mq_choice qk_names[] = {{"none", MQ_QK_NONE},
-                                     {"head_shared", MQ_QK_HEAD_SHARED},
-                                     {"per_head", MQ_QK_PER_HEAD},
-                                     {"all_heads", MQ_QK_ALL_HEADS},
-                                     {NULL, 0}};
+static const mq_choice qk_names[] = {
+    {"none", MQ_QK_NONE},           {"head_shared", MQ_QK_HEAD_SHARED},
+    {"per_head", MQ_QK_PER_HEAD},   {"all_heads", MQ_QK_ALL_HEADS},
+    {"head_unit", MQ_QK_HEAD_UNIT}, {NULL, 0}};
 /* Under the names of transformers, which has several for the same function. */
 static const mq_choice activation_names[] = {{"silu", MQ_SILU},
                                              {"swish", MQ_SILU},
                                              {"gelu", MQ_GELU_ERF},
                                              {"gelu_new", MQ_GELU_TANH},
                                              {"gelu_pytorch_tanh", MQ_GELU_TANH},
+                                             {"clipped_swiglu", MQ_CLIPPED_SWIGLU},
                                              {NULL, 0}};
 
 typedef enum field_kind { INT, DOUBLE, BOOL, CHOICE } field_kind;
@@ -64,7 +64,11 @@ static const field fields[] = {
     CHOICE_FIELD(qk_norm, qk_names),
     CHOICE_FIELD(qk_norm_kind, norm_names),
     OPTIONAL_FIELD(BOOL, qk_norm_after_rope, 0),
-    CHOICE_FIELD(activation, activation_names),
+    OPTIONAL_FIELD(BOOL, qk_norm_with_rope, 0),
+    OPTIONAL_FIELD(BOOL, attention_gate, 0),
+    {"activation", CHOICE, offsetof(mq_arch, activation.kind), activation_names, false, 0},
+    {"activation_limit", DOUBLE, offsetof(mq_arch, activation.limit), NULL, true, 0},
+    {"activation_slope", DOUBLE, offsetof(mq_arch, activation.slope), NULL, true, 0},
     FIELD(BOOL, rope_interleaved),
     OPTIONAL_FIELD(DOUBLE, attention_scale, INFINITY), /* then 1 / sqrt(head_dim) */
     OPTIONAL_FIELD(DOUBLE, attention_scalar, INFINITY),
@@ -173,6 +177,15 @@ static mq_status settle_scales(const mq_arch_texts *texts, mq_arch *a)
     return MQ_OK;
 }
 
+static mq_status check_activation(const mq_arch_texts *texts, const mq_activation *act)
+{
+    if (act->kind != MQ_CLIPPED_SWIGLU || (act->limit > 0 && act->slope > 0)) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: an activation with activation_limit %g and activation_slope %g; both must "
+                   "be above 0",
+                   texts->where, act->limit, act->slope);
+}
+
 /* ---- sizes that make no sense --------------------------------------------------------------- */
 
 static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
@@ -188,7 +201,7 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
                            fields[i].name, size);
         }
     }
-    if (a->head_dim > INT32_MAX / (a->n_heads + 2 * a->n_kv_heads)) {
+    if (a->head_dim > INT32_MAX / (2 * a->n_heads + 2 * a->n_kv_heads)) {
         return mq_fail(MQ_E_INPUT,
                        "%s: %" PRId64 " heads, %" PRId64 " of keys and of values, of %" PRId64
                        " each are out of range",
@@ -245,6 +258,24 @@ static mq_status norm_name(const mq_arch_texts *texts, const char *key, char out
     bool branch = strcmp(key, "o_norm") == 0 || strcmp(key, "down_norm") == 0;
     if ((branch && !name) || (name && strcmp(name, "none") == 0)) return MQ_OK;
     return copy_name(texts, key, true, name, out);
+}
+
+static mq_status optional_name(const mq_arch_texts *texts, const char *key, char out[MQ_ARCH_NAME])
+{
+    const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
+    if (!cJSON_GetObjectItemCaseSensitive(tensors, key)) return MQ_OK;
+    return tensor_name(texts, key, true, out);
+}
+
+/* Tensors that all blocks have, and rows that stand where they are looked for. */
+static mq_status check_together(const mq_arch_texts *texts, const mq_arch *a)
+{
+    bool weights = a->qk_norm != MQ_QK_NONE && a->qk_norm != MQ_QK_HEAD_UNIT;
+    if (!(a->qk_norm_with_rope && weights) && !(a->attention_gate && a->fused_qkv)) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "descriptor \"%s\": \"qk_norm_with_rope\" goes with a norm without weights, "
+                   "\"attention_gate\" with a q by itself",
+                   texts->family);
 }
 
 static mq_status read_ignored(const mq_arch_texts *texts, mq_arch *arch)
@@ -314,11 +345,13 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
         MQ_TRY(norm_name(texts, "o_norm", arch->o_norm));
         MQ_TRY(norm_name(texts, "down_norm", arch->down_norm));
     }
-    if (arch->qk_norm != MQ_QK_NONE) {
+    if (arch->qk_norm != MQ_QK_NONE && arch->qk_norm != MQ_QK_HEAD_UNIT) {
         MQ_TRY(tensor_name(texts, "q_norm", true, arch->q_norm));
         MQ_TRY(tensor_name(texts, "k_norm", true, arch->k_norm));
     }
+    MQ_TRY(optional_name(texts, "sinks", arch->sinks));
     MQ_TRY(read_linears(texts, arch));
+    MQ_TRY(check_together(texts, arch));
     return read_ignored(texts, arch);
 }
 
@@ -337,11 +370,14 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(read_fields(texts, arch));
     MQ_TRY(check_sizes(texts, arch));
     MQ_TRY(settle_scales(texts, arch));
+    MQ_TRY(check_activation(texts, &arch->activation));
     MQ_TRY(read_names(texts, arch));
     MQ_TRY(mq_arch_parse_rope(texts, arch));
     MQ_TRY(mq_arch_parse_no_rope(texts, arch));
     MQ_TRY(mq_arch_parse_window(texts, arch));
     MQ_TRY(mq_arch_settle_no_rope(texts, arch));
+    MQ_TRY(mq_arch_parse_chunk(texts, arch));
+    MQ_TRY(mq_arch_parse_query_scale(texts, arch));
     MQ_TRY(mq_arch_parse_moe(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
     MQ_TRY(mq_arch_parse_quantization(texts, arch));

@@ -7,11 +7,11 @@
  *
  * A *spec* is what a descriptor says about one property. A plain JSON value is a constant. An
  * object maps a key of config.json:
- *     {"key": K, "or": K2, "default": D, "null": N, "map": {...}}
+ *     {"key": K, "or": K2, "default": D, "null": N, "map": {...}, "divide": I}
  * K absent: K2 where there is one. Both absent: D, or an error where there is no D. K there but
  * null: N, or as if absent where there is no N. "map" turns the value's text ("true", "false", or a
- * string) into another. An integer D or N may name another size, or a quotient of two: "n_heads",
- * "hidden / n_heads". */
+ * string) into another, or into true or false. An integer of config.json is divided by I. An
+ * integer D or N may name another size, or a quotient of two: "n_heads", "hidden / n_heads". */
 
 typedef struct mq_arch_texts {
     const cJSON *config;     /* config.json */
@@ -67,6 +67,12 @@ mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch);
 
 /** Families whose blocks of full attention have no rope: after the window. */
 mq_status mq_arch_settle_no_rope(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Chunked attention, and the blocks that have it; may depend on the blocks without rope. */
+mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Factors of the scores by position. */
+mq_status mq_arch_parse_query_scale(const mq_arch_texts *texts, mq_arch *arch);
 
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);

@@ -48,12 +48,14 @@ static bool has_member(const mq_arch_texts *texts, const char *name)
 }
 
 /* The object with the rope's parameters: rope_parameters (transformers 5) or rope_scaling (4);
- * NULL when neither is there. */
+ * NULL when neither is there, or the family has none. */
 static mq_status rope_object(const mq_arch_texts *texts, const cJSON **out)
 {
-    mq_spec_value parameters, scaling;
-    MQ_TRY(mq_spec_find(texts, "rope", "parameters", &parameters));
-    MQ_TRY(mq_spec_find(texts, "rope", "scaling", &scaling));
+    mq_spec_value parameters = {.json = NULL}, scaling = {.json = NULL};
+    if (has_member(texts, "parameters")) {
+        MQ_TRY(mq_spec_find(texts, "rope", "parameters", &parameters));
+    }
+    if (has_member(texts, "scaling")) MQ_TRY(mq_spec_find(texts, "rope", "scaling", &scaling));
     if (parameters.json && scaling.json) {
         return mq_fail(MQ_E_INPUT, "%s: has both \"%s\" and \"%s\"; keep the one that holds",
                        texts->where, parameters.name, scaling.name);
@@ -283,6 +285,22 @@ static mq_status parse_alpha(const mq_arch_texts *texts, const cJSON *rope, mq_r
                    texts->where, alpha, out->dim, out->theta);
 }
 
+/* Families without an object for it may say that theta grows with a sample's length. */
+static mq_status parse_doubling(const mq_arch_texts *texts, const mq_arch *arch, mq_rope_kind *out)
+{
+    bool doubling = false;
+    if (!has_member(texts, "doubling")) return MQ_OK;
+    MQ_TRY(mq_spec_bool(texts, "rope", "doubling", &doubling));
+    if (!doubling) return MQ_OK;
+    out->scaling = MQ_ROPE_DOUBLING;
+    MQ_TRY(mq_spec_int(texts, "rope", "original", arch, &out->original_positions));
+    if (out->original_positions >= 1 && out->dim > 2) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: theta of rope grows from %" PRId64 " positions on, of %" PRId64
+                   " coordinates; expected at least 1 and 4",
+                   texts->where, out->original_positions, out->dim);
+}
+
 static mq_status parse_scaling(const mq_arch_texts *texts, const cJSON *rope, const mq_arch *arch,
                                mq_rope_kind *out)
 {
@@ -315,7 +333,8 @@ static mq_status parse_kind(const mq_arch_texts *texts, const char *section, con
     out->factor = 1;
     out->attention_factor = 1;
     if (form == &alpha_form) return parse_alpha(texts, rope, out);
-    return form->scaling == MQ_ROPE_PLAIN ? MQ_OK : parse_scaling(texts, rope, arch, out);
+    if (form->scaling == MQ_ROPE_PLAIN) return parse_doubling(texts, arch, out);
+    return parse_scaling(texts, rope, arch, out);
 }
 
 /* What the two have no form for together. */

@@ -66,7 +66,7 @@ static mq_status side_by_side(const mq_block_weights *w, mq_linear_id first, mq_
 typedef struct heads {
     void *x;
     int64_t ld, n_heads;
-    const float *norm; /* NULL: none */
+    const float *norm; /* NULL: ones */
 } heads;
 
 static mq_status norm_heads(const mq_block_weights *w, const mq_unit *unit, const heads *h)
@@ -74,7 +74,7 @@ static mq_status norm_heads(const mq_block_weights *w, const mq_unit *unit, cons
     const mq_arch *a = w->arch;
     bool as_one = a->qk_norm == MQ_QK_ALL_HEADS, per_head = a->qk_norm == MQ_QK_PER_HEAD;
     int64_t n = as_one ? 1 : h->n_heads, d = as_one ? h->n_heads * a->head_dim : a->head_dim;
-    if (!h->norm) return MQ_OK;
+    if (!mq_arch_norms_heads(a, w->block)) return MQ_OK;
     return mq_norm_heads(a->qk_norm_kind, h->x, unit->n_tokens, h->ld, n, d, h->norm, per_head,
                          a->norm_eps, w->dtype);
 }
@@ -94,12 +94,12 @@ static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rop
 {
     const mq_rope_kind *kind = mq_arch_rope(w->arch, w->block);
     if (!kind) return MQ_OK;
-    const float *table = kind == &w->arch->rope ? rope->rope : rope->sliding_rope;
-    if (!rope->long_rope) return turn_rows(w, kind, table, unit, h, 0, unit->n_tokens);
+    const float *table = kind == &w->arch->rope ? rope->rope[0] : rope->sliding_rope;
+    if (!rope->rope[1]) return turn_rows(w, kind, table, unit, h, 0, unit->n_tokens);
     for (int64_t s = 0; s < unit->n_samples; s++) {
         int64_t begin = unit->offset[s], end = unit->offset[s + 1];
-        bool beyond = end - begin > kind->original_positions;
-        MQ_TRY(turn_rows(w, kind, beyond ? rope->long_rope : table, unit, h, begin, end));
+        table = rope->rope[mq_rope_stage(kind, end - begin)];
+        MQ_TRY(turn_rows(w, kind, table, unit, h, begin, end));
     }
     return MQ_OK;
 }
@@ -114,15 +114,37 @@ static mq_status prepare_heads(const mq_block_weights *w, const mq_rope_tables *
     return late ? norm_heads(w, unit, h) : MQ_OK;
 }
 
+/* q, k and v of all tokens in rows of mq_arch_qkv_width, the gates between q and k. */
+static mq_status project(const mq_block_weights *w, const mq_unit *unit, const void *in, void *work)
+{
+    const mq_arch *a = w->arch;
+    int64_t ld = mq_arch_qkv_width(a);
+    MQ_TRY(side_by_side(w, MQ_Q, MQ_V, unit, in, work, ld));
+    if (!a->attention_gate) return MQ_OK;
+    return mq_split_gates(work, unit->n_tokens, ld, a->n_heads, a->head_dim, w->dtype);
+}
+
+/* Attention's outputs by sigmoid(gates), where the family has them. */
+static mq_status gate_outputs(const mq_block_weights *w, const mq_unit *unit, const void *work,
+                              void *out)
+{
+    const mq_arch *a = w->arch;
+    const mq_activation sigmoid = {.kind = MQ_SIGMOID};
+    int64_t ld = mq_arch_qkv_width(a), width = a->n_heads * a->head_dim;
+    const char *gates = (const char *)work + (size_t)width * mq_dtype_size(w->dtype);
+    if (!a->attention_gate) return MQ_OK;
+    return mq_gated(sigmoid, gates, ld, out, width, unit->n_tokens, width, out, w->dtype);
+}
+
 static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope,
                            const mq_unit *unit, const void *in, void *work, void *out)
 {
     const mq_arch *a = w->arch;
-    int64_t ld = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
-    size_t head = (size_t)a->head_dim * mq_dtype_size(w->dtype);
-    char *qkv[3] = {work, (char *)work + (size_t)a->n_heads * head, NULL};
-    qkv[2] = qkv[1] + (size_t)a->n_kv_heads * head;
-    MQ_TRY(side_by_side(w, MQ_Q, MQ_V, unit, in, work, ld));
+    int64_t ld = mq_arch_qkv_width(a);
+    size_t elem = mq_dtype_size(w->dtype), kv = (size_t)(a->n_kv_heads * a->head_dim) * elem;
+    char *qkv[3] = {work, NULL, (char *)work + (size_t)ld * elem - kv};
+    qkv[1] = qkv[2] - kv;
+    MQ_TRY(project(w, unit, in, work));
     const heads q = {qkv[0], ld, a->n_heads, w->q_norm}, k = {qkv[1], ld, a->n_kv_heads, w->k_norm};
     MQ_TRY(prepare_heads(w, rope, unit, &q));
     MQ_TRY(prepare_heads(w, rope, unit, &k));
@@ -135,9 +157,13 @@ static mq_status attention(const mq_block_weights *w, const mq_rope_tables *rope
                                 .ld_out = a->n_heads * a->head_dim,
                                 .scale = a->attention_scale,
                                 .cap = a->attention_cap,
-                                .window = mq_arch_window(a, w->block)};
-    return mq_attention(&shape, qkv[0], qkv[1], qkv[2], unit->offset, unit->n_samples, out,
-                        w->dtype);
+                                .window = mq_arch_window(a, w->block),
+                                .chunk = mq_arch_chunk(a, w->block),
+                                .sink = w->sinks};
+    if (mq_arch_scales_queries(a, w->block)) shape.query_factor = rope->query_factor;
+    MQ_TRY(
+        mq_attention(&shape, qkv[0], qkv[1], qkv[2], unit->offset, unit->n_samples, out, w->dtype));
+    return gate_outputs(w, unit, work, out);
 }
 
 /* What down makes of it is weighed by weighing its inputs, so that its Hessian knows of it. */
@@ -196,7 +222,7 @@ mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, 
 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
-    int64_t qkv = (arch->n_heads + 2 * arch->n_kv_heads) * arch->head_dim, count = 0;
+    int64_t qkv = mq_arch_qkv_width(arch), count = 0;
     int64_t widest = mq_max_i64(qkv, mq_max_i64(arch->hidden, arch->moe.intermediate));
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         widest = mq_max_i64(widest, 2 * mq_arch_tap_width(arch, b, MQ_TAP_MLP_MID));

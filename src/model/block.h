@@ -11,11 +11,18 @@
  *               mlp_in = norm(x); mlp_mid = act(gate(mlp_in)) * up(mlp_in); x += down(mlp_mid)
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
+ * attention's outputs may be multiplied by sigmoid(gates), which q makes beside the queries.
  * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
  * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
  * multiplied by residual_scale. Where a block has routed experts, they are added to x between
  * mlp_in and mlp_mid (model/mixture.h), and the MLP is the expert that all tokens share, or there
  * is none. */
+
+enum { MQ_ROPE_STAGES = 26 }; /* from 1 position to 2^24 by doubling, and one to spare */
+
+/** The stage in which samples of `length` tokens turn: 0 up to original_positions; beyond, longrope
+ *  has one more, and doubling stage s up to original_positions 2^s. Other ropes stay at 0. */
+int mq_rope_stage(const mq_rope_kind *rope, int64_t length);
 
 /** Radians by which pair i < dim / 2 turns from one position to the next. */
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
@@ -24,13 +31,19 @@ float mq_rope_frequency(const mq_rope_kind *rope, int64_t i);
  * free with mq_free. Frequencies and angles are f32, each rounded where transformers rounds it
  * (within one unit in the last place of its own power function); sine and cosine are the correctly
  *  rounded ones of that angle. Not collective.
- *  Source: transformers, modeling_rope_utils (default, linear, llama3, yarn, longrope). */
+ *  Source: transformers, modeling_rope_utils (default, linear, llama3, yarn, longrope); doubling:
+ *  Qwen's modeling_qwen.py, theta (2^(stage + 1) - 1)^(dim / (dim - 2)). */
 mq_status mq_rope_table(const mq_rope_kind *rope, int64_t n_positions, float **out);
 
-/** The tables of all blocks. */
+/** What the scores of the query at each position are multiplied by: (n_positions) f32, free with
+ *  mq_free. Not collective. */
+mq_status mq_query_factors(const mq_query_scale *scale, int64_t n_positions, float **out);
+
+/** The tables of all blocks, by position. */
 typedef struct mq_rope_tables {
-    float *rope, *sliding_rope; /* as in mq_arch; NULL where no block has it */
-    float *long_rope;           /* of samples beyond the original positions; NULL: there are none */
+    float *query_factor;         /* NULL where no block scales its queries */
+    float *rope[MQ_ROPE_STAGES]; /* as in mq_arch; NULL beyond the last stage that a sample has */
+    float *sliding_rope;         /* likewise; NULL where no block has it */
 } mq_rope_tables;
 
 /** n_positions: of the longest sample. Not collective. Errors: MQ_E_INPUT when that is too long for

@@ -119,13 +119,14 @@ mq_status mq_gguf_check(const mq_arch *arch)
                        "\"gguf\" in configs/arch/%s.json); --format gptq has a form for them",
                        arch->where, arch->family, arch->family);
     }
-    if (arch->activation != MQ_SILU) return refuse(arch, "such models with another MLP than SiLU");
+    if (arch->activation.kind != MQ_SILU)
+        return refuse(arch, "such models with another MLP than SiLU");
     if (arch->rope.scaling == MQ_ROPE_LLAMA3 && !gguf->rope_factors) {
         snprintf(what, sizeof what, "%s models with rope scaled as Llama 3's", arch->family);
         return refuse(arch, what);
     }
     if (arch->rope.scaling == MQ_ROPE_YARN || arch->rope.scaling == MQ_ROPE_LONG ||
-        arch->rope.scaling == MQ_ROPE_NTK) {
+        arch->rope.scaling == MQ_ROPE_NTK || arch->rope.scaling == MQ_ROPE_DOUBLING) {
         return refuse(arch, "rope scaled like this model's that is written here");
     }
     if (!arch->tied && gguf->tied_only) {

@@ -27,6 +27,7 @@ static void weigh(int64_t n, const float *weight, double factor, double *m)
 bool mq_head_norm_is_known(const mq_arch *arch)
 {
     if (arch->qk_norm == MQ_QK_NONE) return true;
+    if (arch->qk_norm == MQ_QK_HEAD_UNIT) return false;
     bool mean_of_all = arch->qk_norm == MQ_QK_ALL_HEADS && arch->qk_norm_kind == MQ_NORM_LAYER;
     return !arch->qk_norm_after_rope && !mean_of_all;
 }

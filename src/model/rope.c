@@ -44,13 +44,30 @@ static float yarn_frequency(const mq_rope_kind *rope, float power, int64_t i)
     return scaled * (1 - keep) + 1.0F / power * keep;
 }
 
+int mq_rope_stage(const mq_rope_kind *rope, int64_t length)
+{
+    if (rope->scaling == MQ_ROPE_LONG) return length > rope->original_positions;
+    int stage = 0;
+    if (rope->scaling != MQ_ROPE_DOUBLING) return 0;
+    while (stage < MQ_ROPE_STAGES - 1 && length > rope->original_positions << stage) stage++;
+    return stage;
+}
+
+static double theta_of(const mq_rope_kind *rope)
+{
+    if (rope->scaling != MQ_ROPE_DOUBLING) return rope->theta;
+    double alpha = (double)((INT64_C(2) << rope->stage) - 1), dim = (double)rope->dim;
+    return rope->theta * pow(alpha, dim / (dim - 2));
+}
+
 float mq_rope_frequency(const mq_rope_kind *rope, int64_t i)
 {
     float exponent = (float)(2 * i) / (float)rope->dim;
-    float power = (float)pow((double)(float)rope->theta, (double)exponent);
+    float power = (float)pow((double)(float)theta_of(rope), (double)exponent);
     switch (rope->scaling) {
     case MQ_ROPE_PLAIN:
     case MQ_ROPE_NTK:
+    case MQ_ROPE_DOUBLING:
         break;
     case MQ_ROPE_LINEAR:
         return 1.0F / power / (float)rope->factor;
@@ -59,7 +76,7 @@ float mq_rope_frequency(const mq_rope_kind *rope, int64_t i)
     case MQ_ROPE_YARN:
         return yarn_frequency(rope, power, i);
     case MQ_ROPE_LONG:
-        return 1.0F / ((rope->is_long ? rope->long_factor : rope->short_factor)[i] * power);
+        return 1.0F / ((rope->stage > 0 ? rope->long_factor : rope->short_factor)[i] * power);
     }
     return 1.0F / power;
 }
@@ -99,24 +116,32 @@ static mq_status check_length(const mq_arch *arch, int64_t n_positions)
                    arch->where, arch->max_position, n_positions);
 }
 
+/* Each stage's table reaches as far as its samples do. */
+static mq_status fill_stages(const mq_rope_kind *rope, int64_t n_positions, mq_rope_tables *out)
+{
+    int last = mq_rope_stage(rope, n_positions);
+    mq_rope_kind kind = *rope;
+    for (kind.stage = 0; kind.stage <= last; kind.stage++) {
+        int64_t n = kind.stage < last ? rope->original_positions << kind.stage : n_positions;
+        MQ_TRY(mq_rope_table(&kind, n, &out->rope[kind.stage]));
+    }
+    return MQ_OK;
+}
+
 static mq_status fill_tables(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out)
 {
-    mq_rope_kind beyond = arch->rope;
-    beyond.is_long = true;
     MQ_TRY(check_length(arch, n_positions));
-    MQ_TRY(mq_rope_table(&arch->rope, n_positions, &out->rope));
-    if (arch->own_sliding_rope) {
-        MQ_TRY(mq_rope_table(&arch->sliding_rope, n_positions, &out->sliding_rope));
+    if (arch->query_scale.kind != MQ_QUERY_PLAIN) {
+        MQ_TRY(mq_query_factors(&arch->query_scale, n_positions, &out->query_factor));
     }
-    if (arch->rope.scaling != MQ_ROPE_LONG || n_positions <= arch->rope.original_positions) {
-        return MQ_OK;
-    }
-    return mq_rope_table(&beyond, n_positions, &out->long_rope);
+    MQ_TRY(fill_stages(&arch->rope, n_positions, out));
+    if (!arch->own_sliding_rope) return MQ_OK;
+    return mq_rope_table(&arch->sliding_rope, n_positions, &out->sliding_rope);
 }
 
 mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out)
 {
-    *out = (mq_rope_tables){.rope = NULL};
+    *out = (mq_rope_tables){.sliding_rope = NULL};
     mq_status status = fill_tables(arch, n_positions, out);
     if (status != MQ_OK) mq_rope_tables_free(out);
     return status;
@@ -124,7 +149,7 @@ mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rop
 
 void mq_rope_tables_free(mq_rope_tables *tables)
 {
-    mq_free(&tables->rope);
+    mq_free(&tables->query_factor);
+    for (int i = 0; i < MQ_ROPE_STAGES; i++) mq_free(&tables->rope[i]);
     mq_free(&tables->sliding_rope);
-    mq_free(&tables->long_rope);
 }

@@ -109,6 +109,29 @@ const cJSON *mq_json_same_for_all(const cJSON *json)
     return first ? first : json;
 }
 
+/* The spec's own member, or NULL. */
+static const cJSON *member_of(const mq_arch_texts *texts, const char *section, const char *field,
+                              const char *member)
+{
+    const cJSON *in = cJSON_GetObjectItemCaseSensitive(texts->descriptor, section);
+    const cJSON *spec = cJSON_GetObjectItemCaseSensitive(in, field);
+    return cJSON_GetObjectItemCaseSensitive(spec, member);
+}
+
+/* Sizes that config.json has as so many times what they are here. */
+static mq_status divide(const mq_arch_texts *texts, const mq_spec_value *value,
+                        const cJSON *divisor, int64_t *out)
+{
+    if (!divisor || !value->from_config) return MQ_OK;
+    int64_t by = cJSON_IsNumber(divisor) ? (int64_t)divisor->valuedouble : 0;
+    if (by >= 1 && *out % by == 0) {
+        *out /= by;
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_INPUT, "%s: \"%s\" is %" PRId64 ", which %" PRId64 " does not divide",
+                   texts->where, value->name, *out, by);
+}
+
 mq_status mq_spec_int(const mq_arch_texts *texts, const char *section, const char *field,
                       const mq_arch *arch, int64_t *out)
 {
@@ -123,7 +146,7 @@ mq_status mq_spec_int(const mq_arch_texts *texts, const char *section, const cha
         return wrong_type(texts, &value, "an integer");
     }
     *out = (int64_t)number;
-    return MQ_OK;
+    return divide(texts, &value, member_of(texts, section, field, "divide"), out);
 }
 
 mq_status mq_spec_double(const mq_arch_texts *texts, const char *section, const char *field,
@@ -138,21 +161,24 @@ mq_status mq_spec_double(const mq_arch_texts *texts, const char *section, const 
     return MQ_OK;
 }
 
-mq_status mq_spec_bool(const mq_arch_texts *texts, const char *section, const char *field,
-                       bool *out)
-{
-    mq_spec_value value;
-    MQ_TRY(find_value(texts, section, field, &value));
-    if (!cJSON_IsBool(value.json)) return wrong_type(texts, &value, "true or false");
-    *out = cJSON_IsTrue(value.json);
-    return MQ_OK;
-}
-
 /* The text that "map" and the list of choices are looked up by; NULL for other types. */
 static const char *choice_text(const cJSON *json)
 {
     if (cJSON_IsBool(json)) return cJSON_IsTrue(json) ? "true" : "false";
     return cJSON_GetStringValue(json);
+}
+
+mq_status mq_spec_bool(const mq_arch_texts *texts, const char *section, const char *field,
+                       bool *out)
+{
+    mq_spec_value value;
+    MQ_TRY(find_value(texts, section, field, &value));
+    const cJSON *map = member_of(texts, section, field, "map");
+    const char *text = choice_text(value.json);
+    if (map && text) value.json = cJSON_GetObjectItemCaseSensitive(map, text);
+    if (!cJSON_IsBool(value.json)) return wrong_type(texts, &value, "true or false");
+    *out = cJSON_IsTrue(value.json);
+    return MQ_OK;
 }
 
 static mq_status unknown_choice(const mq_arch_texts *texts, const mq_spec_value *value,
@@ -172,9 +198,7 @@ mq_status mq_spec_choice(const mq_arch_texts *texts, const char *section, const 
 {
     mq_spec_value value;
     MQ_TRY(find_value(texts, section, field, &value));
-    const cJSON *in = cJSON_GetObjectItemCaseSensitive(texts->descriptor, section);
-    const cJSON *spec = cJSON_GetObjectItemCaseSensitive(in, field);
-    const cJSON *map = cJSON_GetObjectItemCaseSensitive(spec, "map");
+    const cJSON *map = member_of(texts, section, field, "map");
     const char *text = choice_text(value.json);
     if (!text) return wrong_type(texts, &value, "a string, true or false");
     if (map) {

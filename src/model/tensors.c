@@ -112,6 +112,9 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
         add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, arch->n_heads * d, 0);
         add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, arch->n_kv_heads * d, 0);
     }
+    if (arch->sinks[0]) {
+        add_vector(out, &n, MQ_VECTOR_SINKS, arch->sinks, block, 1, arch->n_heads, 0);
+    }
     if (arch->block[block].routed) add_router(arch, block, out, &n);
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char module[MQ_NAME_BYTES - 8], name[MQ_NAME_BYTES];

@@ -13,7 +13,8 @@ enum { MQ_NAME_BYTES = MQ_ARCH_NAME + 64 }; /* a name with its block number and 
 mq_status mq_tensor_expect(const mq_folder *folder, const char *name, int n_dims,
                            const int64_t *dims, const mq_tensor **out);
 
-/* The small tensors of a block, which are never quantised: norms, biases, the router. */
+/* The small tensors of a block, which are never quantised: norms, sinks of attention, biases, the
+ * router. */
 typedef enum mq_vector_id {
     MQ_VECTOR_ATTN_NORM,
     MQ_VECTOR_MLP_NORM,
@@ -23,7 +24,8 @@ typedef enum mq_vector_id {
     MQ_VECTOR_K_NORM,
     MQ_N_VECTOR_NORMS,
     MQ_VECTOR_NORM_BIAS = MQ_N_VECTOR_NORMS, /* + the norm's, one of the first four */
-    MQ_VECTOR_ROUTER = MQ_VECTOR_NORM_BIAS + MQ_VECTOR_Q_NORM,
+    MQ_VECTOR_SINKS = MQ_VECTOR_NORM_BIAS + MQ_VECTOR_Q_NORM,
+    MQ_VECTOR_ROUTER,
     MQ_VECTOR_ROUTER_BIAS,
     MQ_VECTOR_CORRECTION,
     MQ_VECTOR_SHARED_WEIGHT,

@@ -46,6 +46,8 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->q_norm;
     case MQ_VECTOR_K_NORM:
         return &w->k_norm;
+    case MQ_VECTOR_SINKS:
+        return &w->sinks;
     case MQ_VECTOR_ROUTER:
         return &w->router;
     case MQ_VECTOR_ROUTER_BIAS:

@@ -116,7 +116,8 @@ static void round_in_place(float *p, int64_t width)
 /* Scores of keys [c0, c0 + width) to probabilities; corrects what former chunks summed. */
 static void soften(const attention_job *job, block *b, int64_t c0, int64_t width)
 {
-    int64_t window = job->shape->window, d = job->shape->head_dim;
+    const mq_attention_shape *shape = job->shape;
+    int64_t d = shape->head_dim;
     for (int64_t r = 0; r < QUERY_BLOCK; r++) {
         float *s = b->scores + r * LD_SCORES;
         if (r >= b->rows) { /* below the end of the sample */
@@ -124,11 +125,12 @@ static void soften(const attention_job *job, block *b, int64_t c0, int64_t width
             continue;
         }
         int64_t i = b->first + r;
-        int64_t lo = window > 0 ? mq_max_i64(0, i - window + 1 - c0) : 0;
+        int64_t lo = mq_max_i64(0, mq_attention_first_key(shape, i) - c0);
         int64_t hi = mq_min_i64(width, i + 1 - c0);
-        float scale = (float)job->shape->scale;
-        if (job->shape->cap > 0 && lo < hi) {
-            mq_soft_cap(s + lo, hi - lo, job->shape->scale, job->shape->cap);
+        double exact = shape->scale * (shape->query_factor ? (double)shape->query_factor[i] : 1);
+        float scale = (float)exact;
+        if (shape->cap > 0 && lo < hi) {
+            mq_soft_cap(s + lo, hi - lo, exact, shape->cap);
             scale = 1;
         }
         float factor = mq_softmax_chunk(&b->state[r], s, width, lo, hi, scale);
@@ -175,10 +177,12 @@ static mq_status attention_task(void *context, int64_t i)
     locate(job, i, &b);
     MQ_TRY(get_memory(s->head_dim, mq_dtype_size(job->dtype), &b));
     memset(b.o, 0, (size_t)(QUERY_BLOCK * s->head_dim) * sizeof *b.o);
-    for (int r = 0; r < QUERY_BLOCK; r++) b.state[r] = (mq_softmax){.top = -INFINITY};
+    mq_softmax start = {.top = -INFINITY};
+    if (s->sink) start = (mq_softmax){.top = s->sink[b.head], .total = 1}; /* exp(sink - top) */
+    for (int r = 0; r < QUERY_BLOCK; r++) b.state[r] = start;
     operand q = head_rows(job->q, s->ld_q, b.sample_row + b.first, b.rows, QUERY_BLOCK, b.head,
                           s->head_dim, job->dtype, b.q);
-    int64_t seen = s->window > 0 ? mq_max_i64(0, b.first - s->window + 1) : 0;
+    int64_t seen = mq_attention_first_key(s, b.first); /* later queries see none before it */
     int64_t end = b.first + QUERY_BLOCK;
     for (int64_t c = seen / QUERY_BLOCK * QUERY_BLOCK; c < end; c += KEY_CHUNK) {
         MQ_TRY(attend_chunk(job, &b, &q, c, mq_min_i64(KEY_CHUNK, end - c)));
@@ -198,11 +202,13 @@ static mq_status check(const mq_attention_shape *s)
 {
     bool heads = s->n_kv_heads > 0 && s->n_heads % s->n_kv_heads == 0 && s->head_dim > 0;
     bool finite = isfinite(s->scale) && isfinite(s->cap);
-    if (heads && finite && s->scale > 0 && s->cap >= 0 && s->window >= 0) return MQ_OK;
+    if (heads && finite && s->scale > 0 && s->cap >= 0 && s->window >= 0 && s->chunk >= 0) {
+        return MQ_OK;
+    }
     return mq_fail(MQ_E_INTERNAL,
                    "attention of %" PRId64 " heads over %" PRId64 " of %" PRId64
-                   ", scale %g, cap %g, window %" PRId64 " makes no sense",
-                   s->n_heads, s->n_kv_heads, s->head_dim, s->scale, s->cap, s->window);
+                   ", scale %g, cap %g, window %" PRId64 ", chunk %" PRId64 " makes no sense",
+                   s->n_heads, s->n_kv_heads, s->head_dim, s->scale, s->cap, s->window, s->chunk);
 }
 
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,

@@ -27,16 +27,54 @@ static MQ_CLONES void vec_gate_gelu_erf(const float *restrict gate, float *restr
     for (int64_t j = 0; j < n; j++) up[j] = gate[j] * mq_normal_cdf(gate[j]) * up[j];
 }
 
+static MQ_CLONES void vec_gate_sigmoid(const float *restrict gate, float *restrict up, int64_t n)
+{
+    for (int64_t j = 0; j < n; j++) up[j] = mq_sigmoidf(gate[j]) * up[j];
+}
+
+/* Comparisons that let NaN through. */
+static MQ_CLONES void vec_gate_clipped(const float *restrict gate, float *restrict up, int64_t n,
+                                       float limit, float slope)
+{
+    for (int64_t j = 0; j < n; j++) {
+        float g = gate[j] > limit ? limit : gate[j], u = up[j] > limit ? limit : up[j];
+        u = u < -limit ? -limit : u;
+        up[j] = g * mq_sigmoidf(slope * g) * (u + 1.0f);
+    }
+}
+
 typedef struct gated_job {
-    mq_activation_kind kind;
+    mq_activation activation;
     const void *gate, *up;
     void *y;
     int64_t ld_gate, ld_up, n_tok, d;
     mq_dtype dtype;
 } gated_job;
 
+static void gate_piece(const mq_activation *act, const float *gate, float *up, int64_t n)
+{
+    switch (act->kind) {
+    case MQ_SILU:
+        vec_gate_silu(gate, up, n);
+        break;
+    case MQ_GELU_TANH:
+        vec_gate_gelu_tanh(gate, up, n);
+        break;
+    case MQ_GELU_ERF:
+        vec_gate_gelu_erf(gate, up, n);
+        break;
+    case MQ_SIGMOID:
+        vec_gate_sigmoid(gate, up, n);
+        break;
+    case MQ_CLIPPED_SWIGLU:
+        vec_gate_clipped(gate, up, n, (float)act->limit, (float)act->slope);
+        break;
+    }
+}
+
 static void gate_row(const gated_job *job, int64_t t)
 {
+    float missing = job->activation.kind == MQ_CLIPPED_SWIGLU ? 0 : 1; /* up where there is none */
     float gate[PIECE], up[PIECE];
     for (int64_t j = 0; j < job->d; j += PIECE) {
         int64_t n = mq_min_i64(PIECE, job->d - j);
@@ -44,19 +82,9 @@ static void gate_row(const gated_job *job, int64_t t)
         if (job->up) {
             mq_row_load(mq_at(job->up, t * job->ld_up + j, job->dtype), job->dtype, n, up);
         } else {
-            for (int64_t i = 0; i < n; i++) up[i] = 1;
+            for (int64_t i = 0; i < n; i++) up[i] = missing;
         }
-        switch (job->kind) {
-        case MQ_SILU:
-            vec_gate_silu(gate, up, n);
-            break;
-        case MQ_GELU_TANH:
-            vec_gate_gelu_tanh(gate, up, n);
-            break;
-        case MQ_GELU_ERF:
-            vec_gate_gelu_erf(gate, up, n);
-            break;
-        }
+        gate_piece(&job->activation, gate, up, n);
         mq_row_store(up, n, mq_at_mut(job->y, t * job->d + j, job->dtype), job->dtype);
     }
 }
@@ -69,10 +97,10 @@ static mq_status gated_task(void *context, int64_t i)
     return MQ_OK;
 }
 
-mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
+mq_status mq_gated(mq_activation activation, const void *gate, int64_t ld_gate, const void *up,
                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype)
 {
-    gated_job job = {.kind = kind,
+    gated_job job = {.activation = activation,
                      .gate = gate,
                      .up = up,
                      .y = y,

@@ -17,7 +17,7 @@ mq_status mq_norm(mq_norm_kind kind, const void *x, int64_t n_tok, int64_t d, co
                   const float *bias, double eps, void *y, mq_dtype dtype);
 
 /** The same over heads of d inside rows: x[t * ld + h * d ...] for h < n_heads, in place.
- *  w (d) when per_head is false, (n_heads, d) when true. */
+ *  w (d) when per_head is false, (n_heads, d) when true; NULL: ones. */
 mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, int64_t n_heads,
                         int64_t d, const float *w, bool per_head, double eps, mq_dtype dtype);
 
@@ -29,6 +29,11 @@ mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t h
                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
                   mq_dtype dtype);
 
+/** Rows of x (n_tok, ld) that begin with n_heads pairs of a query and its gate, head_dim each,
+ *  become all queries and then all gates, in place. Errors: MQ_E_MEMORY. */
+mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                         mq_dtype dtype);
+
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim;
@@ -36,28 +41,55 @@ typedef struct mq_attention_shape {
     double scale;                     /* of the scores, usually 1 / sqrt(head_dim) */
     double cap;                       /* scaled scores s become cap tanh(s / cap); 0: they stay */
     int64_t window;                   /* a query sees itself and window - 1 before it; 0: all */
+    int64_t chunk;             /* and no key before position i / chunk * chunk, i its own; 0: all */
+    const float *sink;         /* (n_heads) a score that joins the sum of a softmax; NULL: none */
+    const float *query_factor; /* (longest sample) > 0: scores of a query times that of its position
+                                  in the sample, before the cap; NULL: 1 */
 } mq_attention_shape;
+
+/** The first key that query i of a sample sees. */
+static inline int64_t mq_attention_first_key(const mq_attention_shape *shape, int64_t i)
+{
+    int64_t window = shape->window > 0 && i >= shape->window ? i - shape->window + 1 : 0;
+    int64_t chunk = shape->chunk > 0 ? i / shape->chunk * shape->chunk : 0;
+    return window > chunk ? window : chunk;
+}
 
 /** out (n_tok, n_heads * head_dim) = softmax(scale q kT, causal within each sample) v.
  *  Sample s is rows sample_offset[s] .. sample_offset[s + 1). Query head h uses kv head
  *  h / (n_heads / n_kv_heads). Blocked over queries: the full score matrix never exists; only the
  *  causal part is computed. Scores and softmax in f32; exp(score - maximum) is rounded to dtype
  *  before the product with v, and the sum of it divided out after, as PyTorch's
- *  scaled_dot_product_attention does. Threads over (sample, head, query block). head_dim and
- *  lengths may be anything. Cost: ~2 n^2 d flops a head; 0.5 MB + 4.5 kB head_dim of scratch a
- *  thread. NaN and inf in v reach all queries of their block of 128.
- *  Errors: MQ_E_INTERNAL for a shape that makes no sense (scale must be > 0); MQ_E_MEMORY. */
+ *  scaled_dot_product_attention does. A sink takes its share of the sum and brings no value.
+ * Threads over (sample, head, query block). head_dim and lengths may be anything. Cost: ~2 n^2 d
+ * flops a head; 0.5 MB + 4.5 kB head_dim of scratch a thread. NaN and inf in v reach all queries of
+ * their block of 128. Errors: MQ_E_INTERNAL for a shape that makes no sense (scale must be > 0);
+ * MQ_E_MEMORY. */
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
                        const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
 
 /** x (n) becomes cap tanh(scale x / cap); NaN stays. Serial. */
 void mq_soft_cap(float *x, int64_t n, double scale, double cap);
 
-typedef enum mq_activation_kind { MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF } mq_activation_kind;
+/* MQ_SIGMOID: the gate of attention's outputs. MQ_CLIPPED_SWIGLU, of gpt-oss: with g = min(gate,
+ * limit) and u = up cut to [-limit, limit] it is g sigmoid(slope g) (u + 1), 1 in place of u + 1
+ * without up. */
+typedef enum mq_activation_kind {
+    MQ_SILU,
+    MQ_GELU_TANH,
+    MQ_GELU_ERF,
+    MQ_SIGMOID,
+    MQ_CLIPPED_SWIGLU
+} mq_activation_kind;
+
+typedef struct mq_activation {
+    mq_activation_kind kind;
+    double limit, slope; /* of MQ_CLIPPED_SWIGLU, > 0 */
+} mq_activation;
 
 /** y (n_tok, d) = act(gate) * up, or act(gate) with up NULL; gate and up have row strides ld_gate,
- *  ld_up. y is contiguous. */
-mq_status mq_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
+ *  ld_up. y is contiguous, and may be up where ld_up is d. */
+mq_status mq_gated(mq_activation activation, const void *gate, int64_t ld_gate, const void *up,
                    int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype);
 
 /** out (n) = a - b. out may be a or b. */

@@ -86,13 +86,15 @@ static void attend(const mq_attention_shape *s, const void *q, const void *k, co
                    int64_t t0, int64_t t, int64_t h, double *p, void *out, mq_dtype dtype)
 {
     int64_t d = s->head_dim, g = h / (s->n_heads / s->n_kv_heads);
-    int64_t first = s->window > 0 && t - s->window + 1 > t0 ? t - s->window + 1 : t0;
-    double top = -INFINITY, total = 0;
+    int64_t first = t0 + mq_attention_first_key(s, t - t0);
+    double scale = s->query_factor ? s->scale * (double)s->query_factor[t - t0] : s->scale;
+    double top = s->sink ? (double)s->sink[h] : -INFINITY, total = 0;
     for (int64_t u = first; u <= t; u++) {
-        p[u - first] = s->scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
+        p[u - first] = scale * dot(q, t * s->ld_q + h * d, k, u * s->ld_k + g * d, d, dtype);
         if (s->cap > 0) p[u - first] = s->cap * tanh(p[u - first] / s->cap);
         top = fmax(top, p[u - first]);
     }
+    if (s->sink) total = exp((double)s->sink[h] - top);
     for (int64_t u = first; u <= t; u++) {
         p[u - first] = exp(p[u - first] - top);
         total += p[u - first];
@@ -124,12 +126,45 @@ mq_status mq_naive_attention(const mq_attention_shape *shape, const void *q, con
     return MQ_OK;
 }
 
-static double activate(mq_activation_kind kind, double x)
+void mq_naive_split_gates(const void *x, int64_t n_tok, int64_t ld, int64_t n_heads,
+                          int64_t head_dim, void *y, mq_dtype dtype)
+{
+    for (int64_t t = 0; t < n_tok; t++) {
+        for (int64_t j = 0; j < ld; j++) {
+            int64_t part = j / head_dim, from = j; /* what stands behind the heads stays */
+            if (part < 2 * n_heads) {
+                int64_t pair = part < n_heads ? 2 * part : 2 * (part - n_heads) + 1;
+                from = pair * head_dim + j % head_dim;
+            }
+            put(y, t * ld + j, get(x, t * ld + from, dtype), dtype);
+        }
+    }
+}
+
+/* NaN stays. */
+static double clamp(double x, double low, double high)
+{
+    if (x < low) return low;
+    return x > high ? high : x;
+}
+
+/* What the gate is multiplied by. */
+static double multiplier(const mq_activation *act, double up)
+{
+    return act->kind == MQ_CLIPPED_SWIGLU ? clamp(up, -act->limit, act->limit) + 1 : up;
+}
+
+static double activate(const mq_activation *act, double x)
 {
     const double root_2_over_pi = 0.79788456080286535588;
-    switch (kind) {
+    switch (act->kind) {
     case MQ_SILU:
         return x / (1 + exp(-x));
+    case MQ_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case MQ_CLIPPED_SWIGLU:
+        x = clamp(x, -INFINITY, act->limit);
+        return x / (1 + exp(-act->slope * x));
     case MQ_GELU_TANH:
         return 0.5 * x * (1 + tanh(root_2_over_pi * (x + 0.044715 * x * x * x)));
     case MQ_GELU_ERF:
@@ -138,13 +173,13 @@ static double activate(mq_activation_kind kind, double x)
     return 0.5 * x * erfc(-x / sqrt(2.0));
 }
 
-void mq_naive_gated(mq_activation_kind kind, const void *gate, int64_t ld_gate, const void *up,
+void mq_naive_gated(mq_activation activation, const void *gate, int64_t ld_gate, const void *up,
                     int64_t ld_up, int64_t n_tok, int64_t d, void *y, mq_dtype dtype)
 {
     for (int64_t t = 0; t < n_tok; t++) {
         for (int64_t j = 0; j < d; j++) {
             double g = get(gate, t * ld_gate + j, dtype), u = get(up, t * ld_up + j, dtype);
-            put(y, t * d + j, activate(kind, g) * u, dtype);
+            put(y, t * d + j, activate(&activation, g) * multiplier(&activation, u), dtype);
         }
     }
 }

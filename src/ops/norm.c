@@ -70,12 +70,22 @@ static MQ_CLONES void vec_row_add(float *restrict x, int64_t n, const float *res
     for (int64_t j = 0; j < n; j++) x[j] += b[j];
 }
 
+static MQ_CLONES void vec_row_multiply(float *x, int64_t n, float factor)
+{
+    for (int64_t j = 0; j < n; j++) x[j] *= factor;
+}
+
 static void norm_row(mq_norm_kind kind, float *x, int64_t d, const float *w, const float *bias,
                      float eps)
 {
     if (kind == MQ_NORM_LAYER) vec_row_shift(x, d, -(vec_row_sum(x, d) / (float)d));
     float mean_square = vec_row_square_sum(x, d) / (float)d;
-    vec_row_scale(x, d, 1.0f / sqrtf(mean_square + eps), w);
+    float factor = 1.0f / sqrtf(mean_square + eps);
+    if (w) {
+        vec_row_scale(x, d, factor, w);
+    } else {
+        vec_row_multiply(x, d, factor);
+    }
     if (bias) vec_row_add(x, d, bias);
 }
 
@@ -84,7 +94,7 @@ typedef struct norm_job {
     const void *x;
     void *y;
     int64_t n_tok, ld_x, ld_y, n_heads, d;
-    const float *w, *bias; /* bias NULL: none */
+    const float *w, *bias; /* NULL: ones, none */
     bool per_head;
     float eps;
     mq_dtype dtype;
@@ -103,7 +113,7 @@ static mq_status norm_task(void *context, int64_t i)
     for (int64_t t = i * ROWS_PER_TASK; t < end; t++) {
         mq_row_load(mq_at(job->x, t * job->ld_x, job->dtype), job->dtype, width, row);
         for (int64_t h = 0; h < job->n_heads; h++) {
-            const float *w = job->w + (job->per_head ? h * job->d : 0);
+            const float *w = job->w && job->per_head ? job->w + h * job->d : job->w;
             norm_row(job->kind, row + h * job->d, job->d, w, job->bias, job->eps);
         }
         mq_row_store(row, width, mq_at_mut(job->y, t * job->ld_y, job->dtype), job->dtype);

@@ -44,11 +44,15 @@ static mq_linear_id linear_of(const mq_arch *arch, int64_t head, int64_t *of_lin
     return query ? MQ_Q : MQ_K;
 }
 
-/* Where the rows of a head are: those of k may follow those of q in one layer. */
+/* Where the rows of a head are, counted in heads: those of k may follow those of q in one layer,
+ * and gates stand between those of q. */
 static mq_linear_id layer_of(const mq_arch *arch, int64_t head, int64_t *in_layer)
 {
     *in_layer = head;
-    return arch->fused_qkv ? MQ_Q : linear_of(arch, head, in_layer);
+    if (arch->fused_qkv) return MQ_Q;
+    mq_linear_id linear = linear_of(arch, head, in_layer);
+    if (linear == MQ_Q && arch->attention_gate) *in_layer *= 2;
+    return linear;
 }
 
 /* The head's rows (head_dim, n) of the layer in f32; in the thread's scratch. */
@@ -201,34 +205,35 @@ static mq_status input_mean(const mq_run *run, const mq_hessian *h, double *mean
     return status;
 }
 
-/* longrope: samples on both sides of the length from which on they turn in another way. */
+/* Samples on both sides of a length from which on they turn in another way. */
 static bool turns_differ(const mq_run *run)
 {
     const mq_rope_kind *rope = &run->arch->rope;
     const mq_calib *calib = run->calib;
-    return rope->scaling == MQ_ROPE_LONG && calib->shortest <= rope->original_positions &&
-           calib->longest > rope->original_positions;
+    return mq_rope_stage(rope, calib->shortest) != mq_rope_stage(rope, calib->longest);
 }
 
-/* The mean rotation for the block's rope and window. Collective. */
+/* The mean rotation for the block's rope, window and chunks. Collective. */
 static mq_status set_rope_mean(mq_run *run, int64_t block)
 {
     double *share = NULL;
     int64_t n = 0, window = mq_arch_window(run->arch, block);
+    int64_t chunk = mq_arch_chunk(run->arch, block);
     const mq_rope_kind *rope = mq_arch_rope(run->arch, block);
-    if (run->rope_mean && run->rope_mean_of == rope && run->rope_mean_window == window) {
+    if (run->rope_mean && run->rope_mean_of == rope && run->rope_mean_window == window &&
+        run->rope_mean_chunk == chunk) {
         return MQ_OK;
     }
     mq_rope_mean_destroy(&run->rope_mean);
-    mq_status status = mq_calib_distances(run->comm, run->calib, window, &share, &n);
+    mq_status status = mq_calib_distances(run->comm, run->calib, window, chunk, &share, &n);
     if (status != MQ_OK) return status;
-    mq_rope_kind beyond = rope ? *rope : (mq_rope_kind){.dim = 0};
-    beyond.is_long = true;
-    bool is_long = rope && run->calib->longest > rope->original_positions;
-    status = mq_agree(run->comm, mq_rope_mean_create(run->arch, is_long ? &beyond : rope, share, n,
-                                                     &run->rope_mean));
+    mq_rope_kind kind = rope ? *rope : (mq_rope_kind){.dim = 0};
+    kind.stage = mq_rope_stage(&kind, run->calib->longest);
+    status = mq_agree(
+        run->comm, mq_rope_mean_create(run->arch, rope ? &kind : NULL, share, n, &run->rope_mean));
     run->rope_mean_of = rope;
     run->rope_mean_window = window;
+    run->rope_mean_chunk = chunk;
     mq_free(&share);
     return status;
 }

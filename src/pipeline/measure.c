@@ -100,10 +100,11 @@ static const double arrives[MQ_N_LINEARS] = {
     [MQ_Q] = 0.25, [MQ_K] = 0.25, [MQ_V] = 1, [MQ_O] = 1, [MQ_GATE] = 2, [MQ_UP] = 1, [MQ_DOWN] = 1,
 };
 
-/* A layer of several is as sensitive as the most sensitive of them. */
+/* A layer of several is as sensitive as the most sensitive of them; gates multiply what arrives. */
 static double arrives_of(const mq_arch *arch, mq_linear_id linear)
 {
-    return arrives[linear == MQ_Q && arch->fused_qkv ? MQ_V : mq_linear_role(linear)];
+    bool more = arch->fused_qkv || arch->attention_gate;
+    return arrives[linear == MQ_Q && more ? MQ_V : mq_linear_role(linear)];
 }
 
 /* At 2 bits a layer by itself causes 1.6 times the divergence that its loss would make one expect

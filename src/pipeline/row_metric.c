@@ -61,9 +61,19 @@ static mq_linear_id kind_of(const mq_arch *arch, mq_linear_id layer, int64_t *he
     return MQ_V;
 }
 
+/* Whether the head of a layer is one of gates, between those of q, which are then numbered anew. */
+static bool is_gate(const mq_arch *arch, mq_linear_id layer, int64_t *head)
+{
+    if (layer != MQ_Q || !arch->attention_gate) return false;
+    bool gate = *head % 2 == 1;
+    *head /= 2;
+    return gate;
+}
+
 static mq_status couple_head(const metric_source *s, int64_t head, int64_t r0, int64_t m,
                              int64_t first, mq_row_metric *metric)
 {
+    if (is_gate(s->run->arch, s->layer, &head)) return MQ_OK;
     mq_linear_id linear = kind_of(s->run->arch, s->layer, &head);
     for (int64_t k = 0; k < m * m; k++) s->a[k] = 0;
     if (linear != MQ_V && !s->moments->query) return MQ_OK;

@@ -54,9 +54,9 @@ typedef struct mq_run {
     mq_activations drift;      /* with two streams: what the layers of a tap are to make up for */
     double alpha[MQ_HEAD + 1]; /* by role, how much of that: as asked for, or last measured */
     mq_rope_tables rope;
-    mq_rope_mean *rope_mean; /* for blocks of this rope and window; NULL: not made yet */
+    mq_rope_mean *rope_mean; /* for blocks of this rope, window and chunk; NULL: not made */
     const mq_rope_kind *rope_mean_of;
-    int64_t rope_mean_window;
+    int64_t rope_mean_window, rope_mean_chunk;
     struct mq_experts *experts; /* of the block in hand, while it goes through them; else NULL */
     void *work;                 /* workspace of one unit */
     mq_tap_result *result;

@@ -11,6 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(harness.ROOT / 'tests' / 'parity'))
 import gptq_reference  # noqa: E402
+import qwen1_reference  # noqa: E402
 
 TINY = harness.ROOT / 'tests' / 'data' / 'tiny'
 OPTIONS = ('--preset', 'best', '--bits', 3, '--group-size', 16, '--unit-tokens', 70)
@@ -71,6 +72,34 @@ class Families(unittest.TestCase):
         self.check_forms('phi3', {**forms, 'exl2': 4},
                          ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
         self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
+
+
+    def qwen1_loss(self, folder, samples):
+        """Sum over each sample of the loss of its tokens, by the forward pass in NumPy."""
+        config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        tensors, sums = gptq_reference.read_tensors(folder), []
+        for sample in samples:
+            logits = qwen1_reference.forward(config, tensors, sample)[1][:-1]
+            log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            sums.append(-log_p[np.arange(len(sample) - 1), sample[1:]].sum())
+        return sums
+
+    def test_qwen1_numpy(self):
+        """The first Qwen, which transformers does not have, as it is and quantised: samples on both sides of its
+        seq_length of 32 and of each doubling, by 1 and 3 ranks."""
+        lengths = (2, 31, 32, 33, 63, 64, 65, 128, 129, 257)
+        samples = [[(5 * i + 11 * j * j + j) % 90 for j in range(n)] for i, n in enumerate(lengths)]
+        tokens = harness.write_calib(self.root / 'long.h5', samples, 96)
+        model, dense = TINY / 'qwen1', self.root / 'qwen1-dense'
+        self.mpiquant(2, 'quantize', model, '--calib', self.calib, '--output', dense, '--format', 'dense', '--bits', 4,
+                      '--group-size', 32)
+        losses = [self.qwen1_loss(folder, samples) for folder in (model, dense)]
+        self.assertGreater(abs(sum(losses[0]) - sum(losses[1])), 0.01)
+        for folder, loss in zip((model, dense), losses):
+            for ranks in (1, 3):
+                result = self.mpiquant(ranks, 'eval', folder, '--tokens', tokens, '--precision', 'f32', '--json',
+                                       '--per-document')
+                np.testing.assert_allclose(json.loads(result)['per_document']['nll_sum'], loss, rtol=2e-6)
 
 
 # One test for each, so that they run side by side.

@@ -17,8 +17,8 @@ typedef struct setting {
     mq_run run;
     mq_calib calib;
     mq_unit unit[N_UNITS];
-    uint16_t *x; /* (N_TOKENS, n): the inputs of all units, BF16 */
-    int64_t n, window;
+    uint16_t *x;              /* (N_TOKENS, n): the inputs of all units, BF16 */
+    int64_t n, window, chunk; /* chunk 0: none */
     mq_hessian *h;
     mq_tap_system system;
     mq_head_moments moments;
@@ -98,6 +98,7 @@ static mq_linear_id layer_of(const mq_arch *a, mq_linear_id linear, int64_t head
     if (a->fused_qkv && linear == MQ_K) before = a->n_heads;
     if (a->fused_qkv && linear == MQ_V) before = a->n_heads + a->n_kv_heads;
     *row = (before + head) * a->head_dim;
+    if (a->attention_gate && linear == MQ_Q) *row *= 2;
     return a->fused_qkv ? MQ_Q : linear;
 }
 
@@ -163,13 +164,14 @@ static double moment_error(const setting *s, mq_linear_id linear, int64_t head, 
 }
 
 /* Pairs at each distance, by counting them. */
-static void count_pairs(int64_t window, double *share)
+static void count_pairs(int64_t window, int64_t chunk, double *share)
 {
     for (int u = 0; u < N_UNITS; u++) {
         for (int i = 0; i < MOST_SAMPLES; i++) {
             int64_t length = sample_offset[u][i + 1] - sample_offset[u][i];
             for (int64_t t = 0; t < length; t++) {
-                for (int64_t j = 0; j <= t; j++) share[t - j] += t - j < window;
+                int64_t from = chunk > 0 ? t / chunk * chunk : 0;
+                for (int64_t j = from; j <= t; j++) share[t - j] += t - j < window;
             }
         }
     }
@@ -210,7 +212,7 @@ static double score_error(const setting *s, mq_linear_id linear, int64_t head, c
     memcpy(e, error, (size_t)hd * sizeof *e);
     if (weight) centre(a, e);
     for (int64_t i = 0; i < hd && weight; i++) e[i] *= (double)weight[i];
-    count_pairs(s->window, share);
+    count_pairs(s->window, s->chunk, share);
     CHECK(mq_rope_table(mq_arch_rope(a, 0), LONGEST, &table) == MQ_OK);
     int64_t first = linear == MQ_Q ? head / shared : head * shared;
     int64_t last = linear == MQ_Q ? first : first + shared - 1;
@@ -268,8 +270,12 @@ static void check_rows(setting *s)
         mq_metric_clear(want);
         for (int64_t r = w.first_row[b], m = 0; r < r1; r += m) {
             int64_t skip = r % hd;
+            int64_t head = r / hd;
+            bool gated = linear == MQ_Q && s->run.arch->attention_gate;
             m = hd - skip < r1 - r ? hd - skip : r1 - r;
-            CHECK(mq_head_metric(&s->run, &s->moments, linear, r / hd, whole) == MQ_OK);
+            if (gated && head % 2 == 1) continue; /* gates: to no other rows at all */
+            if (gated) head /= 2;
+            CHECK(mq_head_metric(&s->run, &s->moments, linear, head, whole) == MQ_OK);
             for (int64_t i = 0; i < m * m; i++) {
                 part[i] = whole[(skip + i / m) * hd + skip + i % m];
             }
@@ -418,6 +424,32 @@ static void test_windows_change(void)
     end(&s);
 }
 
+/* Gates stand between the heads of q, and weights of norms are less 1. */
+static void test_gates(void)
+{
+    check_model("qwen3_5", LONGEST, true, false);
+}
+
+/* Chunks leave out the distances of tokens on two sides of a border. */
+static void test_chunks(void)
+{
+    static const int64_t chunks[] = {1, 5, LONGEST, LONGEST + 1};
+    setting s;
+    if (begin(&s, "llama2", LONGEST, MPI_COMM_WORLD)) {
+        for (int i = 0; i < 4; i++) {
+            mq_head_moments again;
+            s.run.arch->chunk = s.chunk = chunks[i];
+            s.run.arch->block[0].chunked = true;
+            CHECK(mq_head_moments_create(&s.run, 0, &s.system, &again) == MQ_OK);
+            CHECK(s.run.rope_mean_chunk == chunks[i]);
+            check_metric(&s, MQ_Q, 0);
+            check_metric(&s, MQ_K, 1);
+            mq_head_moments_free(&again);
+        }
+    }
+    end(&s);
+}
+
 /* By all ranks, and by every rank alone. */
 static void test_same_bits(void)
 {
@@ -450,6 +482,8 @@ int main(int argc, char **argv)
     RUN(test_late_norm);
     RUN(test_window);
     RUN(test_windows_change);
+    RUN(test_gates);
+    RUN(test_chunks);
     RUN(test_same_bits);
     mq_ops_stop();
     mq_scratch_free();

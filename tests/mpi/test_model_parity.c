@@ -348,12 +348,12 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2",         "llama3",    "mistral", "qwen2",      "qwen3",      "command_r",
-    "command_r_plus", "granite",   "smollm3", "cohere2",    "ministral",  "hunyuan",
-    "olmo2",          "olmo3",     "gemma",   "gemma2",     "gemma3",     "ernie4_5",
-    "seed_oss",       "phi3",      "glm4",    "starcoder2", "glm",        "mixtral",
-    "qwen2_moe",      "qwen3_moe", "olmoe",   "glm4_moe",   "minimax_m2", "ernie4_5_moe",
-    "hunyuan_moe",
+    "llama2",         "llama3",      "mistral",     "qwen2",      "qwen3",      "command_r",
+    "command_r_plus", "granite",     "smollm3",     "cohere2",    "ministral",  "hunyuan",
+    "olmo2",          "olmo3",       "gemma",       "gemma2",     "gemma3",     "ernie4_5",
+    "seed_oss",       "phi3",        "glm4",        "starcoder2", "glm",        "mixtral",
+    "qwen2_moe",      "qwen3_moe",   "olmoe",       "glm4_moe",   "minimax_m2", "ernie4_5_moe",
+    "hunyuan_moe",    "granite_swa", "llama4_text", "qwen3_5",    "qwen1",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

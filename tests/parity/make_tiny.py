@@ -2,7 +2,8 @@
 """Make the tiny random models of tests/data/tiny and the outputs expected of them.
 
 One folder per case: a seeded random model in BF16, and expected.safetensors with what transformers
-computes from those BF16 weights in float32. The layout is described in tests/data/tiny/README.md.
+computes from those BF16 weights in float32; of the first Qwen, which it does not have, what
+qwen1_reference.py computes. The layout is described in tests/data/tiny/README.md.
 Norm weights and biases are random, and the weights are scaled so that an error anywhere shows
 in the outputs, far above the rounding of BF16 arithmetic.
 
@@ -14,8 +15,11 @@ Needs torch and transformers 5. The same versions make the same bytes.
 import argparse
 import json
 import tempfile
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
+import qwen1_reference
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -32,12 +36,31 @@ MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
 COHERE = ("cohere", "cohere2")
 OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
-GEMMA = ("gemma", "gemma2", "gemma3_text")      # store the weights of norms less 1
+GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text")   # store the weights of norms less 1
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
 YARN_ROPE = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "beta_fast": 8.0,
              "beta_slow": 1.0, "original_max_position_embeddings": 64}
+
+
+# name: config.json of a first-generation Qwen
+QWEN1_CASES = {
+    "qwen1": {"model_type": "qwen", "architectures": ["QWenLMHeadModel"], "vocab_size": 96,
+              "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "kv_channels": 16, "seq_length": 32,
+              "max_position_embeddings": 512, "layer_norm_epsilon": 1e-6,
+              "rotary_emb_base": 10000, "rotary_pct": 1.0, "use_dynamic_ntk": True,
+              "use_logn_attn": True, "no_bias": True, "tie_word_embeddings": False,
+              "attn_dropout_prob": 0.0, "emb_dropout_prob": 0.0, "bf16": True, "fp16": False,
+              "fp32": False, "initializer_range": 0.02, "onnx_safe": None,
+              "scale_attn_weights": True, "softmax_in_fp32": False,
+              "tokenizer_class": "QWenTokenizer", "transformers_version": "4.32.0",
+              "use_cache": True, "use_cache_kernel": False, "use_cache_quantization": False,
+              "use_flash_attn": "auto"},
+}
+QWEN1_DEFAULTS = ("layer_norm_epsilon", "rotary_emb_base", "rotary_pct", "use_dynamic_ntk",
+                  "use_logn_attn", "no_bias")
 
 
 def default_rope(theta):
@@ -138,6 +161,18 @@ CASES = {
     "hunyuan_moe": ("hunyuan_v1_moe", {**SMALL, "intermediate_size": 32, "head_dim": 8,
                                        "num_experts": 4, "moe_topk": 2,
                                        "rope_parameters": default_rope(10000.0)}),
+    "granite_swa": ("granite_swa", {**SMALL, "num_hidden_layers": 3, "sliding_window": 20,
+                                    "layer_types": MIXED_TYPES, "attention_multiplier": 0.5,
+                                    "layer_rope_theta": [10000.0, 0, 10000.0],
+                                    "rope_parameters": default_rope(100.0)}),
+    "llama4_text": ("llama4_text", {**SMALL, "num_hidden_layers": 3, "head_dim": 8,
+                                    "intermediate_size_mlp": 64, "moe_layers": [],
+                                    "no_rope_layers": [1, 0, 1], "attention_chunk_size": 20,
+                                    "floor_scale": 16, "attn_scale": 0.5,
+                                    "rope_parameters": LLAMA3_ROPE}),
+    "qwen3_5": ("qwen3_5_text", {**SMALL, "head_dim": 16, "layer_types": ["full_attention"] * 2,
+                                 "rope_parameters": {**default_rope(10000.0),
+                                                     "partial_rotary_factor": 0.25}}),
 }
 
 
@@ -153,7 +188,9 @@ def standard_deviation(name, shape, config):
     stream = 0.125 if config.tie_word_embeddings and config.model_type not in COHERE else 1.0
     if name.endswith("bias"):
         return 0.3
-    if "embed_tokens" in name:
+    if name.endswith("sinks"):
+        return 1.5
+    if "embed_tokens" in name or "wte" in name:
         return stream
     gain = 1.0
     if name.endswith("o_proj.weight"):
@@ -163,16 +200,24 @@ def standard_deviation(name, shape, config):
     return gain / shape[-1] ** 0.5
 
 
-def randomise(model, seed):
-    """Fill all parameters from a seed, in the order of their names, rounded to BF16."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(model.named_parameters()):
-        values = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name and not name.endswith("bias"):
-            values = 0.25 * values + (0.0 if model.config.model_type in GEMMA else 1.0)
+def random_tensors(shapes, config, generator):
+    """Name and BF16 tensor for each name and shape, in the order of the names."""
+    for name, shape in sorted(shapes.items()):
+        values = torch.randn(shape, generator=generator)
+        if ("norm" in name or ".ln_" in name) and not name.endswith("bias"):
+            values = 0.25 * values + (0.0 if config.model_type in GEMMA else 1.0)
         else:
-            values = values * standard_deviation(name, parameter.shape, model.config)
-        parameter.data = values.to(torch.bfloat16)
+            values = values * standard_deviation(name, shape, config)
+        yield name, values.to(torch.bfloat16)
+
+
+def randomise(model, seed):
+    """Fill all parameters, then what a router corrects its scores by, from a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    parameters = dict(model.named_parameters())
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    for name, values in random_tensors(shapes, model.config, generator):
+        parameters[name].data = values
     for name, buffer in sorted(model.named_buffers()):
         if "correction" in name:
             buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
@@ -194,14 +239,14 @@ def trace(model, tokens):
     return hidden, logits
 
 
-def expected_outputs(model, seed):
-    """All tensors of expected.safetensors."""
+def expected_outputs(trace_of, seed):
+    """All tensors of expected.safetensors; trace_of(tokens): as trace."""
     generator = torch.Generator().manual_seed(seed + 1000)
     result = {}
     for length in LENGTHS:
         tokens = torch.randint(3, SIZES["vocab_size"], (length,), generator=generator,
                                dtype=torch.int32)
-        hidden, logits = trace(model, tokens)
+        hidden, logits = trace_of(tokens)
         result[f"tokens_{length}"] = tokens
         result[f"logits_{length}"] = logits[-KEPT:].contiguous()
         result[f"logits_norm_{length}"] = logits.norm(dim=-1)
@@ -244,7 +289,7 @@ def version_4_config(config):
         old["rope_scaling"] = None
     old["torch_dtype"] = old.pop("dtype")
     old["transformers_version"] = "4.46.0"
-    if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text"):
+    if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text", "llama4_text"):
         old.pop("layer_types", None)
     if old["model_type"] in ("cohere2", "gemma3_text"):
         old["sliding_window_pattern"] = 2
@@ -281,7 +326,7 @@ def check_config_4(folder, expected, seed):
         (Path(other) / "config.json").write_bytes(path.read_bytes())
         (Path(other) / "model.safetensors").symlink_to((folder / "model.safetensors").resolve())
         model = load(Path(other))
-    again = expected_outputs(model, seed)
+    again = expected_outputs(lambda tokens: trace(model, tokens), seed)
     assert all(torch.equal(again[name], expected[name]) for name in expected)
 
 
@@ -304,14 +349,57 @@ def make_case(folder, name, seed, style):
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "model.safetensors").chmod(0o644)     # the library makes it private
-    expected = expected_outputs(load(folder), seed)
-    save_file(expected, folder / "expected.safetensors")
-    (folder / "expected.safetensors").chmod(0o644)
+    loaded = load(folder)
+    expected = expected_outputs(lambda tokens: trace(loaded, tokens), seed)
+    save_expected(folder, expected)
     write_configs(folder, style)
     check_config_4(folder, expected, seed)
+    finish(folder, name, expected)
+
+
+def make_qwen1(folder, name, seed):
+    """The same of a model that transformers cannot load; the other config.json leaves out what is
+    the default."""
+    config = QWEN1_CASES[name]
+    like = SimpleNamespace(**config)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = dict(random_tensors(qwen1_reference.shapes(config), like, generator))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    weights = {key: value.double().numpy() for key, value in tensors.items()}
+
+    def trace_of(tokens):
+        hidden, logits = qwen1_reference.forward(config, weights, tokens.numpy())
+        return [torch.from_numpy(h).float() for h in hidden], torch.from_numpy(logits).float()
+
+    expected = expected_outputs(trace_of, seed)
+    save_expected(folder, expected)
+    short = {key: value for key, value in config.items() if key not in QWEN1_DEFAULTS}
+    for file, values in (("config.json", config), ("config.v4.json", short)):
+        text = json.dumps(values, indent=2, sort_keys=True)
+        (folder / file).write_text(text + "\n", encoding="utf-8")
+    finish(folder, name, expected)
+
+
+def save_expected(folder, expected):
+    """Write expected.safetensors."""
+    save_file(expected, folder / "expected.safetensors")
+    (folder / "expected.safetensors").chmod(0o644)
+
+
+def finish(folder, name, expected):
+    """Say what was made, and refuse to make it large."""
     describe(name, expected)
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size <= 200_000, f"{name}: {size} bytes"
+
+
+def seed_of(name):
+    """The place of the first cases; from granite_swa on a checksum of the name, so that cases may
+    come and go without others changing."""
+    place = list(CASES).index(name) if name in CASES else len(CASES)
+    named = place >= list(CASES).index("granite_swa")
+    return zlib.crc32(name.encode()) % 100_000 if named else place
 
 
 def main():
@@ -319,16 +407,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("-o", "--output", type=Path,
                         default=Path(__file__).resolve().parents[1] / "data" / "tiny")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=[*CASES, *QWEN1_CASES],
+                        default=[*CASES, *QWEN1_CASES], metavar="NAME")
     parser.add_argument("--config-style", choices=("4", "5", "both"), default="both")
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    for seed, name in enumerate(CASES):
-        if name in args.only:
-            folder = args.output / name
-            folder.mkdir(parents=True, exist_ok=True)
-            make_case(folder, name, seed, args.config_style)
+    for name in args.only:
+        folder = args.output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if name in QWEN1_CASES:
+            make_qwen1(folder, name, seed_of(name))
+        else:
+            make_case(folder, name, seed_of(name), args.config_style)
 
 
 if __name__ == "__main__":

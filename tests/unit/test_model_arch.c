@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "model/arch_parse.h"
 #include "model/head_norm.h"
+#include "model/tensors.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -72,7 +73,7 @@ static void test_llama_defaults(void **state)
     assert_int_equal(a.max_position, 0);
     assert_true(a.norm == MQ_NORM_RMS && a.norm_eps == 1e-6);
     assert_true(a.rope.theta == 10000 && a.rope.scaling == MQ_ROPE_PLAIN);
-    assert_true(a.activation == MQ_SILU && !a.rope_interleaved);
+    assert_true(a.activation.kind == MQ_SILU && !a.rope_interleaved);
     assert_true(!a.tied && !a.parallel_block && a.qk_norm == MQ_QK_NONE);
     assert_true(a.logit_scale == 1 && a.embed_scale == 1 && a.attention_scale == 0.25);
     assert_true(a.window == 0 && a.packed == MQ_PACKED_NONE);
@@ -90,7 +91,7 @@ static void test_llama_switches(void **state)
             &a);
     for (int l = 0; l < MQ_N_LINEARS; l++) assert_true(a.has_bias[l]);
     assert_true(a.tied && a.head_dim == 32 && a.norm_eps == 1e-5);
-    assert_int_equal(a.activation, MQ_GELU_TANH);
+    assert_int_equal(a.activation.kind, MQ_GELU_TANH);
     assert_int_equal(a.max_position, 512);
 }
 
@@ -163,7 +164,7 @@ static void test_layer_types(void **state)
     refuses("qwen3",
             "\"sliding_window\": null, \"layer_types\": [\"full_attention\", \"full_attention\", "
             "\"sliding_attention\"]",
-            "where a window is set");
+            "where its size is set");
 }
 
 static void test_qwen_features(void **state)
@@ -196,6 +197,164 @@ static void test_cohere(void **state)
     assert_true(a.logit_scale == 0.8333 && a.rope.theta == 75e6);
     refuses("cohere", "", "rope_theta"); /* versions of transformers differ in the default */
     refuses("cohere", "\"rope_theta\": 1e4, \"use_qk_norm\": 1", "use_qk_norm");
+}
+
+static void test_granite_swa(void **state)
+{
+    (void)state;
+    mq_arch a;
+    mq_vector list[MQ_N_VECTORS];
+    int n = 0, sinks = 0;
+    accepts("granite_swa", "\"layer_rope_theta\": [0, 500, 500], \"sliding_window\": 48", &a);
+    assert_true(mq_arch_rope(&a, 0) == NULL && mq_arch_rope(&a, 1)->theta == 500);
+    assert_true(mq_arch_window(&a, 0) == 0 && mq_arch_window(&a, 2) == 48);
+    n = mq_arch_vectors(&a, 2, list);
+    for (int i = 0; i < n; i++) {
+        if (list[i].id != MQ_VECTOR_SINKS) continue;
+        assert_string_equal(list[i].name, "model.layers.2.self_attn.sinks");
+        assert_true(list[i].n_dims == 1 && list[i].dim[0] == 4);
+        sinks++;
+    }
+    assert_int_equal(sinks, 1);
+    accepts("granite_swa", "\"rope_theta\": 7", &a);
+    assert_true(mq_arch_rope(&a, 0)->theta == 7 && a.window == 128);
+    refuses("granite_swa", "\"layer_rope_theta\": [0, 500, 600]", "600 for block 2");
+    refuses("granite_swa", "\"layer_rope_theta\": [0, -1, 500]", "block 1");
+    refuses("granite_swa", "\"layer_rope_theta\": [0, 500]", "each of 3 blocks");
+}
+
+static void test_llama4_text(void **state)
+{
+    (void)state;
+    mq_arch a;
+#define DENSE "\"intermediate_size_mlp\": 80, \"moe_layers\": []"
+    accepts("llama4_text", DENSE ", \"no_rope_layer_interval\": 2", &a);
+    assert_true(a.intermediate == 80 && a.head_dim == 128 && a.rope_interleaved);
+    assert_true(mq_arch_chunk(&a, 0) == 8192 && mq_arch_chunk(&a, 1) == 0);
+    assert_true(mq_arch_rope(&a, 0) && !mq_arch_rope(&a, 1));
+    assert_true(a.qk_norm == MQ_QK_HEAD_UNIT && a.q_norm[0] == '\0');
+    assert_true(mq_arch_norms_heads(&a, 0) && !mq_arch_norms_heads(&a, 1));
+    assert_true(!mq_head_norm_is_known(&a));
+    assert_true(!mq_arch_scales_queries(&a, 0) && mq_arch_scales_queries(&a, 1));
+    assert_true(a.query_scale.kind == MQ_QUERY_STEPS && a.query_scale.positions == 8192);
+    assert_true(a.query_scale.weight == 0.1);
+    accepts("llama4_text",
+            DENSE ", \"no_rope_layers\": [], \"attn_temperature_tuning\": 4, \"use_qk_norm\": "
+                  "false, \"layer_types\": [\"full_attention\", \"chunked_attention\", "
+                  "\"full_attention\"], \"attention_chunk_size\": 7",
+            &a);
+    assert_true(a.query_scale.kind == MQ_QUERY_STEPS && a.qk_norm == MQ_QK_NONE);
+    assert_true(mq_arch_chunk(&a, 0) == 0 && mq_arch_chunk(&a, 1) == 7);
+    accepts("llama4_text", DENSE ", \"attn_temperature_tuning\": false", &a);
+    assert_true(a.query_scale.kind == MQ_QUERY_PLAIN && !mq_arch_scales_queries(&a, 0));
+    accepts("llama4_text", DENSE ", \"attention_chunk_size\": null", &a);
+    assert_true(mq_arch_chunk(&a, 0) == 0);
+    refuses("llama4_text", "\"intermediate_size_mlp\": 80, \"moe_layers\": [1]", "moe_layers");
+    refuses("llama4_text", DENSE ", \"attention_chunk_size\": -1", "chunks of attention of -1");
+    refuses("llama4_text", DENSE ", \"floor_scale\": 0", "0 positions");
+    refuses("llama4_text", DENSE ", \"attn_scale\": -0.1", "weight of -0.1");
+    refuses("llama4_text",
+            DENSE ", \"attention_chunk_size\": null, \"layer_types\": [\"full_attention\", "
+                  "\"chunked_attention\", \"full_attention\"]",
+            "chunked_attention where its size is set");
+    refuses("llama4_text",
+            DENSE ", \"layer_types\": [\"full_attention\", \"sliding_attention\", "
+                  "\"full_attention\"]",
+            "sliding_attention");
+}
+
+#define QWEN1                                                                     \
+    "{\"model_type\": \"qwen\", \"hidden_size\": 64, \"intermediate_size\": 96, " \
+    "\"num_hidden_layers\": 2, \"vocab_size\": 100, \"num_attention_heads\": 4, \"bf16\": true"
+
+static void test_qwen1(void **state)
+{
+    (void)state;
+    mq_arch a;
+    assert_int_equal(parse("qwen", QWEN1 ", \"seq_length\": 2048}", &a), MQ_OK);
+    assert_true(a.intermediate == 48 && a.n_kv_heads == 4 && a.head_dim == 128);
+    assert_true(a.fused_qkv && a.has_bias[MQ_Q] && !a.has_bias[MQ_O] && !a.has_bias[MQ_UP]);
+    assert_true(a.rope.scaling == MQ_ROPE_DOUBLING && a.rope.original_positions == 2048);
+    assert_true(a.query_scale.kind == MQ_QUERY_LOG && a.query_scale.positions == 2048);
+    assert_true(mq_arch_scales_queries(&a, 0) && a.norm_eps == 1e-6);
+    assert_int_equal(parse("qwen",
+                           QWEN1 ", \"seq_length\": 8192, \"use_dynamic_ntk\": false, \"no_bias\": "
+                                 "false, \"use_logn_attn\": false, \"kv_channels\": 32, "
+                                 "\"rotary_pct\": 0.25}",
+                           &a),
+                     MQ_OK);
+    assert_true(a.rope.scaling == MQ_ROPE_PLAIN && a.rope.dim == 8);
+    assert_true(a.query_scale.kind == MQ_QUERY_PLAIN && a.has_bias[MQ_O] && a.has_bias[MQ_DOWN]);
+    static const struct {
+        const char *more, *message;
+    } bad[] = {{"}", "seq_length"},
+               {", \"seq_length\": 0, \"use_logn_attn\": false}", "grows from 0 positions"},
+               {", \"seq_length\": 1}", "1 positions"},
+               {", \"seq_length\": 8, \"kv_channels\": 2}", "of 2 coordinates"},
+               {", \"seq_length\": 8, \"no_bias\": 1}", "no_bias"},
+               {", \"seq_length\": 8, \"scale_attn_weights\": false}", "scale_attn_weights"},
+               {", \"seq_length\": 8, \"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char config[1024];
+        snprintf(config, sizeof config, QWEN1 "%s", bad[i].more);
+        assert_int_equal(parse("qwen", config, &a), MQ_E_INPUT);
+        if (!strstr(mq_message(), bad[i].message)) {
+            fail_msg("\"%s\" lacks \"%s\"", mq_message(), bad[i].message);
+        }
+    }
+    assert_int_equal(parse("qwen",
+                           "{\"model_type\": \"qwen\", \"hidden_size\": 64, "
+                           "\"intermediate_size\": 97, \"num_hidden_layers\": 2}",
+                           &a),
+                     MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "which 2 does not divide"));
+}
+
+/* A descriptor with a member of Llama's put in place of another. */
+static mq_status parse_edited(const char *from, const char *to, mq_arch *a)
+{
+    char edited[8192], *text = read_data("llama"), *common = read_data("common");
+    const char *at = strstr(text, from);
+    assert_non_null(at);
+    snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    mq_status status =
+        mq_arch_parse("{\"model_type\": \"llama\", " SIZES "}", "c", edited, common, a);
+    mq_free(&text);
+    mq_free(&common);
+    return status;
+}
+
+static void test_clipped_swiglu(void **state)
+{
+    (void)state;
+    mq_arch a;
+    static const char activation[] =
+        "\"activation\": {\"key\": \"hidden_act\", \"default\": \"silu\"}";
+#define CLIPPED "\"activation\": \"clipped_swiglu\", \"activation_limit\": 7.0"
+    assert_int_equal(parse_edited(activation, CLIPPED ", \"activation_slope\": 1.702", &a), MQ_OK);
+    assert_true(a.activation.kind == MQ_CLIPPED_SWIGLU);
+    assert_true(a.activation.limit == 7 && a.activation.slope == 1.702);
+    assert_int_equal(parse_edited(activation, CLIPPED, &a), MQ_E_INPUT);
+    assert_non_null(strstr(mq_message(), "activation_slope 0"));
+}
+
+/* Blocks of full attention only: q has a gate for each of its outputs. */
+static void test_qwen3_5(void **state)
+{
+    (void)state;
+    mq_arch a;
+    int64_t n_out = 0, n_in = 0;
+    accepts("qwen3_5", "\"head_dim\": 24, \"attn_output_gate\": true", &a);
+    mq_arch_linear_shape(&a, 0, MQ_Q, &n_out, &n_in);
+    assert_true(a.attention_gate && n_out == 2 * 4 * 24 && n_in == 64);
+    mq_arch_linear_shape(&a, 0, MQ_O, &n_out, &n_in);
+    assert_true(n_out == 64 && n_in == 4 * 24);
+    assert_int_equal(mq_arch_qkv_width(&a), (2 * 4 + 2 * 2) * 24);
+    assert_true(a.rope.dim == 6 && a.norm_plus_one);
+    refuses("qwen3_5", "\"attn_output_gate\": false", "attn_output_gate");
+    refuses("qwen3_5",
+            "\"layer_types\": [\"linear_attention\", \"full_attention\", \"full_attention\"]",
+            "linear_attention");
 }
 
 static void test_granite(void **state)
@@ -295,7 +454,7 @@ static void test_gemma(void **state)
     (void)state;
     mq_arch a;
     accepts("gemma", "\"hidden_act\": \"gelu\"", &a);
-    assert_true(a.activation == MQ_GELU_TANH && a.attention_cap == 0);
+    assert_true(a.activation.kind == MQ_GELU_TANH && a.attention_cap == 0);
     accepts("gemma2", "\"query_pre_attn_scalar\": 64, \"head_dim\": 16", &a);
     assert_true(a.attention_scale == 0.125 && a.attention_cap == 50 && a.logit_cap == 30);
     check_blocks(&a, "sr fr sr ");
@@ -561,25 +720,18 @@ static void test_bad_descriptors(void **state)
         {"\"scaling\": {", "\"partail\": 1, \"scaling\": {", "partail"},
         {"\"ignored_tensors\"", "\"windwo\": {}, \"ignored_tensors\"", "windwo"},
         {"\"embed\":", "\"o_nrom\": \"none\", \"embed\":", "o_nrom"},
+        {"\"embed\":", "\"sinks\": \"model.sinks\", \"embed\":", "\"sinks\""},
+        {"\"qk_norm\": \"none\"", "\"qk_norm\": \"head_shared\"", "q_norm"},
         {"\"q\": \"model.layers.{i}.self_attn.q_proj\"",
          "\"qkv\": \"model.layers.self_attn.qkv\", \"q\": \"x\"", "\"qkv\""},
     };
-    const char *config = "{\"model_type\": \"llama\", " SIZES "}";
-    char *text = read_data("llama"), *common = read_data("common");
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
-        char edited[8192];
         mq_arch a;
-        const char *at = strstr(text, edits[i].from);
-        assert_non_null(at);
-        snprintf(edited, sizeof edited, "%.*s%s%s", (int)(at - text), text, edits[i].to,
-                 at + strlen(edits[i].from));
-        assert_int_equal(mq_arch_parse(config, "c", edited, common, &a), MQ_E_INPUT);
+        assert_int_equal(parse_edited(edits[i].from, edits[i].to, &a), MQ_E_INPUT);
         if (!strstr(mq_message(), edits[i].message)) {
             fail_msg("edit %zu: \"%s\" lacks \"%s\"", i, mq_message(), edits[i].message);
         }
     }
-    mq_free(&text);
-    mq_free(&common);
 }
 
 static void test_names_and_shapes(void **state)
@@ -702,6 +854,11 @@ int main(void)
         cmocka_unit_test(test_qwen_features),
         cmocka_unit_test(test_cohere),
         cmocka_unit_test(test_granite),
+        cmocka_unit_test(test_granite_swa),
+        cmocka_unit_test(test_llama4_text),
+        cmocka_unit_test(test_qwen3_5),
+        cmocka_unit_test(test_qwen1),
+        cmocka_unit_test(test_clipped_swiglu),
         cmocka_unit_test(test_block_patterns),
         cmocka_unit_test(test_qk_norms),
         cmocka_unit_test(test_norms_of_branches),

@@ -99,7 +99,7 @@ static const struct {
      {-0.6201687, -0.5586438, 1.0867085, 0.7974672, 0.8023034, 0.2562906, 0.0764967, 0.0227809}},
     {{.scaling = MQ_ROPE_LONG,
       .attention_factor = 1.224744871391589,
-      .is_long = true,
+      .stage = 1,
       .long_factor = {1, 2, 3, 4, 5, 6, 7, 8}},
      {1.0561206, -1.2182004, -1.2023002, 0.8615354, 1.2003316, 1.2230443, 1.22462, 1.2247354},
      {-0.6201687, -0.1264432, -0.2333973, 0.8704923, 0.2433193, 0.0645199, 0.0174958, 0.0048412}},
@@ -123,6 +123,85 @@ static void test_scaled(void **state)
     }
 }
 
+/* Which of theta's doublings a sample has: up to 32 tokens none, then one more for each doubling.
+ */
+static void test_stages(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t length;
+        int stage;
+    } lengths[] = {{0, 0},         {1, 0},  {31, 0},  {32, 0},  {33, 1},  {63, 1},
+                   {64, 1},        {65, 2}, {128, 2}, {129, 3}, {257, 4}, {INT64_C(1) << 24, 19},
+                   {INT64_MAX, 25}};
+    mq_rope_kind kind = {.dim = 16, .theta = 1e4, .original_positions = 32};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        kind.scaling = MQ_ROPE_DOUBLING;
+        assert_int_equal(mq_rope_stage(&kind, lengths[i].length), lengths[i].stage);
+        kind.scaling = MQ_ROPE_LONG;
+        assert_int_equal(mq_rope_stage(&kind, lengths[i].length), lengths[i].length > 32);
+        kind.scaling = MQ_ROPE_YARN;
+        assert_int_equal(mq_rope_stage(&kind, lengths[i].length), 0);
+    }
+    kind.original_positions = 1;
+    kind.scaling = MQ_ROPE_DOUBLING;
+    assert_int_equal(mq_rope_stage(&kind, INT64_C(1) << 24), 24);
+}
+
+/* torch 2.15: 1 / base ** (arange(0, 16, 2) / 16) with base = 10000 alpha ** (16 / 14), alpha 1, 3,
+ * 7 and 15, in f32; cosines at position 100 in f64. */
+static void test_doubling(void **state)
+{
+    (void)state;
+    static const double cosine[4][8] = {
+        {0.8623189, 0.9786828, -0.8390715, -0.9997861, 0.5403023, 0.9504153, 0.9950042, 0.9995000},
+        {0.8623189, -0.3203282, 0.5209657, -0.3930875, 0.8608919, 0.9896100, 0.9992397, 0.9999444},
+        {0.8623189, 0.3766640, 0.8535405, 0.1960608, 0.9463926, 0.9968993, 0.9998221, 0.9999898},
+        {0.8623189, -0.8710367, -0.0993261, 0.5480688, 0.9774459, 0.9989558, 0.9999518, 0.9999978},
+    };
+    static mq_arch a;
+    mq_rope_tables tables;
+    a.rope = (mq_rope_kind){.dim = 16,
+                            .theta = 1e4,
+                            .scaling = MQ_ROPE_DOUBLING,
+                            .original_positions = 128,
+                            .attention_factor = 1};
+    assert_int_equal(mq_rope_tables_create(&a, 1000, &tables), MQ_OK);
+    for (int s = 0; s < 4; s++) {
+        for (int i = 0; i < 8; i++) {
+            assert_true(fabs((double)tables.rope[s][1600 + i] - cosine[s][i]) < 1e-5);
+        }
+    }
+    assert_null(tables.rope[4]);
+    mq_rope_tables_free(&tables);
+    assert_int_equal(mq_rope_tables_create(&a, 1025, &tables), MQ_OK);
+    assert_non_null(tables.rope[4]);
+    mq_rope_tables_free(&tables);
+    assert_int_equal(mq_rope_tables_create(&a, (1 << 24) + 1, &tables), MQ_E_INPUT);
+    assert_true(!tables.rope[0] && !tables.rope[1]);
+}
+
+/* Around the positions at which factors begin to grow. torch: log1p(floor((p + 1) / 8)) 0.5 + 1,
+ * and log(p + 1) / log(8). */
+static void test_query_factors(void **state)
+{
+    (void)state;
+    static const double steps[] = {1, 1.34657359, 1.34657359, 1.54930614};
+    static const double log_of[] = {1, 1, 1.05664167, 1.33333333};
+    static const int64_t at[] = {6, 7, 8, 15};
+    float *factor = NULL;
+    const mq_query_scale stepped = {MQ_QUERY_STEPS, 8, 0.5, false};
+    const mq_query_scale logarithm = {MQ_QUERY_LOG, 8, 0, false};
+    assert_int_equal(mq_query_factors(&stepped, 16, &factor), MQ_OK);
+    for (int i = 0; i < 4; i++) assert_true(fabs((double)factor[at[i]] - steps[i]) < 2e-7);
+    assert_true(factor[0] == 1);
+    mq_free(&factor);
+    assert_int_equal(mq_query_factors(&logarithm, 16, &factor), MQ_OK);
+    for (int i = 0; i < 4; i++) assert_true(fabs((double)factor[at[i]] - log_of[i]) < 2e-7);
+    assert_true(factor[0] == 1);
+    mq_free(&factor);
+}
+
 /* What is not computed: samples beyond which dynamic scaling begins. And which tables there are. */
 static void test_tables(void **state)
 {
@@ -132,20 +211,20 @@ static void test_tables(void **state)
     a.rope = (mq_rope_kind){.dim = 16, .theta = 1e4, .scaling = MQ_ROPE_NTK, .attention_factor = 1};
     a.max_position = 64;
     assert_int_equal(mq_rope_tables_create(&a, 64, &tables), MQ_OK);
-    assert_true(tables.rope && !tables.sliding_rope && !tables.long_rope);
+    assert_true(tables.rope[0] && !tables.sliding_rope && !tables.rope[1]);
     mq_rope_tables_free(&tables);
     assert_int_equal(mq_rope_tables_create(&a, 65, &tables), MQ_E_INPUT);
-    assert_null(tables.rope);
+    assert_null(tables.rope[0]);
     a.rope = scaled[3].kind;
     a.rope.dim = 16;
     a.rope.theta = 1e4;
     a.rope.original_positions = 64;
     for (int i = 0; i < 8; i++) a.rope.short_factor[i] = 1;
     assert_int_equal(mq_rope_tables_create(&a, 64, &tables), MQ_OK);
-    assert_null(tables.long_rope);
+    assert_null(tables.rope[1]);
     mq_rope_tables_free(&tables);
     assert_int_equal(mq_rope_tables_create(&a, 65, &tables), MQ_OK);
-    assert_non_null(tables.long_rope);
+    assert_true(tables.rope[1] && !tables.rope[2]);
     mq_rope_tables_free(&tables);
 }
 
@@ -167,6 +246,9 @@ int main(void)
         cmocka_unit_test(test_against_transformers),
         cmocka_unit_test(test_scaled),
         cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_doubling),
+        cmocka_unit_test(test_query_factors),
         cmocka_unit_test(test_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

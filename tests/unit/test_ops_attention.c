@@ -11,12 +11,14 @@ typedef struct layout {
     int64_t heads, kv_heads, d, pad; /* pad widens the strides of q, k, v and out */
     int64_t window;
     double cap;
+    int64_t chunk;
+    bool sink, factor;
 } layout;
 
 typedef struct data {
     mq_attention_shape shape;
     void *q, *k, *v, *out;
-    float *want;
+    float *want, *sink, *factor;
     int64_t n_tok;
 } data;
 
@@ -32,7 +34,14 @@ static data make_data(const layout *l, int64_t n_tok, mq_dtype dtype)
                                    .ld_out = l->heads * l->d + l->pad,
                                    .scale = 1 / sqrt((double)l->d),
                                    .cap = l->cap,
-                                   .window = l->window};
+                                   .window = l->window,
+                                   .chunk = l->chunk};
+    /* Sinks between those that take nearly all and nearly nothing; factors around 1. */
+    x.sink = test_array(5, l->heads, 8, MQ_F32);
+    x.factor = test_array(6, n_tok, 0.5, MQ_F32);
+    for (int64_t t = 0; t < n_tok; t++) x.factor[t] += 1;
+    x.shape.sink = l->sink ? x.sink : NULL;
+    x.shape.query_factor = l->factor ? x.factor : NULL;
     x.q = test_array(1, n_tok * x.shape.ld_q, 4, dtype); /* peaked and flat rows both */
     x.k = test_array(2, n_tok * x.shape.ld_k, 1, dtype);
     x.v = test_array(3, n_tok * x.shape.ld_v, 1, dtype);
@@ -54,6 +63,7 @@ static void naive(const data *x, const int64_t *offset, int64_t n, mq_dtype dtyp
 static void free_data(data *x)
 {
     free(x->q), free(x->k), free(x->v), free(x->out), free(x->want);
+    free(x->sink), free(x->factor);
 }
 
 static void run(const data *x, const int64_t *offset, int64_t n, void *out, mq_dtype dtype)
@@ -80,9 +90,13 @@ static void test_lengths(void **state)
 {
     (void)state;
     static const int64_t offset[] = {0, 1, 8, 8, 135, 263, 392, 692};
-    static const layout layouts[] = {
-        {1, 1, 8, 0, 0, 0},  {4, 2, 24, 0, 0, 0},   {3, 1, 16, 5, 0, 0},  {4, 1, 5, 1, 64, 0},
-        {2, 2, 16, 0, 1, 0}, {2, 1, 80, 0, 200, 0}, {1, 1, 1, 0, 1000, 0}};
+    static const layout layouts[] = {{.heads = 1, .kv_heads = 1, .d = 8},
+                                     {.heads = 4, .kv_heads = 2, .d = 24},
+                                     {.heads = 3, .kv_heads = 1, .d = 16, .pad = 5},
+                                     {.heads = 4, .kv_heads = 1, .d = 5, .pad = 1, .window = 64},
+                                     {.heads = 2, .kv_heads = 2, .d = 16, .window = 1},
+                                     {.heads = 2, .kv_heads = 1, .d = 80, .window = 200},
+                                     {.heads = 1, .kv_heads = 1, .d = 1, .window = 1000}};
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
         check(&layouts[i], offset, 7, MQ_F32);
         check(&layouts[i], offset, 7, MQ_BF16);
@@ -95,10 +109,129 @@ static void test_soft_cap(void **state)
     (void)state;
     static const int64_t offset[] = {0, 1, 130, 330};
     static const layout layouts[] = {
-        {2, 1, 16, 0, 0, 0.5}, {4, 2, 24, 3, 50, 5}, {1, 1, 8, 0, 0, 50}};
+        {.heads = 2, .kv_heads = 1, .d = 16, .cap = 0.5},
+        {.heads = 4, .kv_heads = 2, .d = 24, .pad = 3, .window = 50, .cap = 5},
+        {.heads = 1, .kv_heads = 1, .d = 8, .cap = 50}};
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
         check(&layouts[i], offset, 3, MQ_F32);
         check(&layouts[i], offset, 3, MQ_BF16);
+    }
+}
+
+/* Windows and chunks from one token to more than a block of queries, at lengths on both sides. */
+static void test_windows_and_chunks(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 63, 64, 65, 128, 257, 1000};
+    static const int64_t offset[] = {0, 1, 3, 66, 130, 195, 452};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const layout window = {.heads = 2, .kv_heads = 1, .d = 6, .window = sizes[i]};
+        const layout chunk = {.heads = 2, .kv_heads = 1, .d = 6, .pad = 3, .chunk = sizes[i]};
+        layout both = chunk;
+        both.window = 50;
+        both.sink = true;
+        for (int type = 0; type < 2; type++) {
+            check(&window, offset, 6, type ? MQ_BF16 : MQ_F32);
+            check(&chunk, offset, 6, type ? MQ_BF16 : MQ_F32);
+            check(&both, offset, 6, type ? MQ_BF16 : MQ_F32);
+        }
+    }
+}
+
+/* Alone, with all else, and with more keys than one chunk of the kernel holds. */
+static void test_sinks_and_factors(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 1, 64, 321, 321}, far[] = {0, 1300};
+    const layout sink = {.heads = 4, .kv_heads = 2, .d = 8, .sink = true};
+    const layout factor = {.heads = 3, .kv_heads = 3, .d = 5, .pad = 1, .factor = true};
+    const layout all = {.heads = 4,
+                        .kv_heads = 1,
+                        .d = 16,
+                        .pad = 2,
+                        .window = 40,
+                        .cap = 2,
+                        .chunk = 100,
+                        .sink = true,
+                        .factor = true};
+    layout wide = {.heads = 1, .kv_heads = 1, .d = 4, .sink = true, .factor = true};
+    for (int type = 0; type < 2; type++) {
+        mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
+        check(&sink, offset, 4, dtype);
+        check(&factor, offset, 4, dtype);
+        check(&all, offset, 4, dtype);
+        check(&wide, far, 1, dtype);
+    }
+    wide.chunk = 1200;
+    check(&wide, far, 1, MQ_F32);
+}
+
+/* torch 2.15: softmax in float64 of the masked scores of two heads with the sink behind them, which
+ * is dropped after; chunks of 3, queries times 1 + 0.1 log1p(floor((t + 1) / 2)). */
+static void test_numbers(void **state)
+{
+    (void)state;
+    enum { T = 5, HEADS = 2, D = 2 };
+    static const int64_t offset[] = {0, T};
+    static const float q[] = {-3.046875f, -1.5f,      -1.3125f,  -3.21875f,  1.734375f,
+                              0.484375f,  -1.328125f, 1.609375f, 0.875f,     2.34375f,
+                              3.53125f,   -0.1875f,   0.125f,    -1.234375f, -1.59375f,
+                              -0.265625f, -1.59375f,  0.671875f, 0.546875f,  3.4375f};
+    static const float k[] = {-3.140625f, -0.25f,   7.171875f,  -3.65625f, 3.203125f,
+                              -2.546875f, 0.65625f, -0.953125f, 2.765625f, 5.0625f};
+    static const float v[] = {0.828125f,  -1.96875f, -1.8125f,  1.078125f, 0.21875f,
+                              -4.515625f, 1.21875f,  -0.28125f, 1.65625f,  -0.5f};
+    static const float sink[] = {0.5f, -1},
+                       factor[] = {1, 1.06931472f, 1.06931472f, 1.10986125f, 1.10986125f};
+    static const double want[] = {0.818771421,  -1.94651319,  0.802972884, -1.9089544,
+                                  -1.8021471,   1.0717175,    0.789321063, -1.87660761,
+                                  -0.153476254, -0.368600874, -1.81148766, 1.07533849,
+                                  0.669629034,  -0.154529777, 0.775702712, -0.179008318,
+                                  0.545569163,  -0.151688344, 1.65623077,  -0.499993719};
+    float exact[T * HEADS * D], out[T * HEADS * D];
+    const mq_attention_shape shape = {.n_heads = HEADS,
+                                      .n_kv_heads = 1,
+                                      .head_dim = D,
+                                      .ld_q = HEADS * D,
+                                      .ld_k = D,
+                                      .ld_v = D,
+                                      .ld_out = HEADS * D,
+                                      .scale = 0.5,
+                                      .chunk = 3,
+                                      .sink = sink,
+                                      .query_factor = factor};
+    assert_int_equal(mq_naive_attention(&shape, q, k, v, offset, 1, exact, MQ_F32), MQ_OK);
+    assert_int_equal(mq_attention(&shape, q, k, v, offset, 1, out, MQ_F32), MQ_OK);
+    for (int i = 0; i < T * HEADS * D; i++) {
+        test_near((double)exact[i], want[i], 1e-7, 1e-7, "naive", i);
+        test_near((double)out[i], want[i], 3e-6, 0, "attention", i);
+    }
+}
+
+/* A sink that nothing reaches leaves nothing, one of -inf is none, one of +inf or NaN is NaN. */
+static void test_odd_sinks(void **state)
+{
+    (void)state;
+    enum { HEADS = 5, T = 3 };
+    const int64_t offset[] = {0, T};
+    const float sink[HEADS] = {200, -INFINITY, INFINITY, NAN, -200};
+    float x[T * HEADS], out[T * HEADS];
+    for (int i = 0; i < T * HEADS; i++) x[i] = 1;
+    const mq_attention_shape shape = {.n_heads = HEADS,
+                                      .n_kv_heads = HEADS,
+                                      .head_dim = 1,
+                                      .ld_q = HEADS,
+                                      .ld_k = HEADS,
+                                      .ld_v = HEADS,
+                                      .ld_out = HEADS,
+                                      .scale = 1,
+                                      .sink = sink};
+    assert_int_equal(mq_attention(&shape, x, x, x, offset, 1, out, MQ_F32), MQ_OK);
+    for (int t = 0; t < T; t++) {
+        const float *row = out + t * HEADS;
+        assert_true(row[0] >= 0 && row[0] < 1e-37f);
+        assert_true(row[1] == 1 && row[4] == 1);
+        assert_true(isnan(row[2]) && isnan(row[3]));
     }
 }
 
@@ -122,7 +255,8 @@ static void test_long(void **state)
 {
     (void)state;
     static const int64_t offset[] = {0, 1300};
-    const layout whole = {1, 1, 4, 0, 0, 0}, windowed = {1, 1, 4, 0, 1100, 0};
+    const layout whole = {.heads = 1, .kv_heads = 1, .d = 4},
+                 windowed = {.heads = 1, .kv_heads = 1, .d = 4, .window = 1100};
     check(&whole, offset, 1, MQ_F32);
     check(&whole, offset, 1, MQ_BF16);
     check(&windowed, offset, 1, MQ_F32);
@@ -134,7 +268,7 @@ static void test_rising_scores(void **state)
     (void)state;
     enum { T = 1300, D = 4 };
     const int64_t offset[] = {0, T};
-    const layout l = {1, 1, D, 0, 0, 0};
+    const layout l = {.heads = 1, .kv_heads = 1, .d = D};
     data x = make_data(&l, T, MQ_F32);
     for (int t = 0; t < T; t++) {
         for (int i = 0; i < D; i++) {
@@ -152,7 +286,14 @@ static void test_threads(void **state)
 {
     (void)state;
     static const int64_t offset[] = {0, 300, 307, 700};
-    const layout l = {6, 2, 24, 3, 150, 0};
+    const layout l = {.heads = 6,
+                      .kv_heads = 2,
+                      .d = 24,
+                      .pad = 3,
+                      .window = 150,
+                      .chunk = 170,
+                      .sink = true,
+                      .factor = true};
     for (int type = 0; type < 2; type++) {
         mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
         data x = make_data(&l, 700, dtype);
@@ -176,7 +317,7 @@ static void test_threads(void **state)
 static void test_samples_apart(void **state)
 {
     (void)state;
-    const layout l = {2, 1, 16, 0, 0, 0};
+    const layout l = {.heads = 2, .kv_heads = 1, .d = 16};
     const int64_t both[] = {0, 130, 330}, alone[] = {130, 330};
     data x = make_data(&l, 330, MQ_BF16);
     run(&x, both, 2, x.out, MQ_BF16);
@@ -193,7 +334,7 @@ static void test_nan(void **state)
     (void)state;
     enum { T = 40, D = 8 };
     const int64_t offset[] = {0, T};
-    const layout l = {1, 1, D, 0, 0, 0};
+    const layout l = {.heads = 1, .kv_heads = 1, .d = D};
     data x = make_data(&l, T, MQ_BF16);
     uint16_t *q = x.q, *k = x.k, *out = x.out;
     q[5 * D] = 0x7FC0;  /* query 5 is NaN: so is its row alone */
@@ -258,6 +399,10 @@ int main(void)
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_long),
         cmocka_unit_test(test_soft_cap),
+        cmocka_unit_test(test_windows_and_chunks),
+        cmocka_unit_test(test_sinks_and_factors),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_odd_sinks),
         cmocka_unit_test(test_tanh),
         cmocka_unit_test(test_rising_scores),
         cmocka_unit_test(test_threads),

@@ -43,12 +43,13 @@ static void test_gated_bits(void **state)
 {
     (void)state;
     static const uint64_t want[] = {UINT64_C(0x72E839E51B2AF143), UINT64_C(0x9222CDD0FA6DA292),
-                                    UINT64_C(0x57394C5E067345BB)};
+                                    UINT64_C(0x57394C5E067345BB), UINT64_C(0x21A5A24C2FE0AF6F),
+                                    UINT64_C(0xF91472E07BE266F8)};
     float *gate = test_array(1, N, 12, MQ_F32), *up = test_array(2, N, 1, MQ_F32);
     float *y = malloc(N * sizeof *y);
-    for (int kind = MQ_SILU; kind <= MQ_GELU_ERF; kind++) {
-        assert_int_equal(mq_gated((mq_activation_kind)kind, gate, D, up, D, T, D, y, MQ_F32),
-                         MQ_OK);
+    for (int kind = MQ_SILU; kind <= MQ_CLIPPED_SWIGLU; kind++) {
+        const mq_activation act = {(mq_activation_kind)kind, 7, 1.702};
+        assert_int_equal(mq_gated(act, gate, D, up, D, T, D, y, MQ_F32), MQ_OK);
         check("gated", fingerprint(y, N * sizeof *y), want[kind]);
     }
     free(gate), free(up), free(y);

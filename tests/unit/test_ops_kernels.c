@@ -152,7 +152,7 @@ static void test_rope(void **state)
     }
 }
 
-static void check_gated(mq_activation_kind kind, int64_t n_tok, int64_t d, int64_t pad, double size,
+static void check_gated(mq_activation act, int64_t n_tok, int64_t d, int64_t pad, double size,
                         mq_dtype dtype)
 {
     int64_t ld_gate = d + pad, ld_up = d + 2 * pad;
@@ -161,14 +161,16 @@ static void check_gated(mq_activation_kind kind, int64_t n_tok, int64_t d, int64
     float *want = malloc((size_t)(n_tok * d) * sizeof *want);
     float *gate_exact = test_exact(gate, n_tok * ld_gate, dtype);
     float *up_exact = test_exact(up, n_tok * ld_up, dtype);
-    mq_naive_gated(kind, gate_exact, ld_gate, up_exact, ld_up, n_tok, d, want, MQ_F32);
+    mq_naive_gated(act, gate_exact, ld_gate, up_exact, ld_up, n_tok, d, want, MQ_F32);
     for (int threads = 1; threads <= 3; threads++) {
         void *y = test_array(3, n_tok * d, 1, dtype);
         assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
-        assert_int_equal(mq_gated(kind, gate, ld_gate, up, ld_up, n_tok, d, y, dtype), MQ_OK);
+        assert_int_equal(mq_gated(act, gate, ld_gate, up, ld_up, n_tok, d, y, dtype), MQ_OK);
         /* In the tail exp magnifies the rounding of its argument; the reference's 1 + tanh(u)
          * cancels there to a few 1e-16. */
-        double absolute = kind == MQ_GELU_TANH ? 2e-15 : 1e-24;
+        double absolute = act.kind == MQ_GELU_TANH ? 2e-15 : 1e-24;
+        /* u + 1 cancels near up = -1. */
+        if (act.kind == MQ_CLIPPED_SWIGLU) absolute = 1e-6;
         test_all_near(y, dtype, want, n_tok * d, absolute, 1e-5 + rounding(dtype), "gated");
         if (!first) first = test_copy(y, n_tok * d, dtype);
         assert_memory_equal(y, first, (size_t)(n_tok * d) * mq_dtype_size(dtype));
@@ -180,13 +182,15 @@ static void check_gated(mq_activation_kind kind, int64_t n_tok, int64_t d, int64
 static void test_gated(void **state)
 {
     (void)state;
-    static const mq_activation_kind kinds[] = {MQ_SILU, MQ_GELU_TANH, MQ_GELU_ERF};
-    for (int kind = 0; kind < 3; kind++) {
+    static const mq_activation acts[] = {
+        {.kind = MQ_SILU},    {.kind = MQ_GELU_TANH},        {.kind = MQ_GELU_ERF},
+        {.kind = MQ_SIGMOID}, {MQ_CLIPPED_SWIGLU, 7, 1.702}, {MQ_CLIPPED_SWIGLU, 0.5, 1}};
+    for (size_t kind = 0; kind < sizeof acts / sizeof *acts; kind++) {
         for (int type = 0; type < 2; type++) {
-            check_gated(kinds[kind], 1, 1, 0, 3, types[type]);
-            check_gated(kinds[kind], 3, 513, 0, 3, types[type]);
-            check_gated(kinds[kind], 130, 40, 7, 8, types[type]);
-            check_gated(kinds[kind], 2, 100, 0, 1e-3, types[type]);
+            check_gated(acts[kind], 1, 1, 0, 3, types[type]);
+            check_gated(acts[kind], 3, 513, 0, 3, types[type]);
+            check_gated(acts[kind], 130, 40, 7, 8, types[type]);
+            check_gated(acts[kind], 2, 100, 0, 1e-3, types[type]);
         }
     }
 }
@@ -199,13 +203,122 @@ static void test_gated_awkward(void **state)
     float up[N], y[N];
     for (int j = 0; j < N; j++) up[j] = 1;
     for (int kind = MQ_SILU; kind <= MQ_GELU_ERF; kind++) {
-        assert_int_equal(mq_gated((mq_activation_kind)kind, gate, N, up, N, 1, N, y, MQ_F32),
-                         MQ_OK);
+        const mq_activation act = {.kind = (mq_activation_kind)kind};
+        assert_int_equal(mq_gated(act, gate, N, up, N, 1, N, y, MQ_F32), MQ_OK);
         assert_true(y[0] == 0 && y[1] == 0 && signbit(y[1]));
         assert_true(y[2] == INFINITY && y[3] == 100);
         assert_true(fabsf(y[4]) < 1e-30f && fabsf(y[7]) < 1e-30f);
         assert_true(isnan(y[5]));
         assert_true(fabsf(y[6]) <= 1e-44f);
+    }
+}
+
+/* torch 2.15 on float64: g = clamp(gate, max=limit), u = clamp(up, -limit, limit),
+ * (u + 1) g sigmoid(slope g). */
+static void test_clipped_swiglu_numbers(void **state)
+{
+    (void)state;
+    enum { N = 10 };
+    static const float gate[N] = {-9, -2.5f, -0.5f, 0, 0.25f, 3, 6.5f, 7, 7.5f, 40};
+    static const float up[N] = {0.5f, -8, 7.25f, -1, 3, -0.75f, -7, 9, 1.5f, 0};
+    static const struct {
+        mq_activation act;
+        double want[N];
+    } cases[] = {{{MQ_CLIPPED_SWIGLU, 7, 1.702},
+                  {-3.00476698e-06, 0.20991699, -1.19689251, 0, 0.6047986, 0.745482173, -38.9993884,
+                   55.999625, 17.4998828, 6.99995313}},
+                 {{MQ_CLIPPED_SWIGLU, 2, 1},
+                  {-0.00166582678, 0.18964545, -0.566311003, 0, 0.421632376, 0.440398539,
+                   -1.76159416, 5.28478247, 4.40398539, 1.76159416}}};
+    for (int c = 0; c < 2; c++) {
+        float y[N], exact[N];
+        mq_naive_gated(cases[c].act, gate, N, up, N, 1, N, exact, MQ_F32);
+        assert_int_equal(mq_gated(cases[c].act, gate, N, up, N, 1, N, y, MQ_F32), MQ_OK);
+        for (int j = 0; j < N; j++) {
+            test_near((double)exact[j], cases[c].want[j], 0, 1e-7, "naive", j);
+            test_near((double)y[j], cases[c].want[j], 0, 1e-6, "clipped", j);
+        }
+    }
+}
+
+static void test_clipped_swiglu_awkward(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    const mq_activation act = {MQ_CLIPPED_SWIGLU, 7, 1.702};
+    const float gate[N] = {INFINITY, -INFINITY, NAN, 1, 1, 1};
+    const float up[N] = {1, 1, 1, NAN, INFINITY, -INFINITY};
+    float y[N], once = 0, one = 1;
+    assert_int_equal(mq_gated(act, gate, N, up, N, 1, N, y, MQ_F32), MQ_OK);
+    assert_true(fabsf(y[0] - 14) < 1e-3f);
+    assert_true(isnan(y[1])); /* -inf * 0, as in PyTorch */
+    assert_true(isnan(y[2]) && isnan(y[3]));
+    assert_int_equal(mq_gated(act, &one, 1, NULL, 1, 1, 1, &once, MQ_F32), MQ_OK);
+    assert_true(fabsf(y[4] - 8 * once) < 1e-5f && fabsf(y[5] + 6 * once) < 1e-5f);
+}
+
+/* y may be what is gated. */
+static void test_gated_in_place(void **state)
+{
+    (void)state;
+    enum { T = 70, D = 40, LD = 100 };
+    const mq_activation act = {.kind = MQ_SIGMOID};
+    for (int type = 0; type < 2; type++) {
+        void *gate = test_array(1, T * LD, 3, types[type]),
+             *x = test_array(2, T * D, 1, types[type]);
+        void *y = test_copy(x, T * D, types[type]);
+        assert_int_equal(mq_gated(act, gate, LD, x, D, T, D, y, types[type]), MQ_OK);
+        assert_int_equal(mq_gated(act, gate, LD, x, D, T, D, x, types[type]), MQ_OK);
+        assert_memory_equal(x, y, (size_t)(T * D) * mq_dtype_size(types[type]));
+        free(gate), free(x), free(y);
+    }
+}
+
+static void check_split_gates(int64_t n_tok, int64_t n_heads, int64_t d, int64_t rest,
+                              mq_dtype dtype)
+{
+    int64_t ld = 2 * n_heads * d + rest, n = n_tok * ld;
+    void *x = test_array(1, n, 1, dtype), *want = test_array(2, n, 1, dtype);
+    mq_naive_split_gates(x, n_tok, ld, n_heads, d, want, dtype);
+    for (int threads = 1; threads <= 3; threads++) {
+        void *y = test_copy(x, n, dtype);
+        assert_int_equal(mq_ops_start(threads, ""), MQ_OK);
+        assert_int_equal(mq_split_gates(y, n_tok, ld, n_heads, d, dtype), MQ_OK);
+        assert_memory_equal(y, want, (size_t)n * mq_dtype_size(dtype));
+        free(y);
+    }
+    assert_int_equal(mq_ops_start(1, ""), MQ_OK);
+    free(x), free(want);
+}
+
+static void test_split_gates(void **state)
+{
+    (void)state;
+    for (int type = 0; type < 2; type++) {
+        check_split_gates(1, 1, 1, 0, types[type]);
+        check_split_gates(3, 1, 24, 5, types[type]);
+        check_split_gates(64, 2, 5, 0, types[type]);
+        check_split_gates(65, 5, 3, 7, types[type]);
+        check_split_gates(257, 4, 16, 64, types[type]);
+        check_split_gates(0, 4, 16, 64, types[type]);
+    }
+}
+
+/* A norm without weights is one with ones. */
+static void test_norm_heads_unweighted(void **state)
+{
+    (void)state;
+    enum { T = 70, HEADS = 3, D = 21, LD = HEADS * D + 4 };
+    float ones[HEADS * D];
+    for (int i = 0; i < HEADS * D; i++) ones[i] = 1;
+    for (int bits = 0; bits < 4; bits++) {
+        mq_dtype dtype = types[bits & 1];
+        mq_norm_kind kind = bits & 2 ? MQ_NORM_LAYER : MQ_NORM_RMS;
+        void *x = test_array(1, T * LD, 2, dtype), *y = test_copy(x, T * LD, dtype);
+        assert_int_equal(mq_norm_heads(kind, x, T, LD, HEADS, D, NULL, true, 1e-5, dtype), MQ_OK);
+        assert_int_equal(mq_norm_heads(kind, y, T, LD, HEADS, D, ones, true, 1e-5, dtype), MQ_OK);
+        assert_memory_equal(x, y, (size_t)(T * LD) * mq_dtype_size(dtype));
+        free(x), free(y);
     }
 }
 
@@ -305,11 +418,21 @@ int main(void)
 {
     if (mq_ops_start(1, "") != MQ_OK) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norm),       cmocka_unit_test(test_norm_awkward),
-        cmocka_unit_test(test_norm_heads), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_gated),      cmocka_unit_test(test_gated_awkward),
-        cmocka_unit_test(test_embed),      cmocka_unit_test(test_embed_refuses),
-        cmocka_unit_test(test_logsumexp),  cmocka_unit_test(test_logsumexp_awkward),
+        cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_norm_awkward),
+        cmocka_unit_test(test_norm_heads),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_gated_awkward),
+        cmocka_unit_test(test_clipped_swiglu_numbers),
+        cmocka_unit_test(test_clipped_swiglu_awkward),
+        cmocka_unit_test(test_gated_in_place),
+        cmocka_unit_test(test_split_gates),
+        cmocka_unit_test(test_norm_heads_unweighted),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_embed_refuses),
+        cmocka_unit_test(test_logsumexp),
+        cmocka_unit_test(test_logsumexp_awkward),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     mq_ops_stop();
