@@ -11,8 +11,9 @@ static const float values[16] = {0,     0.5f,  1,     1.5f,  2,     3,     4,   
 
 static mq_status dequantise_row(const mq_mxfp4_layer *l, const char *name, int64_t row, float *dst)
 {
-    const uint8_t *codes = l->codes + row * (l->n_in / 2);
-    const uint8_t *scales = l->scale + row * (l->n_in / MQ_MXFP4_BLOCK);
+    int64_t at = l->first + l->step * row;
+    const uint8_t *codes = l->codes + at * (l->n_in / 2);
+    const uint8_t *scales = l->scale + at * (l->n_in / MQ_MXFP4_BLOCK);
     for (int64_t b = 0; b < l->n_in / MQ_MXFP4_BLOCK; b++) {
         if (scales[b] > LARGEST_SCALE) {
             return mq_fail(MQ_E_INPUT,

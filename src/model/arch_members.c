@@ -5,7 +5,7 @@
 /* What a descriptor may say: a misspelt member would be a feature that is silently left out. The
  * section "config" is checked where its fields are known, and "gguf" where it is read. */
 
-enum { MOST_MEMBERS = 32 };
+enum { MOST_MEMBERS = 40 };
 
 typedef struct section {
     const char *name; /* "": the descriptor itself */
@@ -24,16 +24,45 @@ static const section sections[] = {
     {"window", {"size", "enabled", "first", "every", "every_first", "layer_types"}},
     {"chunk", {"size", "layer_types"}},
     {"query_scale", {"form", "enabled", "positions", "weight", "no_rope_only"}},
-    {"tensors", {"embed",       "final_norm", "head",        "attn_norm",    "mlp_norm",
-                 "o_norm",      "down_norm",  "q_norm",      "k_norm",       "sinks",
-                 "q",           "k",          "v",           "qkv",          "o",
-                 "gate",        "up",         "gate_up",     "down",         "router",
-                 "router_bias", "correction", "expert_gate", "expert_up",    "expert_down",
-                 "shared_gate", "shared_up",  "shared_down", "shared_weight"}},
-    {"moe",
-     {"n_experts", "top_k", "score", "normalised", "least_sum", "scale", "n_groups", "top_groups",
-      "group_score", "intermediate", "n_shared", "shared_intermediate", "list", "first", "last",
-      "every", "dense"}},
+    {"tensors",
+     {"embed",
+      "final_norm",
+      "head",
+      "attn_norm",
+      "mlp_norm",
+      "o_norm",
+      "down_norm",
+      "q_norm",
+      "k_norm",
+      "sinks",
+      "q",
+      "k",
+      "v",
+      "qkv",
+      "o",
+      "gate",
+      "up",
+      "gate_up",
+      "down",
+      "router",
+      "router_bias",
+      "correction",
+      "expert_gate",
+      "expert_up",
+      "expert_down",
+      "shared_gate",
+      "shared_up",
+      "shared_down",
+      "shared_weight",
+      "experts_gate_up",
+      "experts_down",
+      "experts_gate_up_bias",
+      "experts_down_bias"}},
+    {"moe", {"n_experts",   "top_k",        "score",       "normalised",
+             "least_sum",   "scale",        "n_groups",    "top_groups",
+             "group_score", "intermediate", "n_shared",    "shared_intermediate",
+             "list",        "first",        "last",        "every",
+             "dense",       "transposed",   "interleaved", "scales_inputs"}},
 };
 
 static bool has(const section *s, const char *name)

@@ -1,5 +1,5 @@
 #include "base/memory.h"
-#include "model/tensors.h"
+#include "model/stacked.h"
 #include "model/weights.h"
 
 /* Which tensors of the folder the arch accounts for. */
@@ -25,6 +25,7 @@ static mq_status check_linear(audit *a, const mq_arch *arch, mq_linear_id linear
 static mq_status check_block(audit *a, const mq_arch *arch, int64_t block)
 {
     mq_vector list[MQ_N_VECTORS];
+    mq_expert_bias bias;
     int n = mq_arch_vectors(arch, block, list);
     for (int i = 0; i < n; i++) {
         const mq_tensor *tensor = NULL;
@@ -34,6 +35,9 @@ static mq_status check_block(audit *a, const mq_arch *arch, int64_t block)
     for (int l = 0; l < mq_arch_n_linears(arch); l++) {
         if (!mq_arch_has(arch, block, (mq_linear_id)l)) continue;
         MQ_TRY(check_linear(a, arch, (mq_linear_id)l, block));
+        if (l < MQ_EXPERTS || !mq_arch_has_bias(arch, block, (mq_linear_id)l)) continue;
+        MQ_TRY(mq_expert_bias_find(a->folder, arch, (mq_linear_id)l, block, &bias));
+        mark(a, bias.tensor);
     }
     for (int i = 0; i < arch->n_ignored_tensors; i++) {
         char name[MQ_NAME_BYTES];

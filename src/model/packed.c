@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "model/stacked.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,17 +16,13 @@ typedef struct staging {
     size_t bytes;
 } staging;
 
-/* 0 for one that the linear does without. */
-static size_t stored_bytes(const mq_tensor *tensor)
-{
-    return tensor ? (size_t)(tensor->end - tensor->begin) : 0;
-}
-
 static mq_status lay_out(int n, const mq_packed_linear *linears, staging *s)
 {
     for (int l = 0; l < n; l++) {
         for (int p = 0; p < MQ_N_STORED; p++) {
-            size_t bytes = stored_bytes(linears[l].source.packed[p]), padded = 0;
+            uint64_t begin = 0;
+            size_t bytes = 0, padded = 0;
+            mq_stored_range(&linears[l].source, p, &begin, &bytes);
             MQ_TRY(mq_add_size(bytes, ALIGNMENT - 1, &padded));
             s->offset[l][p] = s->bytes;
             MQ_TRY(mq_add_size(s->bytes, padded / ALIGNMENT * ALIGNMENT, &s->bytes));
@@ -42,10 +39,12 @@ static mq_status read_part(const mq_comm *comm, mq_folder *folder, int n,
         for (int p = 0; p < MQ_N_STORED; p++) {
             const mq_tensor *tensor = linears[l].source.packed[p];
             int64_t begin = 0, end = 0;
+            uint64_t from = 0;
+            size_t bytes = 0;
             if (!tensor) continue;
-            mq_even_part((int64_t)stored_bytes(tensor), comm->node_rank, comm->node_size, &begin,
-                         &end);
-            MQ_TRY(mq_folder_read(folder, tensor, (uint64_t)begin, (size_t)(end - begin),
+            mq_stored_range(&linears[l].source, p, &from, &bytes);
+            mq_even_part((int64_t)bytes, comm->node_rank, comm->node_size, &begin, &end);
+            MQ_TRY(mq_folder_read(folder, tensor, from + (uint64_t)begin, (size_t)(end - begin),
                                   (char *)s->share->base + s->offset[l][p] + begin));
         }
     }

@@ -185,8 +185,8 @@ static mq_status gather(const mq_run *run, const mq_stream *stream, int64_t u, v
                (size_t)(run->calib->unit[u].n_tokens * y->width) * mq_dtype_size(y->dtype));
         return MQ_OK;
     }
-    return mq_gather_rows(rows, y->width, y->dtype, route->token + route->begin[x->expert],
-                          x->unit[u].n_tokens, in);
+    return mq_expert_gather(stream->weights, route, route->begin[x->expert], x->unit[u].n_tokens,
+                            rows, in);
 }
 
 mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap)
@@ -220,14 +220,14 @@ static mq_status add_unit(const mq_run *run, int s, int64_t u, const void *mid)
     int64_t first = route->begin[x->expert], n = route->begin[x->expert + 1] - first;
     if (n == 0) return MQ_OK;
     if (!mid) {
-        MQ_TRY(mq_gather_rows(mq_activations_unit(y, run->calib, u), y->width, y->dtype,
-                              route->token + first, n, x->room.in));
+        MQ_TRY(mq_expert_gather(stream->weights, route, first, n,
+                                mq_activations_unit(y, run->calib, u), x->room.in));
         MQ_TRY(mq_expert_mid(stream->weights, x->expert, x->room.in, n, x->room.work, x->room.mid));
         mid = x->room.mid;
     }
     MQ_TRY(mq_expert_out(stream->weights, x->expert, mid, n, x->room.out));
-    return mq_scatter_add(x->room.out, y->width, y->dtype, route->token + first,
-                          route->weight + first, n, mq_activations_unit(&x->sum[s], run->calib, u));
+    return mq_expert_scatter(stream->weights, route, first, n, x->room.out,
+                             mq_activations_unit(&x->sum[s], run->calib, u));
 }
 
 /* The quantised stream's rows between up and down are at hand where the tap is over its routes. */

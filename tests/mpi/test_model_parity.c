@@ -353,7 +353,8 @@ static const char *const cases[] = {
     "olmo2",          "olmo3",       "gemma",       "gemma2",     "gemma3",     "ernie4_5",
     "seed_oss",       "phi3",        "glm4",        "starcoder2", "glm",        "mixtral",
     "qwen2_moe",      "qwen3_moe",   "olmoe",       "glm4_moe",   "minimax_m2", "ernie4_5_moe",
-    "hunyuan_moe",    "granite_swa", "llama4_text", "qwen3_5",    "qwen1",
+    "hunyuan_moe",    "granite_swa", "llama4_text", "qwen3_5",    "qwen1",      "granitemoe",
+    "gpt_oss",        "llama4_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
