@@ -67,12 +67,9 @@ mq_status mq_expert_gather(const mq_block_weights *w, const mq_routes *routes, i
     return mq_scale_rows(out, a->hidden, w->dtype, routes->weight + first, n);
 }
 
-mq_status mq_expert_scatter(const mq_block_weights *w, const mq_routes *routes, int64_t first,
-                            int64_t n, const void *out, float *sum)
+const float *mq_expert_weights(const mq_arch *arch, const mq_routes *routes, int64_t first)
 {
-    const mq_arch *a = w->arch;
-    const float *weight = a->moe.routing.scales_inputs ? NULL : routes->weight + first;
-    return mq_scatter_add(out, a->hidden, w->dtype, routes->token + first, weight, n, sum);
+    return arch->moe.routing.scales_inputs ? NULL : routes->weight + first;
 }
 
 /* ---- one expert ----------------------------------------------------------------------------- */
@@ -102,30 +99,45 @@ mq_status mq_expert_out(const mq_block_weights *w, int64_t expert, const void *m
 
 /* ---- all of them ---------------------------------------------------------------------------- */
 
-mq_status mq_mixture_room_create(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens,
-                                 mq_mixture_room *out)
+mq_status mq_expert_room_create(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens,
+                                mq_expert_room *out)
 {
     int64_t hidden = 0, width = 0;
     size_t size = mq_dtype_size(dtype);
-    *out = (mq_mixture_room){.in = NULL};
+    *out = (mq_expert_room){.in = NULL};
     if (arch->moe.routing.n_experts == 0) return MQ_OK;
     MQ_TRY(mq_mul_i64(n_tokens, arch->hidden, &hidden));
     MQ_TRY(mq_mul_i64(n_tokens, arch->moe.intermediate, &width));
-    MQ_TRY(mq_routes_create(arch, n_tokens, &out->routes));
     MQ_TRY(mq_alloc(hidden, size, "rows of an expert", &out->in));
     MQ_TRY(mq_alloc(width, 2 * size, "rows of an expert", &out->work));
     MQ_TRY(mq_alloc(width, size, "rows of an expert", &out->mid));
-    MQ_TRY(mq_alloc(hidden, size, "rows of an expert", &out->out));
-    return mq_alloc(hidden, sizeof *out->sum, "sum of experts", &out->sum);
+    return mq_alloc(hidden, size, "rows of an expert", &out->out);
+}
+
+void mq_expert_room_free(mq_expert_room *room)
+{
+    mq_free(&room->in);
+    mq_free(&room->work);
+    mq_free(&room->mid);
+    mq_free(&room->out);
+}
+
+mq_status mq_mixture_room_create(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens,
+                                 mq_mixture_room *out)
+{
+    int64_t values = 0;
+    *out = (mq_mixture_room){.sum = NULL};
+    if (arch->moe.routing.n_experts == 0) return MQ_OK;
+    MQ_TRY(mq_mul_i64(n_tokens, arch->hidden, &values));
+    MQ_TRY(mq_routes_create(arch, n_tokens, &out->routes));
+    MQ_TRY(mq_expert_room_create(arch, dtype, n_tokens, &out->expert));
+    return mq_alloc(values, sizeof *out->sum, "sum of experts", &out->sum);
 }
 
 void mq_mixture_room_free(mq_mixture_room *room)
 {
     mq_routes_free(&room->routes);
-    mq_free(&room->in);
-    mq_free(&room->work);
-    mq_free(&room->mid);
-    mq_free(&room->out);
+    mq_expert_room_free(&room->expert);
     mq_free(&room->sum);
 }
 
@@ -133,11 +145,13 @@ static mq_status add_expert(const mq_block_weights *w, int64_t expert, const voi
                             mq_mixture_room *room)
 {
     int64_t begin = room->routes.begin[expert], n = room->routes.begin[expert + 1] - begin;
+    const mq_expert_room *rows = &room->expert;
     if (n == 0) return MQ_OK;
-    MQ_TRY(mq_expert_gather(w, &room->routes, begin, n, y, room->in));
-    MQ_TRY(mq_expert_mid(w, expert, room->in, n, room->work, room->mid));
-    MQ_TRY(mq_expert_out(w, expert, room->mid, n, room->out));
-    return mq_expert_scatter(w, &room->routes, begin, n, room->out, room->sum);
+    MQ_TRY(mq_expert_gather(w, &room->routes, begin, n, y, rows->in));
+    MQ_TRY(mq_expert_mid(w, expert, rows->in, n, rows->work, rows->mid));
+    MQ_TRY(mq_expert_out(w, expert, rows->mid, n, rows->out));
+    return mq_scatter_add(rows->out, w->arch->hidden, w->dtype, room->routes.token + begin,
+                          mq_expert_weights(w->arch, &room->routes, begin), n, room->sum);
 }
 
 mq_status mq_mixture(const mq_block_weights *w, const mq_unit *unit, const void *y,

@@ -29,10 +29,8 @@ mq_status mq_mixture_route(const mq_block_weights *weights, const void *y, int64
 mq_status mq_expert_gather(const mq_block_weights *weights, const mq_routes *routes, int64_t first,
                            int64_t n, const void *y, void *out);
 
-/** sum (n_tokens, hidden) f32 += what an expert makes of those rows, out (n, hidden), by their
- *  weights where they did not go in. */
-mq_status mq_expert_scatter(const mq_block_weights *weights, const mq_routes *routes, int64_t first,
-                            int64_t n, const void *out, float *sum);
+/** What the outputs of rows first and on are multiplied by; NULL where their inputs were. */
+const float *mq_expert_weights(const mq_arch *arch, const mq_routes *routes, int64_t first);
 
 /** mid (n, expert's width) = act(gate(in)) * up(in) of one expert; in (n, hidden); work: 2 n widths
  *  of the weights' dtype. */
@@ -43,11 +41,21 @@ mq_status mq_expert_mid(const mq_block_weights *weights, int64_t expert, const v
 mq_status mq_expert_out(const mq_block_weights *weights, int64_t expert, const void *mid, int64_t n,
                         void *out);
 
+/** Rows of one expert, of one unit. */
+typedef struct mq_expert_room {
+    char *in, *work, *mid, *out;
+} mq_expert_room;
+
+/** Nothing is allocated in families without experts. */
+mq_status mq_expert_room_create(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens,
+                                mq_expert_room *out);
+void mq_expert_room_free(mq_expert_room *room);
+
 /** Room for the mixture of one unit. */
 typedef struct mq_mixture_room {
     mq_routes routes;
-    char *in, *work, *mid, *out; /* rows of one expert */
-    float *sum;                  /* (n_tokens, hidden) */
+    mq_expert_room expert;
+    float *sum; /* (n_tokens, hidden) */
 } mq_mixture_room;
 
 /** Nothing is allocated in families without experts. */

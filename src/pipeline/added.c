@@ -1,7 +1,7 @@
 /* How much the layers that write to the residual stream add to it. Each token counts alike, or a
  * few with massive activations would decide; and the stream is taken after the addition: an error
  * is as large as it is beside what the next layers read (before the first block it may be tiny). */
-#include "pipeline/run.h"
+#include "pipeline/experts.h"
 
 #include "base/checked.h"
 #include "base/memory.h"
@@ -16,7 +16,9 @@ enum { SCRATCH_SLOT = 0, TOKENS = 64 };
 typedef struct share_job {
     const char *y, *r; /* (n_tok, width) of one unit: what is added, and to what */
     int64_t n_tok, width;
-    double scale; /* of y where it is added */
+    double scale;         /* of y where it is added */
+    const int32_t *token; /* rows of r that those of y are added to; NULL: the same */
+    const float *weight;  /* that rows of y have besides; NULL: none */
     mq_dtype dtype;
     double *share; /* (n_tok) */
 } share_job;
@@ -42,9 +44,11 @@ static mq_status share_task(void *context, int64_t i)
     float *y = mq_scratch(SCRATCH_SLOT, 2 * (size_t)job->width * sizeof *y), *r = y + job->width;
     if (!y) return MQ_E_MEMORY;
     for (int64_t t = i * TOKENS; t < end; t++) {
+        size_t row = (size_t)(job->token ? job->token[t] : t);
+        double weight = job->weight ? (double)job->weight[t] : 1;
         MQ_TRY(mq_to_f32(job->y + (size_t)t * row_bytes, job->dtype, job->width, y));
-        MQ_TRY(mq_to_f32(job->r + (size_t)t * row_bytes, job->dtype, job->width, r));
-        job->share[t] = share_of(y, job->scale, r, job->width);
+        MQ_TRY(mq_to_f32(job->r + row * row_bytes, job->dtype, job->width, r));
+        job->share[t] = share_of(y, job->scale * weight, r, job->width);
     }
     return MQ_OK;
 }
@@ -58,8 +62,17 @@ static mq_status unit_share(const mq_run *run, mq_tap_id tap, mq_linear_id linea
     job->n_tok = run->calib->unit[u].n_tokens;
     job->y = y;
     job->r = mq_activations_unit(&stream->x, run->calib, u);
-    MQ_TRY(mq_block_branch(stream->weights, linear, job->n_tok,
-                           mq_activations_unit(in, run->calib, u), y));
+    if (linear >= MQ_EXPERTS) {
+        mq_expert_rows rows;
+        MQ_TRY(mq_experts_outputs(run, MQ_QUANTISED, u, &rows));
+        job->n_tok = rows.n;
+        job->y = rows.rows;
+        job->token = rows.token;
+        job->weight = rows.weight;
+    } else {
+        MQ_TRY(mq_block_branch(stream->weights, linear, job->n_tok,
+                               mq_activations_unit(in, run->calib, u), y));
+    }
     MQ_TRY(mq_parallel_for(mq_ceil_div(job->n_tok, TOKENS), share_task, job));
     for (int64_t t = 0; t < job->n_tok; t++) *sum += job->share[t];
     return MQ_OK;

@@ -25,7 +25,7 @@ void mq_experts_destroy(mq_experts **experts)
     mq_free(&x->n_routed);
     mq_free(&x->unit);
     mq_free(&x->offset);
-    mq_mixture_room_free(&x->room);
+    mq_expert_room_free(&x->room);
     mq_free(experts);
 }
 
@@ -54,7 +54,7 @@ static mq_status create(mq_run *run)
         mq_alloc(run->arch->moe.routing.n_experts, sizeof *x->n_routed, "experts", &x->n_routed));
     x->part.unit = x->unit;
     for (int s = 0; s < run->n_streams; s++) MQ_TRY(create_stream(run, s, x));
-    return mq_mixture_room_create(run->arch, MQ_BF16, calib->max_unit_tokens, &x->room);
+    return mq_expert_room_create(run->arch, MQ_BF16, calib->max_unit_tokens, &x->room);
 }
 
 /* ---- routes --------------------------------------------------------------------------------- */
@@ -209,37 +209,51 @@ mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap)
 
 /* ---- what experts make ----------------------------------------------------------------------- */
 
-/* Of the u-th local unit of a stream, over the tokens that the stream routes to the expert. mid: of
- * those, if it is there already. */
-static mq_status add_unit(const mq_run *run, int s, int64_t u, const void *mid)
+/* The rows between up and down of the tokens that a stream routes to the expert in hand, n of the
+ * u-th local unit: at hand in the tap where that is over these tokens, else made anew. */
+static mq_status find_mid(const mq_run *run, int s, int64_t u, const void **mid)
 {
     mq_experts *x = run->experts;
     const mq_stream *stream = &run->stream[s];
     const mq_routes *route = &x->route[s][u];
     const mq_activations *y = &stream->tap[MQ_TAP_MLP_IN];
     int64_t first = route->begin[x->expert], n = route->begin[x->expert + 1] - first;
-    if (n == 0) return MQ_OK;
-    if (!mid) {
-        MQ_TRY(mq_expert_gather(stream->weights, route, first, n,
-                                mq_activations_unit(y, run->calib, u), x->room.in));
-        MQ_TRY(mq_expert_mid(stream->weights, x->expert, x->room.in, n, x->room.work, x->room.mid));
-        mid = x->room.mid;
+    if (s == MQ_QUANTISED && !x->all_tokens) {
+        int kind = mq_tap_kind(mq_expert_tap(x->expert, true));
+        *mid = mq_activations_unit(&stream->tap[kind], &x->part, u);
+        return MQ_OK;
     }
-    MQ_TRY(mq_expert_out(stream->weights, x->expert, mid, n, x->room.out));
-    return mq_expert_scatter(stream->weights, route, first, n, x->room.out,
-                             mq_activations_unit(&x->sum[s], run->calib, u));
+    *mid = x->room.mid;
+    MQ_TRY(mq_expert_gather(stream->weights, route, first, n, mq_activations_unit(y, run->calib, u),
+                            x->room.in));
+    return mq_expert_mid(stream->weights, x->expert, x->room.in, n, x->room.work, x->room.mid);
 }
 
-/* The quantised stream's rows between up and down are at hand where the tap is over its routes. */
+mq_status mq_experts_outputs(const mq_run *run, int s, int64_t u, mq_expert_rows *out)
+{
+    const mq_experts *x = run->experts;
+    const mq_routes *route = &x->route[s][u];
+    const void *mid = NULL;
+    int64_t first = route->begin[x->expert];
+    *out = (mq_expert_rows){.n = route->begin[x->expert + 1] - first,
+                            .token = route->token + first,
+                            .weight = mq_expert_weights(run->arch, route, first),
+                            .rows = x->room.out};
+    if (out->n == 0) return MQ_OK;
+    MQ_TRY(find_mid(run, s, u, &mid));
+    return mq_expert_out(run->stream[s].weights, x->expert, mid, out->n, x->room.out);
+}
+
 static mq_status add_outputs(const mq_run *run)
 {
     mq_experts *x = run->experts;
-    mq_tap_id tap = mq_expert_tap(x->expert, true);
     for (int s = 0; s < run->n_streams; s++) {
-        const mq_activations *mid = &run->stream[s].tap[mq_tap_kind(tap)];
-        bool at_hand = s == MQ_QUANTISED && !x->all_tokens;
         for (int64_t u = 0; u < run->calib->n_local_units; u++) {
-            MQ_TRY(add_unit(run, s, u, at_hand ? mq_activations_unit(mid, &x->part, u) : NULL));
+            mq_expert_rows y;
+            MQ_TRY(mq_experts_outputs(run, s, u, &y));
+            if (y.n == 0) continue;
+            MQ_TRY(mq_scatter_add(y.rows, run->arch->hidden, run->stream[s].x.dtype, y.token,
+                                  y.weight, y.n, mq_activations_unit(&x->sum[s], run->calib, u)));
         }
     }
     return MQ_OK;

@@ -13,12 +13,12 @@ typedef struct mq_experts {
     const mq_calib *calib;
     mq_routes *route[MQ_MAX_STREAMS]; /* by local unit; each stream goes its own ways */
     int64_t *n_routed;                /* (n_experts) tokens of the quantised stream, of all ranks */
-    mq_calib part;        /* this rank's units, of each the tokens that the expert in hand gets */
-    mq_unit *unit;        /* storage behind part */
-    int64_t *offset;      /* the same */
-    int64_t expert;       /* in hand, */
-    bool all_tokens;      /* at a tap of its that is over all tokens */
-    mq_mixture_room room; /* of one unit */
+    mq_calib part;       /* this rank's units, of each the tokens that the expert in hand gets */
+    mq_unit *unit;       /* storage behind part */
+    int64_t *offset;     /* the same */
+    int64_t expert;      /* in hand, */
+    bool all_tokens;     /* at a tap of its that is over all tokens */
+    mq_expert_room room; /* of one unit */
     mq_activations sum[MQ_MAX_STREAMS]; /* F32: what experts make, weighed */
 } mq_experts;
 
@@ -40,6 +40,17 @@ typedef mq_status (*mq_tap_visit)(mq_run *run, int64_t block, mq_tap_id tap, voi
  *  call mq_run_produce first; adds what the experts make to the residual streams. Collective.
  *  Memory: 4 hidden bytes a token and stream, and the rows of one tap of one expert. */
 mq_status mq_run_experts(mq_run *run, int64_t block, mq_tap_visit visit, void *context);
+
+/** What the expert in hand makes of the tokens of one unit that go to it. */
+typedef struct mq_expert_rows {
+    int64_t n;
+    const int32_t *token; /* (n) in the unit */
+    const float *weight;  /* (n); NULL: 1 */
+    const void *rows;     /* (n, hidden) of the stream's type, not weighed; until the next call */
+} mq_expert_rows;
+
+/** Of the u-th local unit of a stream, once the tap of its down is there. Not collective. */
+mq_status mq_experts_outputs(const mq_run *run, int s, int64_t u, mq_expert_rows *out);
 
 /** mq_run_produce for a tap of an expert. Not collective. */
 mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap);

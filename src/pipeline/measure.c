@@ -1,6 +1,7 @@
 #include "pipeline/measure.h"
 
 #include "base/log.h"
+#include "pipeline/experts.h"
 #include "pipeline/row_codes.h"
 #include "plan/mix.h"
 
@@ -80,8 +81,10 @@ static bool any_free(const mq_run *run, int64_t block)
     return false;
 }
 
-static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, mq_measured *m)
+/* A mq_tap_visit; context: the mq_measured. */
+static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, void *context)
 {
+    mq_measured *m = context;
     mq_linear_id writer = MQ_N_LINEARS;
     MQ_TRY(mq_run_produce(run, tap));
     MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
@@ -154,7 +157,11 @@ static mq_status measure_block(mq_run *run, int64_t block, mq_measured *m)
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(run->arch, block, taps);
     MQ_TRY(mq_run_read_block(run, block));
-    for (int t = 0; t < n_taps; t++) MQ_TRY(measure_tap(run, block, taps[t], m));
+    for (int t = 0; t < n_taps; t++) {
+        MQ_TRY(measure_tap(run, block, taps[t], m));
+        bool routed = taps[t] == MQ_TAP_MLP_IN && run->arch->block[block].routed;
+        if (routed) MQ_TRY(mq_run_experts(run, block, measure_tap, m));
+    }
     set_harm(block, m);
     return mq_run_finish_block(run);
 }

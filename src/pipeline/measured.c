@@ -31,7 +31,10 @@ mq_status mq_measured_create(const mq_scheme *scheme, mq_measured **out)
 
 double mq_measured_added(const mq_measured *m, int64_t block, mq_linear_id linear)
 {
-    return m->added[mq_measured_layer(m, block, linear <= MQ_O ? MQ_O : MQ_DOWN)];
+    int64_t expert = mq_linear_expert(linear);
+    mq_linear_id writer = linear <= MQ_O ? MQ_O : MQ_DOWN;
+    if (expert >= 0) writer = mq_expert_linear(expert, MQ_DOWN);
+    return m->added[mq_measured_layer(m, block, writer)];
 }
 
 static mq_status add_layer(cJSON *list, const mq_measured *m, int64_t block, mq_linear_id linear)

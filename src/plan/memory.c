@@ -44,6 +44,13 @@ static mq_status block_weight_bytes(const mq_arch *arch, size_t *out)
     return MQ_OK;
 }
 
+/* Columns of BF16 that a block's experts take: what they read, the sum of what they make, in F32,
+ * and a tap of one expert, at worst of all tokens. */
+static int64_t expert_columns(const mq_arch *arch)
+{
+    return 3 * arch->hidden + mq_max_i64(arch->hidden, arch->moe.intermediate);
+}
+
 /* Taps that live together: one is read while the next is made. */
 static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
 {
@@ -58,6 +65,7 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
             widest = mq_max_i64(widest, width + next);
             sum += width;
         }
+        if (arch->block[b].routed) widest = mq_max_i64(widest, expert_columns(arch));
         most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
     return area(n_tokens, most, mq_dtype_size(MQ_BF16), out);
@@ -186,6 +194,16 @@ static mq_status add_measuring(const mq_arch *arch, int64_t unit_tokens, mq_memo
     return mq_add_size(p->work, bytes, &p->work);
 }
 
+/* Rows of one expert on their way through it, for one unit. */
+static mq_status add_expert_rows(const mq_arch *arch, int64_t unit_tokens, mq_memory_plan *p)
+{
+    size_t bytes = 0;
+    if (arch->moe.routing.n_experts == 0) return MQ_OK;
+    MQ_TRY(area(unit_tokens, 2 * arch->hidden + 3 * arch->moe.intermediate, mq_dtype_size(MQ_BF16),
+                &bytes));
+    return mq_add_size(p->work, bytes, &p->work);
+}
+
 static mq_status sum_up(const mq_comm *comm, mq_memory_plan *p)
 {
     const size_t parts[] = {p->residual, p->taps, p->work, p->hessian, p->factor, p->rows};
@@ -205,6 +223,7 @@ static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_cal
     MQ_TRY(area(most_tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
     MQ_TRY(tap_bytes(arch, most_tokens, &p->taps));
     MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, calib->max_unit_tokens, &p->work));
+    MQ_TRY(add_expert_rows(arch, calib->max_unit_tokens, p));
     MQ_TRY(block_weight_bytes(arch, &p->weights));
     MQ_TRY(solver_bytes(comm, scheme, settings, p));
     if (settings->n_streams > 1) MQ_TRY(add_stream(p));

@@ -8,7 +8,7 @@
 
 typedef struct mq_memory_plan {
     size_t residual; /* activations between blocks, of all streams, and their drift */
-    size_t taps;     /* the two widest that live together, of all streams */
+    size_t taps;     /* the two widest that live together, or what experts take, of all streams */
     size_t work;     /* workspace of one unit */
     size_t hessian;  /* packed triangle of the widest tap; its half, or its cross sum */
     size_t factor;   /* this rank's part */
