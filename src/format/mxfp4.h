@@ -22,4 +22,7 @@ typedef struct mq_mxfp4_layer {
 mq_status mq_mxfp4_dequantise(const mq_mxfp4_layer *layer, const char *name, int64_t n0, int64_t n1,
                               float *dst);
 
+/** What dequantising all rows would refuse; the codes are not read. */
+mq_status mq_mxfp4_check(const mq_mxfp4_layer *layer, const char *name);
+
 #endif

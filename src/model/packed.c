@@ -1,8 +1,10 @@
 #include "model/packed.h"
 
 #include "base/checked.h"
+#include "base/memory.h"
 #include "base/parallel.h"
 #include "model/stacked.h"
+#include "par/collectives.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -112,4 +114,62 @@ mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_arch *
     }
     mq_share_destroy(&s.share);
     return status;
+}
+
+/* ---- the check before any work ----------------------------------------------------------------
+ */
+
+/* What a linear has besides its codes. */
+static mq_status load_small(mq_folder *folder, const mq_linear_source *source,
+                            char *data[MQ_N_STORED])
+{
+    for (int p = 0; p < MQ_N_STORED; p++) {
+        uint64_t begin = 0;
+        size_t bytes = 0;
+        if (p == MQ_STORED_CODES || !source->packed[p]) continue;
+        mq_stored_range(source, p, &begin, &bytes);
+        MQ_TRY(mq_alloc((int64_t)bytes, 1, source->packed[p]->name, &data[p]));
+        MQ_TRY(mq_folder_read(folder, source->packed[p], begin, bytes, data[p]));
+    }
+    return MQ_OK;
+}
+
+static mq_status check_packed(mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
+                              int64_t block)
+{
+    char name[MQ_NAME_BYTES];
+    char *data[MQ_N_STORED] = {NULL};
+    mq_linear_source source;
+    mq_stored_layer layer;
+    int64_t n_out = 0, n_in = 0;
+    MQ_TRY(mq_linear_find(folder, arch, linear, block, &source));
+    if (source.weight) return MQ_OK;
+    mq_arch_linear_shape(arch, block, linear, &n_out, &n_in);
+    mq_arch_linear_name(arch, linear, block, name, sizeof name);
+    mq_status status = load_small(folder, &source, data);
+    if (status == MQ_OK) {
+        mq_linear_stored(&source, arch->gptq_zero_offset, n_out, n_in, (const char *const *)data,
+                         &layer);
+        status = mq_stored_check(&layer, name);
+    }
+    for (int p = 0; p < MQ_N_STORED; p++) mq_free(&data[p]);
+    return status;
+}
+
+static mq_status check_my_share(const mq_comm *comm, mq_folder *folder, const mq_arch *arch)
+{
+    int64_t n = mq_arch_n_linears(arch);
+    for (int64_t i = comm->rank; i < arch->n_blocks * n; i += comm->size) {
+        mq_linear_id linear = (mq_linear_id)(i % n);
+        if (!mq_arch_has(arch, i / n, linear)) continue;
+        MQ_TRY(check_packed(folder, arch, linear, i / n));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_packed_check(const mq_comm *comm, mq_folder *folder, const mq_arch *arch)
+{
+    /* In FP8 the weights themselves may be NaN. */
+    if (arch->packed == MQ_PACKED_NONE || arch->packed == MQ_PACKED_FP8) return MQ_OK;
+    return mq_agree(comm, check_my_share(comm, folder, arch));
 }
