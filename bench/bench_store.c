@@ -96,12 +96,25 @@ static mq_status write_plain(const bench *b, series *synced, series *read_back)
     return status;
 }
 
-/* Every rank writes a run of blocks of each tensor, as a run writes its layers. */
-static mq_status put_blocks(const bench *b, const mq_comm *comm, mq_writer *w)
+/* How tensors are spread over files, and files over ranks. */
+typedef struct layout {
+    const char *name;
+    bool shards; /* a file for every tensor; else one file */
+    bool own;    /* every rank has tensors of its own; else a run of blocks of each, as in a run */
+} layout;
+
+enum { N_LAYOUTS = 3 };
+
+static const layout layouts[N_LAYOUTS] = {{"one file", false, false},
+                                          {"a file a tensor", true, false},
+                                          {"files of a rank's own", true, true}};
+
+static mq_status put_blocks(const bench *b, const layout *l, const mq_comm *comm, mq_writer *w)
 {
-    int first = TENSOR_BLOCKS * comm->rank / comm->size;
-    int end = TENSOR_BLOCKS * (comm->rank + 1) / comm->size;
+    int first = l->own ? 0 : TENSOR_BLOCKS * comm->rank / comm->size;
+    int end = l->own ? TENSOR_BLOCKS : TENSOR_BLOCKS * (comm->rank + 1) / comm->size;
     for (int t = 0; t < b->n_tensors; t++) {
+        if (l->own && t % comm->size != comm->rank) continue;
         for (int i = first; i < end; i++) {
             MQ_TRY(mq_writer_put(w, b->name[t], (uint64_t)i * BENCH_BLOCK, b->block, BENCH_BLOCK));
         }
@@ -112,52 +125,78 @@ static mq_status put_blocks(const bench *b, const mq_comm *comm, mq_writer *w)
 static void remove_ours(const bench *b)
 {
     char path[4096];
+    if (!b->world || b->world->rank != 0) return;
     snprintf(path, sizeof path, "%s/model.safetensors", b->folder);
-    if (b->world && b->world->rank == 0) unlink(path);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", b->folder);
+    unlink(path);
+    for (int t = 0; t < b->n_tensors; t++) {
+        snprintf(path, sizeof path, "%s/model-%05d-of-%05d.safetensors", b->folder, t + 1,
+                 b->n_tensors);
+        unlink(path);
+    }
 }
 
-static mq_status write_ours(const bench *b, const mq_comm *comm, series *s)
+static mq_status write_ours(const bench *b, const layout *l, const mq_comm *comm, series *s)
 {
     mq_writer *w = NULL;
-    remove_ours(b); /* renaming over it would take the time to free it */
+    remove_ours(b); /* renaming over them would take the time to free them */
     double start = mq_seconds();
-    MQ_TRY(mq_writer_create(comm, b->folder, b->tensor, b->n_tensors, UINT64_MAX, &w));
-    mq_status status = mq_agree(comm, put_blocks(b, comm, w));
+    MQ_TRY(
+        mq_writer_create(comm, b->folder, b->tensor, b->n_tensors, l->shards ? 1 : UINT64_MAX, &w));
+    mq_status status = mq_agree(comm, put_blocks(b, l, comm, w));
     if (status == MQ_OK) status = mq_writer_commit(w);
     series_add(s, mq_seconds() - start);
     mq_writer_destroy(&w);
     return status;
 }
 
+static void print_writing(const bench *b, const series *synced, const series *read_back,
+                          const series *alone, const series *together)
+{
+    double work = gigabytes(b);
+    char text[80];
+    series_print("plain: pwrite, fsync", synced, work, "GB/s");
+    series_print("plain: pwrite, fsync, read back", read_back, work, "GB/s");
+    series_print("writer, 1 rank, one file", alone, work, "GB/s");
+    for (int k = 0; k < N_LAYOUTS; k++) {
+        snprintf(text, sizeof text, "writer, all ranks, %s", layouts[k].name);
+        series_print(text, &together[k], work, "GB/s");
+    }
+    series_ratio("writer, 1 rank / plain", alone, synced, 0.8);
+    series_ratio("writer, 1 rank / plain, read back", alone, read_back, 0.8);
+    series_ratio("writer, all ranks / plain", &together[0], synced, 0.8);
+    series_ratio("writer, all ranks / 1 rank", &together[0], alone, 1);
+    for (int k = 1; k < N_LAYOUTS; k++) {
+        snprintf(text, sizeof text, "%s / one file", layouts[k].name);
+        series_ratio(text, &together[k], &together[0], 0.8);
+    }
+}
+
 static mq_status measure_writing(const bench *b)
 {
-    series synced = {0}, read_back = {0}, alone = {0}, together = {0};
+    series synced = {0}, read_back = {0}, alone = {0}, together[N_LAYOUTS] = {{0}};
     for (int i = 0; i < b->runs; i++) {
         mq_status status = MQ_OK;
         if (b->world->rank == 0) {
             status = write_plain(b, &synced, &read_back);
-            if (status == MQ_OK) status = write_ours(b, b->self, &alone);
+            if (status == MQ_OK) status = write_ours(b, &layouts[0], b->self, &alone);
         }
         wait_asleep(b);
         MQ_TRY(mq_agree(b->world, status));
-        MQ_TRY(write_ours(b, b->world, &together));
+        for (int k = N_LAYOUTS - 1; k >= 0; k--) { /* what is read afterwards is one file */
+            MQ_TRY(write_ours(b, &layouts[k], b->world, &together[k]));
+        }
     }
-    if (b->world->rank != 0) return MQ_OK;
-    double work = gigabytes(b);
-    series_print("plain: pwrite, fsync", &synced, work, "GB/s");
-    series_print("plain: pwrite, fsync, read back", &read_back, work, "GB/s");
-    series_print("writer, 1 rank", &alone, work, "GB/s");
-    series_print("writer, all ranks", &together, work, "GB/s");
-    series_ratio("writer, 1 rank / plain", &alone, &synced, 0.8);
-    series_ratio("writer, 1 rank / plain, read back", &alone, &read_back, 0.8);
-    series_ratio("writer, all ranks / plain", &together, &synced, 0.8);
-    series_ratio("writer, all ranks / 1 rank", &together, &alone, 1);
+    if (b->world->rank == 0) print_writing(b, &synced, &read_back, &alone, together);
     return MQ_OK;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef mq_status (*reader)(const bench *b, mq_folder *f, const mq_tensor *t, int block);
+
+enum { N_READERS = 6 };
 
 static mq_status read_bytes(const bench *b, mq_folder *f, const mq_tensor *t, int block)
 {
@@ -174,6 +213,30 @@ static mq_status read_f32(const bench *b, mq_folder *f, const mq_tensor *t, int 
 {
     int64_t r = (int64_t)block * BLOCK_ROWS;
     return mq_folder_read_rows(f, t, r, r + BLOCK_ROWS, MQ_F32, b->rows);
+}
+
+/* The numbers of the bench are finite in this type, too. */
+static mq_status read_f16(const bench *b, mq_folder *f, const mq_tensor *t, int block)
+{
+    mq_tensor half = *t;
+    half.dtype = MQ_F16;
+    return read_f32(b, f, &half, block);
+}
+
+static mq_status read_mapped(const bench *b, mq_folder *f, const mq_tensor *t, int block)
+{
+    MQ_TRY(mq_folder_map(f));
+    mq_status status = read_f32(b, f, t, block);
+    f->mapped = false;
+    return status;
+}
+
+static mq_status read_f16_mapped(const bench *b, mq_folder *f, const mq_tensor *t, int block)
+{
+    MQ_TRY(mq_folder_map(f));
+    mq_status status = read_f16(b, f, t, block);
+    f->mapped = false;
+    return status;
 }
 
 static mq_status read_ours(const bench *b, mq_folder *f, reader read, series *s)
@@ -197,27 +260,34 @@ static mq_status read_plain(const bench *b, const char *path, series *s)
 
 static mq_status measure_reading(const bench *b, mq_folder *f, bool cold)
 {
-    static const reader readers[] = {read_bytes, read_bf16, read_f32};
-    static const char *const names[] = {"bytes", "rows as BF16", "rows as F32"};
-    series plain = {0}, ours[3] = {{0}};
+    static const struct {
+        const char *name;
+        reader read;
+    } readers[N_READERS] = {{"bytes", read_bytes},
+                            {"BF16 as BF16", read_bf16},
+                            {"BF16 as F32", read_f32},
+                            {"F16 as F32", read_f16},
+                            {"BF16 as F32, mmap", read_mapped},
+                            {"F16 as F32, mmap", read_f16_mapped}};
+    series plain = {0}, ours[N_READERS] = {{0}};
     char path[4096], text[80];
     snprintf(path, sizeof path, "%s/model.safetensors", b->folder);
     for (int i = 0; i < b->runs; i++) {
         if (cold) forget_file(path);
         MQ_TRY(read_plain(b, path, &plain));
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < N_READERS; k++) {
             if (cold) forget_file(path);
-            MQ_TRY(read_ours(b, f, readers[k], &ours[k]));
+            MQ_TRY(read_ours(b, f, readers[k].read, &ours[k]));
         }
     }
     snprintf(text, sizeof text, "plain: pread, %s", cold ? "cold" : "warm");
     series_print(text, &plain, gigabytes(b), "GB/s");
-    for (int k = 0; k < 3; k++) {
-        snprintf(text, sizeof text, "%s, %s", names[k], cold ? "cold" : "warm");
+    for (int k = 0; k < N_READERS; k++) {
+        snprintf(text, sizeof text, "%s, %s", readers[k].name, cold ? "cold" : "warm");
         series_print(text, &ours[k], gigabytes(b), "GB/s");
     }
-    for (int k = 0; k < 3 && cold; k++) { /* warm it is memory against memory */
-        snprintf(text, sizeof text, "%s / plain, cold", names[k]);
+    for (int k = 0; k < N_READERS && cold; k++) { /* warm it is memory against memory */
+        snprintf(text, sizeof text, "%s / plain, cold", readers[k].name);
         series_ratio(text, &ours[k], &plain, 0.8);
     }
     return MQ_OK;

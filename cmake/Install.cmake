@@ -4,7 +4,8 @@ include(CMakePackageConfigHelpers)
 set(mq_cmake_folder ${CMAKE_INSTALL_LIBDIR}/cmake/mpiquant)
 
 install(TARGETS mpiquant_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(PROGRAMS tools/mpiquant-calib DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(PROGRAMS tools/mpiquant-calib tools/mpiquant-calib-multimodal
+        DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/mpiquant)
 install(DIRECTORY jobs DESTINATION ${CMAKE_INSTALL_DATADIR}/mpiquant USE_SOURCE_PERMISSIONS)
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR})

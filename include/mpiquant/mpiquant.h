@@ -78,6 +78,7 @@ typedef struct mq_quantize_options {
     uint64_t max_shard_bytes;
     int64_t distribute_above; /* factor matrices wider than this on all ranks */
     int threads;              /* per rank */
+    bool mmap;                /* read the model's weights through mmap where that saves a copy */
 } mq_quantize_options;
 
 /** The defaults that `mpiquant quantize --help` prints. Not collective. */

@@ -1,15 +1,19 @@
 #include "calib/calib.h"
 
+#include "base/checked.h"
 #include "base/memory.h"
 #include "calib/shares.h"
+#include "calib/spread.h"
 #include "par/collectives.h"
 
-#include <stdio.h>
+#include <string.h>
 
 void mq_calib_destroy(mq_calib **calib)
 {
     if (!*calib) return;
     mq_free(&(*calib)->source);
+    mq_free(&(*calib)->path);
+    mq_free(&(*calib)->rope_positions);
     mq_free(&(*calib)->positions);
     mq_free(&(*calib)->offsets);
     mq_free(&(*calib)->token);
@@ -30,6 +34,10 @@ static mq_status share_totals(const mq_comm *comm, mq_calib_shares *shares, mq_c
     calib->longest = t->longest;
     calib->shortest = t->shortest;
     calib->max_unit_tokens = t->max_unit_tokens;
+    calib->has_tokens = t->has_tokens != 0;
+    calib->hidden = t->hidden;
+    calib->n_axes = (int)t->n_axes;
+    calib->n_deep = (int)t->n_deep;
     calib->source = shares->source;
     shares->source = NULL;
     return MQ_OK;
@@ -130,13 +138,55 @@ static mq_status receive(const mq_comm *comm, const mq_calib_shares *shares, mq_
     return status;
 }
 
+/* ---- positions of the file ------------------------------------------------------------------ */
+
+static mq_status take_positions(void *context, int64_t token, int64_t n, void *rows)
+{
+    mq_calib *calib = context;
+    const int32_t *position = rows;
+    int32_t *to = calib->rope_positions + token * calib->n_axes;
+    for (int64_t i = 0; i < n * calib->n_axes; i++) {
+        to[i] = position[i];
+        calib->n_positions = mq_max_i64(calib->n_positions, (int64_t)position[i] + 1);
+    }
+    return MQ_OK;
+}
+
+static mq_status load_positions(const mq_comm *comm, mq_calib *calib)
+{
+    size_t bytes = (size_t)calib->n_axes * sizeof *calib->rope_positions;
+    const mq_spread_kind kind = {
+        .bytes = bytes, .read = mq_token_file_positions, .take = take_positions, .context = calib};
+    calib->n_positions = calib->longest;
+    if (calib->n_axes == 0) return MQ_OK;
+    mq_status status = mq_alloc(calib->n_local_tokens, bytes, "positions", &calib->rope_positions);
+    status = mq_agree(comm, status);
+    if (status == MQ_OK) status = mq_spread(comm, calib, &kind);
+    if (status == MQ_OK) status = mq_highest_i64(comm, &calib->n_positions, 1);
+    for (int64_t u = 0; u < calib->n_local_units && status == MQ_OK; u++) {
+        mq_unit *unit = &calib->unit[u];
+        unit->n_axes = calib->n_axes;
+        unit->rope_position = calib->rope_positions + unit->token_begin * calib->n_axes;
+    }
+    return status;
+}
+
+static mq_status create(const char *path, mq_calib **out)
+{
+    size_t bytes = strlen(path) + 1;
+    MQ_TRY(mq_alloc(1, sizeof **out, "calibration data", out));
+    MQ_TRY(mq_alloc((int64_t)bytes, 1, "path", &(*out)->path));
+    memcpy((*out)->path, path, bytes);
+    return MQ_OK;
+}
+
 mq_status mq_calib_load(const mq_comm *comm, const char *path, const mq_calib_options *options,
                         mq_calib **out)
 {
     mq_calib_shares shares = {.source = NULL};
     mq_calib *calib = NULL;
     *out = NULL;
-    mq_status status = mq_alloc(1, sizeof *calib, "calibration data", &calib);
+    mq_status status = create(path, &calib);
     if (status == MQ_OK && comm->rank == 0) {
         status = mq_calib_shares_read(path, options, comm->size, &shares);
     }
@@ -144,6 +194,7 @@ mq_status mq_calib_load(const mq_comm *comm, const char *path, const mq_calib_op
     if (status == MQ_OK) status = share_totals(comm, &shares, calib);
     if (status == MQ_OK) status = receive(comm, &shares, calib);
     mq_calib_shares_clear(&shares);
+    if (status == MQ_OK) status = load_positions(comm, calib);
     if (status != MQ_OK) mq_calib_destroy(&calib);
     *out = calib;
     return status;

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "calib/token_file.h"
 
+#include <inttypes.h>
 #include <strings.h>
 
 /* A token file while it is read. */
@@ -41,6 +42,16 @@ static mq_status check_tokenizer(const reading *r)
     return status;
 }
 
+static mq_status check_width(const reading *r)
+{
+    int64_t hidden = r->options->hidden;
+    if (r->file.hidden == 0 || hidden == 0 || r->file.hidden == hidden) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: \"inputs_embeds\" has rows of %" PRId64 " numbers, the model's hidden size "
+                   "is %" PRId64 ": make the file with the model itself",
+                   r->file.path, r->file.hidden, hidden);
+}
+
 /* ---- units ---------------------------------------------------------------------------------- */
 
 static int64_t tokens_of(const reading *r, int64_t unit)
@@ -64,8 +75,13 @@ static mq_status deal(reading *r, int size)
 static void add_up(const reading *r, mq_calib_shares *shares)
 {
     mq_calib_totals *t = &shares->totals;
-    *t = (mq_calib_totals){
-        .n_samples = r->n_samples, .n_tokens = r->offsets[r->n_samples], .n_units = r->n_units};
+    *t = (mq_calib_totals){.n_samples = r->n_samples,
+                           .n_tokens = r->offsets[r->n_samples],
+                           .n_units = r->n_units,
+                           .has_tokens = r->file.has_tokens,
+                           .hidden = r->file.hidden,
+                           .n_axes = r->file.n_axes,
+                           .n_deep = r->file.n_deep};
     mq_token_file_lengths(&r->file, r->n_samples, &t->shortest, &t->longest);
     for (int64_t u = 0; u < r->n_units; u++) {
         mq_share_counts *c = &shares->counts[r->owner[u]];
@@ -123,6 +139,7 @@ static mq_status read_all(reading *r, const char *path, int size, mq_calib_share
 {
     int64_t limit = r->options->max_samples;
     MQ_TRY(mq_token_file_open(path, &r->file));
+    MQ_TRY(check_width(r));
     MQ_TRY(check_tokenizer(r));
     MQ_TRY(mq_token_file_source(&r->file, &shares->source));
     r->offsets = r->file.offsets;

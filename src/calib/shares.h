@@ -9,6 +9,7 @@
 /* What every rank must know of the whole file, and of one unit: as they travel. */
 typedef struct mq_calib_totals {
     int64_t n_samples, n_tokens, n_units, longest, shortest, max_unit_tokens;
+    int64_t has_tokens, hidden, n_axes, n_deep;
 } mq_calib_totals;
 
 typedef struct mq_unit_record {

@@ -59,7 +59,7 @@ static mq_status read_offsets(mq_token_file *f)
 {
     int64_t n_offsets = 0;
     MQ_TRY(mq_h5_length(f->h5, "offsets", &n_offsets));
-    MQ_TRY(mq_h5_length(f->h5, "tokens", &f->n_tokens));
+    MQ_TRY(mq_token_file_count(f));
     if (n_offsets < 2 || f->n_tokens < 1) {
         return mq_fail(MQ_E_INPUT, "%s: holds no sample (%" PRId64 " offsets, %" PRId64 " tokens)",
                        f->path, n_offsets, f->n_tokens);
@@ -107,9 +107,12 @@ void mq_token_file_lengths(const mq_token_file *file, int64_t n_samples, int64_t
 mq_status mq_token_file_read(const mq_token_file *file, int64_t begin, int64_t n,
                              int64_t vocab_size, int32_t *out)
 {
+    int32_t lowest = file->hidden > 0 ? -1 : 0;
+    for (int64_t i = 0; i < n && !file->has_tokens; i++) out[i] = -1;
+    if (!file->has_tokens) return MQ_OK;
     MQ_TRY(mq_h5_read_i32(file->h5, "tokens", begin, n, out));
     for (int64_t i = 0; i < n; i++) {
-        if (out[i] >= 0 && out[i] < vocab_size) continue;
+        if (out[i] >= lowest && out[i] < vocab_size) continue;
         int64_t sample = 0;
         while (file->offsets[sample + 1] <= begin + i) sample++;
         return mq_fail(MQ_E_INPUT,

@@ -60,7 +60,13 @@ static mq_status add_summary(cJSON *o, const mq_calib_summary *s)
     MQ_TRY(mq_json_add_int(o, "samples", s->n_samples));
     MQ_TRY(mq_json_add_int(o, "tokens", s->n_tokens));
     MQ_TRY(mq_json_add_int(o, "shortest", s->shortest));
-    return mq_json_add_int(o, "longest", s->longest);
+    MQ_TRY(mq_json_add_int(o, "longest", s->longest));
+    if (s->hidden > 0) {
+        MQ_TRY(mq_json_add_int(o, "hidden", s->hidden));
+        MQ_TRY(mq_json_add_bool(o, "has_tokens", s->has_tokens));
+        if (s->n_deep > 0) MQ_TRY(mq_json_add_int(o, "deepstack", s->n_deep));
+    }
+    return s->n_axes > 0 ? mq_json_add_int(o, "positions", s->n_axes) : MQ_OK;
 }
 
 static mq_status print_json(const cJSON *o)
@@ -98,6 +104,14 @@ static mq_status print_table(const cJSON *o, const mq_calib_summary *s)
     MQ_TRY(print_entries("dataset", mq_json_find(o, "datasets"), "shape"));
     printf("%" PRId64 " samples of %" PRId64 " to %" PRId64 " tokens, %" PRId64 " tokens\n",
            s->n_samples, s->shortest, s->longest, s->n_tokens);
+    if (s->hidden > 0) {
+        printf("rows of %" PRId64 " in the place of embeddings%s\n", s->hidden,
+               s->has_tokens ? "" : "; no tokens, so not for eval");
+        if (s->n_deep > 0) printf("rows to add behind the first %d blocks\n", s->n_deep);
+    }
+    if (s->n_axes > 0) {
+        printf("positions: %d for each token\n", s->n_axes);
+    }
     return MQ_OK;
 }
 

@@ -248,7 +248,7 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"MODEL", "Hugging Face folder of the model to quantise", .text = &o.model},
     };
     const mq_option options[] = {
-        {"--calib", "FILE", "calibration tokens, made by mpiquant-calib", .text = &o.calib,
+        {"--calib", "FILE", "calibration file, made by mpiquant-calib", .text = &o.calib,
          .required = true},
         {"--output", "DIR", "folder to make; an unfinished one of ours is started afresh",
          .text = &o.output, .required = true},
@@ -323,6 +323,8 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
          .integer = &o.unit_tokens},
         {"--distribute-above", "N", "factor Hessians wider than this on all ranks together", "8192",
          .integer = &o.distribute_above},
+        {"--mmap", .help = "read the model through mmap; it may pay where the cache holds it",
+         .flag = &o.mmap},
         {"--threads", "N", "threads per rank", "1", .integer = &f.threads},
     };
     const mq_args_spec spec = {

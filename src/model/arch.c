@@ -8,8 +8,8 @@
 
 const char *mq_tap_name(mq_tap_id tap)
 {
-    static const char *const names[MQ_N_ALL_TAPS] = {"attn_in", "attn_out", "mlp_in", "mlp_mid",
-                                                     "head_in"};
+    static const char *const names[MQ_N_ALL_TAPS] = {"attn_in", "q_lora",  "kv_lora", "attn_out",
+                                                     "mlp_in",  "mlp_mid", "head_in"};
     if (tap >= MQ_TAP_EXPERTS) return mq_tap_is_expert_mid(tap) ? "expert_mid" : "expert_in";
     return names[tap];
 }
@@ -28,7 +28,8 @@ mq_place mq_tap_place(int64_t block, mq_tap_id tap)
 
 const char *mq_linear_name(mq_linear_id linear)
 {
-    static const char *const names[MQ_N_LINEARS] = {"q", "k", "v", "o", "gate", "up", "down"};
+    static const char *const names[MQ_N_LINEARS] = {"q",    "k", "v",    "q_a", "kv_a", "q_b",
+                                                    "kv_b", "o", "gate", "up",  "down"};
     return names[mq_linear_role(linear)];
 }
 
@@ -89,6 +90,19 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
                    sizeof name);
         mq_arch_name(name, block, out, bytes);
     }
+}
+
+bool mq_arch_is_copied(const mq_arch *arch, const char *tensor)
+{
+    for (int i = 0; i < arch->n_copied; i++) {
+        if (strncmp(tensor, arch->copied[i], strlen(arch->copied[i])) == 0) return true;
+    }
+    return false;
+}
+
+int64_t mq_arch_value_dim(const mq_arch *arch)
+{
+    return arch->latent.kv_rank > 0 ? arch->latent.v_dim : arch->head_dim;
 }
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
@@ -155,7 +169,9 @@ void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linea
                           int64_t *n_in)
 {
     mq_linear_id role = mq_linear_role(linear);
+    const mq_latent *latent = &arch->latent;
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
+    int64_t out = arch->n_heads * mq_arch_value_dim(arch);
     int64_t width = mlp_width(arch, block, linear >= MQ_EXPERTS);
     int64_t gate = arch->fused_gate_up && !arch->block[block].routed ? 2 * width : width;
     int64_t first = arch->attention_gate ? 2 * q : q; /* rows of MQ_Q that stand for query heads */
@@ -163,7 +179,11 @@ void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linea
         [MQ_Q] = {arch->fused_qkv ? first + 2 * kv : first, arch->hidden},
         [MQ_K] = {kv, arch->hidden},
         [MQ_V] = {kv, arch->hidden},
-        [MQ_O] = {arch->hidden, q},
+        [MQ_Q_A] = {latent->q_rank, arch->hidden},
+        [MQ_KV_A] = {latent->kv_rank + latent->rope_dim, arch->hidden},
+        [MQ_Q_B] = {q, latent->q_rank},
+        [MQ_KV_B] = {arch->n_heads * latent->nope_dim + out, latent->kv_rank},
+        [MQ_O] = {arch->hidden, out},
         [MQ_GATE] = {gate, arch->hidden},
         [MQ_UP] = {width, arch->hidden},
         [MQ_DOWN] = {arch->hidden, width},
@@ -178,6 +198,8 @@ int mq_arch_taps(const mq_arch *arch, int64_t block, mq_tap_id taps[MQ_N_TAPS])
 {
     int n = 0;
     taps[n++] = MQ_TAP_ATTN_IN;
+    if (arch->latent.q_rank > 0) taps[n++] = MQ_TAP_Q_LORA;
+    if (arch->latent.kv_rank > 0) taps[n++] = MQ_TAP_KV_LORA;
     taps[n++] = MQ_TAP_ATTN_OUT;
     if (!arch->parallel_block) taps[n++] = MQ_TAP_MLP_IN;
     if (mq_arch_has(arch, block, MQ_DOWN)) taps[n++] = MQ_TAP_MLP_MID;
@@ -190,6 +212,10 @@ mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear)
     int64_t expert = mq_linear_expert(linear);
     if (expert >= 0) return mq_expert_tap(expert, mq_linear_role(linear) == MQ_DOWN);
     switch (linear) {
+    case MQ_Q_B:
+        return MQ_TAP_Q_LORA;
+    case MQ_KV_B:
+        return MQ_TAP_KV_LORA;
     case MQ_O:
         return MQ_TAP_ATTN_OUT;
     case MQ_GATE:
@@ -202,6 +228,8 @@ mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear)
     case MQ_Q:
     case MQ_K:
     case MQ_V:
+    case MQ_Q_A:
+    case MQ_KV_A:
     case MQ_EXPERTS:
         break;
     }
@@ -229,7 +257,21 @@ const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap)
     if (tap == MQ_TAP_HEAD_IN) norm = arch->final_norm;
     if (tap == MQ_TAP_ATTN_IN) norm = arch->attn_norm;
     if (tap == MQ_TAP_MLP_IN) norm = arch->mlp_norm;
+    if (tap == MQ_TAP_Q_LORA) norm = arch->latent.q_norm;
+    if (tap == MQ_TAP_KV_LORA) norm = arch->latent.kv_norm;
     return norm[0] ? norm : NULL;
+}
+
+int64_t mq_arch_normed_width(const mq_arch *arch)
+{
+    int64_t latent =
+        arch->latent.q_rank > arch->latent.kv_rank ? arch->latent.q_rank : arch->latent.kv_rank;
+    return latent > arch->hidden ? latent : arch->hidden;
+}
+
+bool mq_arch_couples(const mq_arch *arch, mq_tap_id tap)
+{
+    return tap == MQ_TAP_ATTN_IN && arch->latent.kv_rank == 0;
 }
 
 bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear)
@@ -255,7 +297,9 @@ bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)
 
 int64_t mq_arch_tap_width(const mq_arch *arch, int64_t block, mq_tap_id tap)
 {
-    if (tap == MQ_TAP_ATTN_OUT) return arch->n_heads * arch->head_dim;
+    if (tap == MQ_TAP_ATTN_OUT) return arch->n_heads * mq_arch_value_dim(arch);
+    if (tap == MQ_TAP_Q_LORA) return arch->latent.q_rank;
+    if (tap == MQ_TAP_KV_LORA) return arch->latent.kv_rank;
     bool mid = mq_tap_is_expert_mid(tap);
     return mid || tap == MQ_TAP_MLP_MID ? mlp_width(arch, block, mid) : arch->hidden;
 }

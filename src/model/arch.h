@@ -35,16 +35,22 @@ typedef enum mq_qk_norm {
     MQ_QK_HEAD_UNIT
 } mq_qk_norm;
 
-/** The linear layers of a block, in the order in which a checkpoint lists them; the one after all
+/** The linear layers of a block, in the order in which they are read; the one after all
  *  blocks, which makes logits of the normed residual stream; and those of routed experts, gate, up
  *  and down of one after the other (mq_expert_linear). A block may lack some (mq_arch_has): where
  *  a checkpoint has q, k and v as one layer with their rows one after the other, it is MQ_Q, and
- *  there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. In blocks with routed experts
- *  MQ_GATE, MQ_UP and MQ_DOWN are the expert that all tokens share, if there is one. */
+ *  there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. Latent attention (mq_latent) has
+ *  MQ_Q, or MQ_Q_A and MQ_Q_B in its place, and MQ_KV_A and MQ_KV_B in that of MQ_K and MQ_V.
+ *  In blocks with routed experts MQ_GATE, MQ_UP and MQ_DOWN are the expert that all tokens share,
+ *  if there is one. */
 typedef enum mq_linear_id {
     MQ_Q,
     MQ_K,
     MQ_V,
+    MQ_Q_A,
+    MQ_KV_A,
+    MQ_Q_B,
+    MQ_KV_B,
     MQ_O,
     MQ_GATE,
     MQ_UP,
@@ -76,10 +82,14 @@ static inline mq_linear_id mq_linear_role(mq_linear_id linear)
 }
 
 /** Points whose activations feed linear layers. A parallel block has no MQ_TAP_MLP_IN: its gate and
- *  up read MQ_TAP_ATTN_IN. A routed expert has two taps of its own, over the tokens routed to it:
- *  what it reads, which are rows of MQ_TAP_MLP_IN, and what its down reads (mq_expert_tap). */
+ *  up read MQ_TAP_ATTN_IN. Latent attention has MQ_TAP_Q_LORA, which feeds MQ_Q_B, and
+ *  MQ_TAP_KV_LORA, which feeds MQ_KV_B. A routed expert has two taps of its own, over the tokens
+ * routed to it: what it reads, which are rows of MQ_TAP_MLP_IN, and what its down reads
+ * (mq_expert_tap). */
 typedef enum mq_tap_id {
     MQ_TAP_ATTN_IN,
+    MQ_TAP_Q_LORA,
+    MQ_TAP_KV_LORA,
     MQ_TAP_ATTN_OUT,
     MQ_TAP_MLP_IN,
     MQ_TAP_MLP_MID,
@@ -117,10 +127,17 @@ static inline int mq_tap_kind(mq_tap_id tap)
 /** "attn_in", ...; "expert_in" and "expert_mid" of any routed expert. */
 const char *mq_tap_name(mq_tap_id tap);
 
-/** "q", "k", "v", "o", "gate", "up", "down", of its role for one of an expert. */
+/** "q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "o", "gate", "up", "down", of its role for one of
+ * an expert. */
 const char *mq_linear_name(mq_linear_id linear);
 
-enum { MQ_ARCH_NAME = 128, MQ_ARCH_IGNORED = 8, MQ_ARCH_BLOCKS = 1024, MQ_ROPE_PAIRS = 256 };
+enum {
+    MQ_ARCH_NAME = 128,
+    MQ_ARCH_IGNORED = 8,
+    MQ_ARCH_COPIED = 8,
+    MQ_ARCH_BLOCKS = 1024,
+    MQ_ROPE_PAIRS = 256
+};
 
 /** How positions turn the pairs of a head's coordinates. */
 typedef struct mq_rope_kind {
@@ -135,6 +152,8 @@ typedef struct mq_rope_kind {
     double attention_factor; /* cosines and sines are multiplied by it; else 1 */
     int stage;               /* that a sample's length decides: mq_rope_stage */
     float short_factor[MQ_ROPE_PAIRS], long_factor[MQ_ROPE_PAIRS];
+    int n_axes;                  /* positions that a token may have for it: 1 or 3 */
+    uint8_t axis[MQ_ROPE_PAIRS]; /* which of them turns a pair */
 } mq_rope_kind;
 
 /** Scores of a query are multiplied by a factor of its position p = 0, 1, ...:
@@ -156,6 +175,18 @@ typedef struct mq_block_kind {
     bool no_rope; /* positions do not turn q and k */
     bool routed;  /* has routed experts */
 } mq_block_kind;
+
+/** Latent attention; kv_rank is 0 in families without. Queries and keys are nope_dim + rope_dim
+ *  wide, of which the last rope_dim turn; the part of a key that turns is the same for all heads:
+ *      q = q_b(norm(q_a(x))), or q(x)
+ *      latent, part that turns = kv_a(x);  keys, values = kv_b(norm(latent))
+ *  The rows of kv_b are, head by head, those of its key and those of its value. */
+typedef struct mq_latent {
+    int64_t q_rank; /* of norm(q_a(x)); 0: q is one layer */
+    int64_t kv_rank, nope_dim, rope_dim, v_dim;
+    double norm_eps; /* of the norms of latents */
+    char q_norm[MQ_ARCH_NAME], kv_norm[MQ_ARCH_NAME];
+} mq_latent;
 
 /** The tensors of families that have what the experts of a block have alike in one tensor for all
  * of them, gate and up in one too. "{i}" is the block; "" where every expert has tensors of its
@@ -209,8 +240,8 @@ typedef struct mq_arch {
 
     /* sizes */
     int64_t n_blocks, hidden, intermediate, vocab;
-    int64_t n_heads, n_kv_heads, head_dim;
-    int64_t max_position; /* 0: unknown */
+    int64_t n_heads, n_kv_heads, head_dim; /* of latent attention: nope_dim + rope_dim */
+    int64_t max_position;                  /* 0: unknown */
 
     /* features */
     mq_norm_kind norm;
@@ -244,6 +275,7 @@ typedef struct mq_arch {
     bool has_bias[MQ_N_LINEARS];
     bool fused_qkv, fused_gate_up; /* MQ_Q is all three, MQ_GATE is both */
     bool gated;                    /* else the MLP has no gate: down(act(up)) */
+    mq_latent latent;
     mq_moe moe;
 
     /* of a quantised folder (config.json has a quantization_config) */
@@ -260,6 +292,11 @@ typedef struct mq_arch {
     char linear[MQ_N_LINEARS][MQ_ARCH_NAME];              /* "": there is none */
     char ignored_tensor[MQ_ARCH_IGNORED][MQ_ARCH_NAME];   /* old checkpoints hold them; unused */
     int n_ignored_tensors;
+    int64_t extra_blocks; /* behind those of the model, which are only copied */
+    char copied[MQ_ARCH_COPIED][MQ_ARCH_NAME]; /* how names of other parts' tensors begin */
+    int n_copied;
+    bool towers;    /* for images or sound stand beside the language model */
+    bool deepstack; /* what the first blocks make is added to, at tokens of images */
 
     mq_gguf_family gguf;
 } mq_arch;
@@ -286,6 +323,13 @@ void mq_arch_name(const char *pattern, int64_t block, char *out, size_t bytes);
 /** Module name of a linear ("model.layers.3.self_attn.q_proj"; the head's whatever the block). */
 void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block, char *out,
                          size_t bytes);
+
+/** Whether a tensor belongs to another part of the model, one that predicts further tokens say, or
+ *  a tower for images: it stays as it is. */
+bool mq_arch_is_copied(const mq_arch *arch, const char *tensor);
+
+/** Coordinates of a head of what attention makes. */
+int64_t mq_arch_value_dim(const mq_arch *arch);
 
 /** Sliding window of a block, 0 for none. */
 int64_t mq_arch_window(const mq_arch *arch, int64_t block);
@@ -332,8 +376,15 @@ int64_t mq_arch_tap_width(const mq_arch *arch, int64_t block, mq_tap_id tap);
 /** The norm that makes a tap's activations; NULL where none does. */
 const char *mq_arch_tap_norm(const mq_arch *arch, mq_tap_id tap);
 
+/** Width of the widest tap that a norm makes. */
+int64_t mq_arch_normed_width(const mq_arch *arch);
+
 /** The tap that feeds a linear. */
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
+
+/** Whether layers of a tap make heads of q, k and v whose rows can be judged by what they meet; not
+ *  those of latent attention, for a part of their keys is the same for all heads. */
+bool mq_arch_couples(const mq_arch *arch, mq_tap_id tap);
 
 /** True for a tap whose one layer makes what is added to the residual stream: o, or a down, which
  *  *linear becomes. */

@@ -69,28 +69,47 @@ static mq_status check_expected(const mq_arch_texts *texts, const cJSON *item,
     return status;
 }
 
+static mq_status check_key(const mq_arch_texts *texts, const cJSON *item)
+{
+    const char *name = item->string;
+    /* A family may do without what is expected of all others. */
+    if (listed(texts->descriptor, name) || mq_arch_is_other_config(texts, name)) return MQ_OK;
+    const cJSON *expected = expected_value(texts, name);
+    if (expected) return check_expected(texts, item, expected);
+    if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
+        mq_json_is_off(item) || listed(texts->common, name) ||
+        spec_reads(texts->descriptor, name)) {
+        return MQ_OK;
+    }
+    return mq_fail(MQ_E_INPUT,
+                   "%s: unknown key \"%s\", which may change what a %s model computes; if it "
+                   "is harmless, add it to \"ignored_keys\" in configs/arch/%s.json",
+                   texts->where, name, texts->family, texts->family);
+}
+
+/* A setting of the language model that stands beside its object: nobody reads it, and some files
+ * have all of them twice. Where the two differ, one is not what the model was made with. */
+static mq_status check_outside(const mq_arch_texts *texts, const cJSON *item)
+{
+    const char *name = item->string;
+    const cJSON *inner = cJSON_GetObjectItemCaseSensitive(texts->config, name);
+    bool read = spec_reads(texts->descriptor, name) && !mq_arch_is_root_key(texts, name);
+    if (!read || mq_json_is_off(item)) return MQ_OK;
+    if (inner && (mq_json_is_off(inner) || cJSON_Compare(item, inner, true))) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: \"%s\" stands outside of the language model's settings, which %s",
+                   texts->where, name, inner ? "say otherwise" : "lack it");
+}
+
 mq_status mq_arch_check_keys(const mq_arch_texts *texts)
 {
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, texts->config)
+    cJSON_ArrayForEach(item, texts->config) MQ_TRY(check_key(texts, item));
+    if (texts->root == texts->config) return MQ_OK;
+    cJSON_ArrayForEach(item, texts->root)
     {
-        const char *name = item->string;
-        /* A family may do without what is expected of all others. */
-        if (listed(texts->descriptor, name)) continue;
-        const cJSON *expected = expected_value(texts, name);
-        if (expected) {
-            MQ_TRY(check_expected(texts, item, expected));
-            continue;
-        }
-        if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
-            mq_json_is_off(item) || listed(texts->common, name) ||
-            spec_reads(texts->descriptor, name)) {
-            continue;
-        }
-        return mq_fail(MQ_E_INPUT,
-                       "%s: unknown key \"%s\", which may change what a %s model computes; if it "
-                       "is harmless, add it to \"ignored_keys\" in configs/arch/%s.json",
-                       texts->where, name, texts->family, texts->family);
+        MQ_TRY(check_key(texts, item));
+        MQ_TRY(check_outside(texts, item));
     }
     return MQ_OK;
 }

@@ -5,7 +5,7 @@
 /* What a descriptor may say: a misspelt member would be a feature that is silently left out. The
  * section "config" is checked where its fields are known, and "gguf" where it is read. */
 
-enum { MOST_MEMBERS = 40 };
+enum { MOST_MEMBERS = 48 };
 
 typedef struct section {
     const char *name; /* "": the descriptor itself */
@@ -16,9 +16,13 @@ static const section sections[] = {
     {"",
      {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window",
       "chunk", "query_scale", "moe", "tensors", "ignored_tensors", "ignored_keys", "expected_keys",
-      "gguf"}},
-    {"bias", {"q", "k", "v", "o", "gate", "up", "down"}},
-    {"rope", {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha", "doubling"}},
+      "gguf", "latent", "copied", "language"}},
+    {"language", {"config", "flat", "model_types", "root_keys", "other_configs", "deepstack"}},
+    {"bias", {"q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "o", "gate", "up", "down"}},
+    {"latent", {"q_rank", "kv_rank", "nope_dim", "v_dim", "norm_eps"}},
+    {"rope",
+     {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha", "doubling",
+      "mrope"}},
     {"sliding_rope", {"theta"}},
     {"no_rope", {"list", "thetas", "every", "full_attention"}},
     {"window", {"size", "enabled", "first", "every", "every_first", "layer_types"}},
@@ -35,6 +39,12 @@ static const section sections[] = {
       "q_norm",
       "k_norm",
       "sinks",
+      "q_lora_norm",
+      "kv_lora_norm",
+      "q_a",
+      "kv_a",
+      "q_b",
+      "kv_b",
       "q",
       "k",
       "v",

@@ -8,8 +8,10 @@
 
 static const mq_choice score_names[] = {
     {"softmax", MQ_SCORE_SOFTMAX}, {"sigmoid", MQ_SCORE_SIGMOID}, {NULL, 0}};
+enum { NO_GROUPS = -1 }; /* whatever their number */
+
 static const mq_choice group_names[] = {
-    {"best", MQ_GROUP_BEST}, {"best_two", MQ_GROUP_BEST_TWO}, {NULL, 0}};
+    {"none", NO_GROUPS}, {"best", MQ_GROUP_BEST}, {"best_two", MQ_GROUP_BEST_TWO}, {NULL, 0}};
 
 static const cJSON *moe_member(const mq_arch_texts *texts, const char *field)
 {
@@ -58,7 +60,11 @@ static mq_status read_routing(const mq_arch_texts *texts, mq_arch *arch)
         MQ_TRY(mq_spec_choice(texts, "moe", "group_score", group_names, &group_score));
     }
     r->score = (mq_score_kind)score;
-    r->group_score = (mq_group_score)group_score;
+    if (group_score == NO_GROUPS) {
+        r->n_groups = r->top_groups = 1;
+    } else {
+        r->group_score = (mq_group_score)group_score;
+    }
     return MQ_OK;
 }
 

@@ -79,11 +79,10 @@ static mq_status parse_compressed(const mq_arch_texts *texts, const cJSON *q, mq
 
 mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch)
 {
-    const cJSON *q = mq_json_find(texts->config, "quantization_config");
+    const cJSON *q = mq_json_find(texts->root, "quantization_config");
     if (!q) return MQ_OK;
     const char *method = "";
-    MQ_TRY(
-        mq_json_string(texts->config, "quantization_config.quant_method", texts->where, &method));
+    MQ_TRY(mq_json_string(texts->root, "quantization_config.quant_method", texts->where, &method));
     if (strcmp(method, "gptq") == 0) return parse_gptq(texts, q, arch);
     if (strcmp(method, "compressed-tensors") == 0) return parse_compressed(texts, q, arch);
     if (strcmp(method, "fp8") == 0) return parse_fp8(texts, q, arch);

@@ -79,6 +79,7 @@ static const field fields[] = {
     FIELD(DOUBLE, logit_scale),
     OPTIONAL_FIELD(DOUBLE, logit_divisor, 1),
     OPTIONAL_FIELD(DOUBLE, logit_cap, 0),
+    OPTIONAL_FIELD(INT, extra_blocks, 0),
     FIELD(BOOL, tied),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
@@ -99,7 +100,7 @@ static mq_status read_field(const mq_arch_texts *texts, const field *f, mq_arch 
     bool left_out = f->optional && !cJSON_GetObjectItemCaseSensitive(config, f->name);
     switch (f->kind) {
     case INT:
-        MQ_TRY(mq_spec_int(texts, "config", f->name, arch, &integer));
+        if (!left_out) MQ_TRY(mq_spec_int(texts, "config", f->name, arch, &integer));
         memcpy(to, &integer, sizeof integer);
         break;
     case DOUBLE:
@@ -140,7 +141,9 @@ static mq_status read_fields(const mq_arch_texts *texts, mq_arch *arch)
 {
     MQ_TRY(check_members(texts));
     for (int i = 0; i < N_FIELDS; i++) MQ_TRY(read_field(texts, &fields[i], arch));
+    MQ_TRY(mq_arch_parse_latent(texts, arch));
     for (int i = 0; i < MQ_N_LINEARS; i++) {
+        if (i < MQ_O && (arch->latent.kv_rank > 0 || i > MQ_V)) continue;
         MQ_TRY(mq_spec_bool(texts, "bias", mq_linear_name((mq_linear_id)i), &arch->has_bias[i]));
     }
     return MQ_OK;
@@ -193,7 +196,8 @@ static mq_status check_sizes(const mq_arch_texts *texts, const mq_arch *a)
     const char *where = texts->where;
     for (int i = 0; i < N_FIELDS; i++) {
         if (fields[i].kind != INT) continue;
-        int64_t size = 0, least = strcmp(fields[i].name, "max_position") != 0;
+        bool maybe_0 = fields[i].optional || strcmp(fields[i].name, "max_position") == 0;
+        int64_t size = 0, least = !maybe_0;
         memcpy(&size, (const char *)a + fields[i].offset, sizeof size);
         /* Below 2^31 a product of two sizes, n_heads * head_dim say, cannot overflow. */
         if (size < least || size > INT32_MAX) {
@@ -242,8 +246,8 @@ static mq_status copy_name(const mq_arch_texts *texts, const char *key, bool in_
     return MQ_OK;
 }
 
-static mq_status tensor_name(const mq_arch_texts *texts, const char *key, bool in_block,
-                             char out[MQ_ARCH_NAME])
+mq_status mq_arch_tensor_name(const mq_arch_texts *texts, const char *key, bool in_block,
+                              char out[MQ_ARCH_NAME])
 {
     const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, key));
@@ -264,7 +268,7 @@ static mq_status optional_name(const mq_arch_texts *texts, const char *key, char
 {
     const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
     if (!cJSON_GetObjectItemCaseSensitive(tensors, key)) return MQ_OK;
-    return tensor_name(texts, key, true, out);
+    return mq_arch_tensor_name(texts, key, true, out);
 }
 
 /* Tensors that all blocks have, and rows that stand where they are looked for. */
@@ -302,7 +306,7 @@ static mq_status read_fused(const mq_arch_texts *texts, const char *name, mq_lin
     const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
     *fused = cJSON_GetObjectItemCaseSensitive(tensors, name) != NULL;
     for (int l = (int)first; l <= (int)last && !*fused; l++) {
-        MQ_TRY(tensor_name(texts, mq_linear_name((mq_linear_id)l), true, arch->linear[l]));
+        MQ_TRY(mq_arch_tensor_name(texts, mq_linear_name((mq_linear_id)l), true, arch->linear[l]));
     }
     if (!*fused) return MQ_OK;
     for (int l = (int)first + 1; l <= (int)last; l++) {
@@ -312,7 +316,7 @@ static mq_status read_fused(const mq_arch_texts *texts, const char *name, mq_lin
         }
         arch->has_bias[l] = false;
     }
-    return tensor_name(texts, name, true, arch->linear[first]);
+    return mq_arch_tensor_name(texts, name, true, arch->linear[first]);
 }
 
 static mq_status read_linears(const mq_arch_texts *texts, mq_arch *arch)
@@ -320,25 +324,29 @@ static mq_status read_linears(const mq_arch_texts *texts, mq_arch *arch)
     const cJSON *tensors = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "tensors");
     const char *gate = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tensors, "gate"));
     arch->gated = !gate || strcmp(gate, "none") != 0;
-    MQ_TRY(read_fused(texts, "qkv", MQ_Q, MQ_V, arch, &arch->fused_qkv));
-    MQ_TRY(tensor_name(texts, "o", true, arch->linear[MQ_O]));
+    if (arch->latent.kv_rank > 0) {
+        MQ_TRY(mq_arch_latent_names(texts, arch));
+    } else {
+        MQ_TRY(read_fused(texts, "qkv", MQ_Q, MQ_V, arch, &arch->fused_qkv));
+    }
+    MQ_TRY(mq_arch_tensor_name(texts, "o", true, arch->linear[MQ_O]));
     /* Where every block has experts no other MLP has a name. */
     bool all_routed = cJSON_GetObjectItemCaseSensitive(texts->descriptor, "moe") &&
                       !cJSON_GetObjectItemCaseSensitive(tensors, "down");
     if (all_routed) return MQ_OK;
-    MQ_TRY(tensor_name(texts, "down", true, arch->linear[MQ_DOWN]));
+    MQ_TRY(mq_arch_tensor_name(texts, "down", true, arch->linear[MQ_DOWN]));
     if (arch->gated) {
         return read_fused(texts, "gate_up", MQ_GATE, MQ_UP, arch, &arch->fused_gate_up);
     }
     arch->has_bias[MQ_GATE] = false;
-    return tensor_name(texts, "up", true, arch->linear[MQ_UP]);
+    return mq_arch_tensor_name(texts, "up", true, arch->linear[MQ_UP]);
 }
 
 static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
 {
-    MQ_TRY(tensor_name(texts, "embed", false, arch->embed));
-    MQ_TRY(tensor_name(texts, "final_norm", false, arch->final_norm));
-    MQ_TRY(tensor_name(texts, "head", false, arch->head));
+    MQ_TRY(mq_arch_tensor_name(texts, "embed", false, arch->embed));
+    MQ_TRY(mq_arch_tensor_name(texts, "final_norm", false, arch->final_norm));
+    MQ_TRY(mq_arch_tensor_name(texts, "head", false, arch->head));
     MQ_TRY(norm_name(texts, "attn_norm", arch->attn_norm));
     if (!arch->parallel_block) {
         MQ_TRY(norm_name(texts, "mlp_norm", arch->mlp_norm));
@@ -346,8 +354,8 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
         MQ_TRY(norm_name(texts, "down_norm", arch->down_norm));
     }
     if (arch->qk_norm != MQ_QK_NONE && arch->qk_norm != MQ_QK_HEAD_UNIT) {
-        MQ_TRY(tensor_name(texts, "q_norm", true, arch->q_norm));
-        MQ_TRY(tensor_name(texts, "k_norm", true, arch->k_norm));
+        MQ_TRY(mq_arch_tensor_name(texts, "q_norm", true, arch->q_norm));
+        MQ_TRY(mq_arch_tensor_name(texts, "k_norm", true, arch->k_norm));
     }
     MQ_TRY(optional_name(texts, "sinks", arch->sinks));
     MQ_TRY(read_linears(texts, arch));
@@ -357,16 +365,17 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
-static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
+static mq_status parse(mq_arch_texts *texts, mq_arch *arch)
 {
     const char *model_type = NULL;
-    if (!cJSON_IsObject(texts->config)) {
+    if (!cJSON_IsObject(texts->root)) {
         return mq_fail(MQ_E_INPUT, "%s: not a JSON object", texts->where);
     }
-    MQ_TRY(mq_json_string(texts->config, "model_type", texts->where, &model_type));
+    MQ_TRY(mq_json_string(texts->root, "model_type", texts->where, &model_type));
     snprintf(arch->model_type, sizeof arch->model_type, "%s", model_type);
     snprintf(arch->where, sizeof arch->where, "%s", texts->where);
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
+    MQ_TRY(mq_arch_find_language(texts));
     MQ_TRY(read_fields(texts, arch));
     MQ_TRY(check_sizes(texts, arch));
     MQ_TRY(settle_scales(texts, arch));
@@ -380,6 +389,8 @@ static mq_status parse(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(mq_arch_parse_query_scale(texts, arch));
     MQ_TRY(mq_arch_parse_moe(texts, arch));
     MQ_TRY(mq_arch_parse_gguf(texts, arch));
+    MQ_TRY(mq_arch_parse_copied(texts, arch));
+    mq_arch_parse_towers(texts, arch);
     MQ_TRY(mq_arch_parse_quantization(texts, arch));
     MQ_TRY(mq_arch_check_members(texts));
     return mq_arch_check_keys(texts);
@@ -396,7 +407,7 @@ static mq_status parse_texts(const char *config, const char *descriptor, const c
     MQ_TRY(mq_json_parse(config, texts->where, &json[2]));
     texts->descriptor = json[0];
     texts->common = json[1];
-    texts->config = json[2];
+    texts->root = json[2];
     return MQ_OK;
 }
 

@@ -14,7 +14,8 @@
  * integer D or N may name another size, or a quotient of two: "n_heads", "hidden / n_heads". */
 
 typedef struct mq_arch_texts {
-    const cJSON *config;     /* config.json */
+    const cJSON *root;       /* config.json */
+    const cJSON *config;     /* the language model's settings: an object in it, or all of it */
     const cJSON *descriptor; /* configs/arch/NAME.json */
     const cJSON *common;     /* configs/arch/common.json */
     const char *where;       /* path of config.json, for messages */
@@ -56,8 +57,32 @@ typedef struct mq_choice {
 mq_status mq_spec_choice(const mq_arch_texts *texts, const char *section, const char *field,
                          const mq_choice *choices, int *out);
 
+/** Finds the language model's settings in texts->root. Errors: MQ_E_INPUT when they are missing or
+ *  of a model that the family is not known with. */
+mq_status mq_arch_find_language(mq_arch_texts *texts);
+
+/** The value of a key of the language model's settings, NULL when it has none. Of root keys that of
+ *  config.json's top level comes first, unless it is off there. */
+const cJSON *mq_arch_key(const mq_arch_texts *texts, const char *key);
+
+/** Keys that are read from config.json's top level; and those of it that hold another part's
+ *  settings, or the language model's. */
+bool mq_arch_is_root_key(const mq_arch_texts *texts, const char *key);
+bool mq_arch_is_other_config(const mq_arch_texts *texts, const char *key);
+
+/** Whether there are towers beside the language model, and what they hand to it. */
+void mq_arch_parse_towers(const mq_arch_texts *texts, mq_arch *arch);
+
 /** Rope: theta, scaling and its parameters, in both styles of config.json. */
 mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Rope by several positions: how pairs are dealt to them, once out->dim is known. */
+mq_status mq_arch_parse_axes(const mq_arch_texts *texts, const cJSON *rope, mq_rope_kind *out);
+
+/** Whether a key of rope's object speaks of that; and the type that one of rope's types is but for
+ *  it (NULL for NULL). */
+bool mq_arch_is_axes_key(const mq_arch_texts *texts, const char *key);
+const char *mq_arch_axes_type(const mq_arch_texts *texts, const char *type);
 
 /** Blocks without rope, by a list or each so-manieth. */
 mq_status mq_arch_parse_no_rope(const mq_arch_texts *texts, mq_arch *arch);
@@ -73,6 +98,20 @@ mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch);
 
 /** Factors of the scores by position. */
 mq_status mq_arch_parse_query_scale(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Sizes of latent attention, if the family has it; then head_dim, which was the part that turns,
+ *  becomes all of a query's head. After the fields, before anything is made of them. */
+mq_status mq_arch_parse_latent(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Names and biases of its linears, in the place of q, k and v, and its norms. */
+mq_status mq_arch_latent_names(const mq_arch_texts *texts, mq_arch *arch);
+
+/** A member of "tensors"; in_block: it must have {i}. */
+mq_status mq_arch_tensor_name(const mq_arch_texts *texts, const char *key, bool in_block,
+                              char out[MQ_ARCH_NAME]);
+
+/** What is only copied: the member "copied". */
+mq_status mq_arch_parse_copied(const mq_arch_texts *texts, mq_arch *arch);
 
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);

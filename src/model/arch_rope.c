@@ -73,6 +73,8 @@ static mq_status form_of(const mq_arch_texts *texts, const cJSON *rope, const ro
     const char *name = NULL, *old_name = NULL;
     MQ_TRY(mq_json_string_or(rope, "rope_type", texts->where, &name));
     MQ_TRY(mq_json_string_or(rope, "type", texts->where, &old_name));
+    name = mq_arch_axes_type(texts, name);
+    old_name = mq_arch_axes_type(texts, old_name);
     if (name && old_name && strcmp(name, old_name) != 0) {
         return mq_fail(MQ_E_INPUT, "%s: rope has \"rope_type\" \"%s\" and \"type\" \"%s\"",
                        texts->where, name, old_name);
@@ -109,6 +111,7 @@ static mq_status check_rope_keys(const mq_arch_texts *texts, const cJSON *rope,
             known ||
             (strcmp(key, "partial_rotary_factor") == 0 &&
              (has_member(texts, "partial") || has_member(texts, "dim") || item->valuedouble == 1));
+        known = known || mq_arch_is_axes_key(texts, key);
         for (int i = 0; form->keys[i]; i++) known = known || strcmp(key, form->keys[i]) == 0;
         if (known) continue;
         return mq_fail(MQ_E_INPUT,
@@ -162,7 +165,8 @@ static mq_status parse_dim(const mq_arch_texts *texts, const cJSON *rope, const 
         }
         part = inner;
     }
-    double dim = floor((double)arch->head_dim * part);
+    int64_t of = arch->latent.kv_rank > 0 ? arch->latent.rope_dim : arch->head_dim;
+    double dim = floor((double)of * part);
     if (part > 0 && part <= 1 && dim >= 2 && fmod(dim, 2) == 0 && dim <= 2 * MQ_ROPE_PAIRS) {
         out->dim = (int64_t)dim;
         return MQ_OK;
@@ -170,7 +174,7 @@ static mq_status parse_dim(const mq_arch_texts *texts, const cJSON *rope, const 
     return mq_fail(MQ_E_INPUT,
                    "%s: a part %g of heads of %" PRId64
                    " turns; expected an even number of coordinates, at most %d",
-                   texts->where, part, arch->head_dim, 2 * (int)MQ_ROPE_PAIRS);
+                   texts->where, part, of, 2 * (int)MQ_ROPE_PAIRS);
 }
 
 /* A number above 0, or `otherwise` where the key is missing or off. */
@@ -329,6 +333,7 @@ static mq_status parse_kind(const mq_arch_texts *texts, const char *section, con
     MQ_TRY(check_rope_keys(texts, rope, form));
     MQ_TRY(parse_theta(texts, section, rope, out));
     MQ_TRY(parse_dim(texts, rope, arch, out));
+    MQ_TRY(mq_arch_parse_axes(texts, rope, out));
     out->scaling = form->scaling;
     out->factor = 1;
     out->attention_factor = 1;
@@ -377,6 +382,21 @@ static mq_status parse_two(const mq_arch_texts *texts, const cJSON *rope, mq_arc
     return check_two(texts, arch);
 }
 
+/* Latent attention multiplies the scores of rope scaled by yarn by what mscale_all_dim says, which
+ * is not in its cosines and sines. */
+static mq_status scale_latent(const mq_arch_texts *texts, const cJSON *rope, mq_arch *arch)
+{
+    double all = 0;
+    const cJSON *weight = mq_json_find(rope, "mscale_all_dim");
+    if (arch->latent.kv_rank == 0 || arch->rope.scaling != MQ_ROPE_YARN || mq_json_is_off(weight)) {
+        return MQ_OK;
+    }
+    MQ_TRY(positive(texts, rope, "mscale_all_dim", 0, &all));
+    all = magnitude(arch->rope.factor, all);
+    arch->attention_scale *= all * all;
+    return MQ_OK;
+}
+
 mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch)
 {
     const cJSON *rope = NULL;
@@ -384,5 +404,6 @@ mq_status mq_arch_parse_rope(const mq_arch_texts *texts, mq_arch *arch)
     if (cJSON_GetObjectItemCaseSensitive(texts->descriptor, "sliding_rope")) {
         return parse_two(texts, rope, arch);
     }
-    return parse_kind(texts, "rope", rope, arch, &arch->rope);
+    MQ_TRY(parse_kind(texts, "rope", rope, arch, &arch->rope));
+    return scale_latent(texts, rope, arch);
 }

@@ -1,6 +1,7 @@
 #include "model/block.h"
 
 #include "base/checked.h"
+#include "model/latent.h"
 #include "model/tensors.h"
 #include "ops/gemm.h"
 
@@ -84,8 +85,12 @@ static mq_status turn_rows(const mq_block_weights *w, const mq_rope_kind *kind, 
                            const mq_unit *unit, const heads *h, int64_t begin, int64_t end)
 {
     char *x = (char *)h->x + (size_t)(begin * h->ld) * mq_dtype_size(w->dtype);
-    return mq_rope(x, end - begin, h->ld, h->n_heads, w->arch->head_dim, kind->dim, table,
-                   unit->position + begin, w->arch->rope_interleaved, w->dtype);
+    bool given = unit->rope_position != NULL;
+    int n_axes = given ? unit->n_axes : 1;
+    const int32_t *position = given ? unit->rope_position : unit->position;
+    return mq_rope_axes(x, end - begin, h->ld, h->n_heads, w->arch->head_dim, kind->dim, table,
+                        position + begin * n_axes, n_axes, n_axes > 1 ? kind->axis : NULL,
+                        w->arch->rope_interleaved, w->dtype);
 }
 
 /* A sample's length may decide by which table it turns. */
@@ -102,6 +107,13 @@ static mq_status turn_heads(const mq_block_weights *w, const mq_rope_tables *rop
         MQ_TRY(turn_rows(w, kind, table, unit, h, begin, end));
     }
     return MQ_OK;
+}
+
+mq_status mq_block_turn(const mq_block_weights *weights, const mq_rope_tables *rope,
+                        const mq_unit *unit, void *x, int64_t ld, int64_t n_heads)
+{
+    const heads h = {.x = x, .ld = ld, .n_heads = n_heads};
+    return turn_heads(weights, rope, unit, &h);
 }
 
 /* Norm and rotation of q or k, where the family and the block have them. */
@@ -191,21 +203,29 @@ static mq_status mlp(const mq_block_weights *w, const mq_unit *unit, const void 
 }
 
 mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
-                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
-                           const void *in2, void *work, void *out)
+                           mq_tap_id tap, const mq_unit *unit, void *x,
+                           const void *const from[MQ_N_TAPS], void *work, void *out)
 {
     const mq_arch *a = weights->arch;
     switch (tap) {
     case MQ_TAP_ATTN_IN:
         return norm(weights, weights->attn_norm, MQ_VECTOR_ATTN_NORM, unit->n_tokens, x, out);
+    case MQ_TAP_Q_LORA:
+        return mq_latent_q(weights, unit->n_tokens, from[MQ_TAP_ATTN_IN], out);
+    case MQ_TAP_KV_LORA:
+        return mq_latent_kv(weights, unit->n_tokens, from[MQ_TAP_ATTN_IN], out);
     case MQ_TAP_ATTN_OUT:
-        return attention(weights, rope, unit, in, work, out);
+        if (a->latent.kv_rank > 0) {
+            return mq_latent_attention(weights, rope, unit, from, work, out);
+        }
+        return attention(weights, rope, unit, from[MQ_TAP_ATTN_IN], work, out);
     case MQ_TAP_MLP_IN:
-        MQ_TRY(add_branch(weights, MQ_O, unit, in, work, x));
+        MQ_TRY(add_branch(weights, MQ_O, unit, from[MQ_TAP_ATTN_OUT], work, x));
         return norm(weights, weights->mlp_norm, MQ_VECTOR_MLP_NORM, unit->n_tokens, x, out);
     case MQ_TAP_MLP_MID:
-        if (a->parallel_block) MQ_TRY(add_branch(weights, MQ_O, unit, in2, work, x));
-        return mlp(weights, unit, in, work, out);
+        if (!a->parallel_block) return mlp(weights, unit, from[MQ_TAP_MLP_IN], work, out);
+        MQ_TRY(add_branch(weights, MQ_O, unit, from[MQ_TAP_ATTN_OUT], work, x));
+        return mlp(weights, unit, from[MQ_TAP_ATTN_IN], work, out);
     case MQ_TAP_HEAD_IN:
     case MQ_TAP_EXPERTS:
         break;
@@ -223,6 +243,9 @@ mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, 
 mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, size_t *bytes)
 {
     int64_t qkv = mq_arch_qkv_width(arch), count = 0;
+    if (arch->latent.kv_rank > 0) {
+        qkv = mq_max_i64(mq_latent_work_width(arch), arch->n_heads * arch->latent.v_dim);
+    }
     int64_t widest = mq_max_i64(qkv, mq_max_i64(arch->hidden, arch->moe.intermediate));
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         widest = mq_max_i64(widest, 2 * mq_arch_tap_width(arch, b, MQ_TAP_MLP_MID));
@@ -243,4 +266,30 @@ mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, con
     if (arch->embed_sqrt) scale = (double)rounded((float)sqrt((double)arch->hidden), outer->dtype);
     return mq_embed(outer->embed, outer->dtype, arch->vocab, arch->hidden, token, unit->n_tokens,
                     scale, x, outer->dtype);
+}
+
+mq_status mq_block_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                        void *x)
+{
+    int64_t n = n_tokens * arch->hidden;
+    if (arch->embed_scale != 1 || arch->embed_sqrt) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: a %s model multiplies its embeddings; rows in their place are not "
+                       "supported",
+                       arch->where, arch->family);
+    }
+    if (dtype == MQ_F32) return mq_to_f32(rows, MQ_BF16, n, x);
+    memcpy(x, rows, (size_t)n * mq_dtype_size(MQ_BF16));
+    return MQ_OK;
+}
+
+mq_status mq_block_add_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                            void *x)
+{
+    const uint16_t *row = rows;
+    float *sum = x;
+    int64_t n = n_tokens * arch->hidden;
+    if (dtype == MQ_BF16) return mq_add_multiple(rows, 1, n, x, dtype);
+    for (int64_t i = 0; i < n; i++) sum[i] += mq_bf16_to_f32(row[i]);
+    return MQ_OK;
 }

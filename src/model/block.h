@@ -12,6 +12,8 @@
  *   parallel:   attn_in = norm(x); attn_out = attention(attn_in); x += o(attn_out),
  *               mlp_mid = act(gate(attn_in)) * up(attn_in); x += down(mlp_mid)
  * attention's outputs may be multiplied by sigmoid(gates), which q makes beside the queries.
+ * Latent attention (model/latent.h) has two taps between attn_in and attn_out, each made from
+ * attn_in: q_lora, of which it makes the queries, and kv_lora, of which it makes keys and values.
  * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
  * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
  * multiplied by residual_scale. Where a block has routed experts, they are added to x between
@@ -51,17 +53,22 @@ typedef struct mq_rope_tables {
 mq_status mq_rope_tables_create(const mq_arch *arch, int64_t n_positions, mq_rope_tables *out);
 void mq_rope_tables_free(mq_rope_tables *tables);
 
+/** Turns n_heads heads of q or k by the positions of their tokens, in place: rows of ld values, a
+ *  head each head_dim of them, of which the first ones turn. Not collective. */
+mq_status mq_block_turn(const mq_block_weights *weights, const mq_rope_tables *rope,
+                        const mq_unit *unit, void *x, int64_t ld, int64_t n_heads);
+
 /** Computes tap `tap` of one unit into `out` (n_tokens, width of the tap), and does the residual
  *  additions that lie between the tap before it and this one.
- *  x (n_tokens, hidden) in/out; in: the activations of the tap that this one is computed from
- *  (attn_in for attn_out, and for mlp_mid in a parallel block; attn_out for mlp_in; mlp_in for
- *  mlp_mid); attn_out must also be given for mlp_mid in a parallel block, through `in2`.
- *  in and in2 are NULL where there is none; the buffers must not overlap. Uses threads and thread
- *  scratch; work is a buffer of mq_block_work_bytes for at least the unit's tokens; the rope
- *  tables must reach the unit's longest sample. Not collective. */
+ *  x (n_tokens, hidden) in/out; from: by tap, the activations of those that this one is computed
+ *  from: attn_in for the latents; attn_in and the latents that there are for attn_out; attn_out for
+ *  mlp_in; mlp_in for mlp_mid, or attn_in and attn_out in a parallel block. Others may be NULL. The
+ *  buffers must not overlap. Uses threads and thread scratch; work is a buffer of
+ *  mq_block_work_bytes for at least the unit's tokens; the rope tables must reach the unit's
+ * longest sample. Not collective. */
 mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables *rope,
-                           mq_tap_id tap, const mq_unit *unit, void *x, const void *in,
-                           const void *in2, void *work, void *out);
+                           mq_tap_id tap, const mq_unit *unit, void *x,
+                           const void *const from[MQ_N_TAPS], void *work, void *out);
 
 /** x += down(mlp_mid), if there is one: ends the block for one unit. work as above. */
 mq_status mq_block_finish(const mq_block_weights *weights, const mq_unit *unit, void *x,
@@ -78,6 +85,16 @@ mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tok
 /** x (n_tokens, hidden) = embedding of the unit's tokens. */
 mq_status mq_block_embed(const mq_outer_weights *outer, const mq_arch *arch, const mq_unit *unit,
                          const int32_t *token, void *x);
+
+/** x (n_tokens, hidden) of the dtype = rows (n_tokens, hidden) bf16, given in the place of
+ *  embeddings. Errors: MQ_E_INPUT where the family multiplies embeddings: nothing says whether
+ * these are. */
+mq_status mq_block_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                        void *x);
+
+/** x (n_tokens, hidden) of the dtype += rows (n_tokens, hidden) bf16, rounded once. */
+mq_status mq_block_add_rows(const mq_arch *arch, mq_dtype dtype, int64_t n_tokens, const void *rows,
+                            void *x);
 
 /** Logits of rows [t0, t1) of the final residual stream: norm, head, logit_scale; out
  *  (t1 - t0, vocab) f32; h is scratch (t1 - t0, hidden) of the weights' dtype. Threads over tiles

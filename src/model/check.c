@@ -71,7 +71,7 @@ static mq_status check_all(audit *a, const mq_arch *arch)
     for (int64_t b = 0; b < arch->n_blocks; b++) MQ_TRY(check_block(a, arch, b));
     for (int64_t i = 0; i < a->folder->n_tensors; i++) {
         char text[128];
-        if (a->known[i]) continue;
+        if (a->known[i] || mq_arch_is_copied(arch, a->folder->tensor[i].name)) continue;
         return mq_fail(MQ_E_INPUT,
                        "%s: the tensor %s, %s, is none that a %s model with this config.json has",
                        a->folder->path, a->folder->tensor[i].name,

@@ -21,10 +21,10 @@ mq_status mq_spec_find(const mq_arch_texts *texts, const char *section, const ch
     if (!cJSON_IsObject(spec)) return MQ_OK;
     const cJSON *key = cJSON_GetObjectItemCaseSensitive(spec, "key");
     if (!cJSON_IsString(key)) return lacks(texts, field, "key");
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(texts->config, key->valuestring);
+    const cJSON *value = mq_arch_key(texts, key->valuestring);
     const cJSON *other = cJSON_GetObjectItemCaseSensitive(spec, "or");
     if (!value && cJSON_IsString(other)) {
-        value = cJSON_GetObjectItemCaseSensitive(texts->config, other->valuestring);
+        value = mq_arch_key(texts, other->valuestring);
         if (value) key = other;
     }
     const cJSON *null_value = cJSON_GetObjectItemCaseSensitive(spec, "null");

@@ -125,6 +125,14 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
     if (arch->sinks[0]) {
         add_vector(out, &n, MQ_VECTOR_SINKS, arch->sinks, block, 1, arch->n_heads, 0);
     }
+    if (arch->latent.q_norm[0]) {
+        add_vector(out, &n, MQ_VECTOR_Q_LORA_NORM, arch->latent.q_norm, block, 1,
+                   arch->latent.q_rank, 0);
+    }
+    if (arch->latent.kv_norm[0]) {
+        add_vector(out, &n, MQ_VECTOR_KV_LORA_NORM, arch->latent.kv_norm, block, 1,
+                   arch->latent.kv_rank, 0);
+    }
     if (arch->block[block].routed) add_router(arch, block, out, &n);
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         char module[MQ_NAME_BYTES - 8], name[MQ_NAME_BYTES];

@@ -26,6 +26,8 @@ typedef enum mq_vector_id {
     MQ_VECTOR_DOWN_NORM,
     MQ_VECTOR_Q_NORM,
     MQ_VECTOR_K_NORM,
+    MQ_VECTOR_Q_LORA_NORM,
+    MQ_VECTOR_KV_LORA_NORM,
     MQ_N_VECTOR_NORMS,
     MQ_VECTOR_NORM_BIAS = MQ_N_VECTOR_NORMS, /* + the norm's, one of the first four */
     MQ_VECTOR_SINKS = MQ_VECTOR_NORM_BIAS + MQ_VECTOR_Q_NORM,

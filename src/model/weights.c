@@ -49,6 +49,10 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->k_norm;
     case MQ_VECTOR_SINKS:
         return &w->sinks;
+    case MQ_VECTOR_Q_LORA_NORM:
+        return &w->q_lora_norm;
+    case MQ_VECTOR_KV_LORA_NORM:
+        return &w->kv_lora_norm;
     case MQ_VECTOR_ROUTER:
         return &w->router;
     case MQ_VECTOR_ROUTER_BIAS:

@@ -19,6 +19,7 @@ typedef struct mq_block_weights {
     /* Of norms, what values are multiplied by (with 1 added where it is stored without); NULL when
      * absent. */
     float *attn_norm, *mlp_norm, *o_norm, *down_norm, *q_norm, *k_norm;
+    float *q_lora_norm, *kv_lora_norm;
     float *sinks;        /* (n_heads) of attention, NULL when absent */
     float *norm_bias[4]; /* of the first four, in the order of mq_vector_id; NULL when absent */
     float *router, *router_bias, *correction, *shared_weight; /* as in mq_moe, f32; or NULL */

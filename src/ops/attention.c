@@ -14,7 +14,7 @@
  *     for each chunk of at most KEY_CHUNK visible keys:
  *         s (128, width) = q kT                   f32
  *         p = exp(scale s - running maximum)      rounded to the type of the activations
- *         o (128, head_dim) = o * correction + p v    f32
+ *         o (128, value_dim) = o * correction + p v   f32
  *     out = o / sum of p                          rounded once
  *
  * which is how PyTorch's scaled_dot_product_attention works (the eager code of transformers divides
@@ -39,8 +39,8 @@ typedef struct block {
     int64_t sample_row, length; /* the sample's first row and its tokens */
     int64_t head, kv_head;
     int64_t first, rows; /* queries [first, first + rows) of the sample */
-    char *q, *k, *v;     /* room for padded copies, stride head_dim */
-    float *scores, *o;   /* (QUERY_BLOCK, LD_SCORES), (QUERY_BLOCK, head_dim) */
+    char *q, *k, *v;     /* room for padded copies, one head to a row */
+    float *scores, *o;   /* (QUERY_BLOCK, LD_SCORES), (QUERY_BLOCK, value_dim) */
     mq_softmax state[QUERY_BLOCK];
 } block;
 
@@ -70,14 +70,14 @@ static void locate(const attention_job *job, int64_t task, block *b)
     b->rows = mq_min_i64(QUERY_BLOCK, b->length - b->first);
 }
 
-static mq_status get_memory(int64_t d, size_t elem, block *b)
+static mq_status get_memory(int64_t d, int64_t dv, size_t elem, block *b)
 {
     mq_scratch_plan plan = {0};
     size_t q = mq_scratch_add(&plan, QUERY_BLOCK * d, elem);
     size_t k = mq_scratch_add(&plan, KEY_CHUNK * d, elem);
-    size_t v = mq_scratch_add(&plan, KEY_CHUNK * d, elem);
+    size_t v = mq_scratch_add(&plan, KEY_CHUNK * dv, elem);
     size_t scores = mq_scratch_add(&plan, QUERY_BLOCK * LD_SCORES, sizeof(float));
-    size_t o = mq_scratch_add(&plan, QUERY_BLOCK * d, sizeof(float));
+    size_t o = mq_scratch_add(&plan, QUERY_BLOCK * dv, sizeof(float));
     char *base;
     MQ_TRY(mq_scratch_get(&plan, MQ_SLOT_KERNEL, &base));
     b->q = base + q;
@@ -117,7 +117,7 @@ static void round_in_place(float *p, int64_t width)
 static void soften(const attention_job *job, block *b, int64_t c0, int64_t width)
 {
     const mq_attention_shape *shape = job->shape;
-    int64_t d = shape->head_dim;
+    int64_t d = mq_attention_value_dim(shape);
     for (int64_t r = 0; r < QUERY_BLOCK; r++) {
         float *s = b->scores + r * LD_SCORES;
         if (r >= b->rows) { /* below the end of the sample */
@@ -143,9 +143,10 @@ static mq_status attend_chunk(const attention_job *job, block *b, const operand 
                               int64_t width)
 {
     const mq_attention_shape *s = job->shape;
-    int64_t have = mq_min_i64(width, b->length - c0), row = b->sample_row + c0, d = s->head_dim;
+    int64_t have = mq_min_i64(width, b->length - c0), row = b->sample_row + c0;
+    int64_t d = s->head_dim, dv = mq_attention_value_dim(s);
     operand k = head_rows(job->k, s->ld_k, row, have, width, b->kv_head, d, job->dtype, b->k);
-    operand v = head_rows(job->v, s->ld_v, row, have, width, b->kv_head, d, job->dtype, b->v);
+    operand v = head_rows(job->v, s->ld_v, row, have, width, b->kv_head, dv, job->dtype, b->v);
     mq_gemm_shape shape = {.m = QUERY_BLOCK,
                            .n = width,
                            .k = d,
@@ -158,11 +159,11 @@ static mq_status attend_chunk(const attention_job *job, block *b, const operand 
     MQ_TRY(mq_gemm(&shape, q->data, k.data, b->scores));
     soften(job, b, c0, width);
     shape = (mq_gemm_shape){.m = QUERY_BLOCK,
-                            .n = d,
+                            .n = dv,
                             .k = width,
                             .lda = job->dtype == MQ_BF16 ? 2 * LD_SCORES : LD_SCORES,
                             .ldb = v.ld,
-                            .ldc = d,
+                            .ldc = dv,
                             .in = job->dtype,
                             .out = MQ_F32,
                             .accumulate = true};
@@ -173,10 +174,11 @@ static mq_status attention_task(void *context, int64_t i)
 {
     const attention_job *job = context;
     const mq_attention_shape *s = job->shape;
+    int64_t dv = mq_attention_value_dim(s);
     block b;
     locate(job, i, &b);
-    MQ_TRY(get_memory(s->head_dim, mq_dtype_size(job->dtype), &b));
-    memset(b.o, 0, (size_t)(QUERY_BLOCK * s->head_dim) * sizeof *b.o);
+    MQ_TRY(get_memory(s->head_dim, dv, mq_dtype_size(job->dtype), &b));
+    memset(b.o, 0, (size_t)(QUERY_BLOCK * dv) * sizeof *b.o);
     mq_softmax start = {.top = -INFINITY};
     if (s->sink) start = (mq_softmax){.top = s->sink[b.head], .total = 1}; /* exp(sink - top) */
     for (int r = 0; r < QUERY_BLOCK; r++) b.state[r] = start;
@@ -189,10 +191,9 @@ static mq_status attention_task(void *context, int64_t i)
     }
     for (int64_t r = 0; r < b.rows; r++) {
         int64_t row = b.sample_row + b.first + r;
-        float *o = b.o + r * s->head_dim;
-        mq_row_divide(o, s->head_dim, b.state[r].total);
-        mq_row_store(o, s->head_dim,
-                     mq_at_mut(job->out, row * s->ld_out + b.head * s->head_dim, job->dtype),
+        float *o = b.o + r * dv;
+        mq_row_divide(o, dv, b.state[r].total);
+        mq_row_store(o, dv, mq_at_mut(job->out, row * s->ld_out + b.head * dv, job->dtype),
                      job->dtype);
     }
     return MQ_OK;
@@ -200,7 +201,8 @@ static mq_status attention_task(void *context, int64_t i)
 
 static mq_status check(const mq_attention_shape *s)
 {
-    bool heads = s->n_kv_heads > 0 && s->n_heads % s->n_kv_heads == 0 && s->head_dim > 0;
+    bool heads = s->n_kv_heads > 0 && s->n_heads % s->n_kv_heads == 0 && s->head_dim > 0 &&
+                 s->value_dim >= 0;
     bool finite = isfinite(s->scale) && isfinite(s->cap);
     if (heads && finite && s->scale > 0 && s->cap >= 0 && s->window >= 0 && s->chunk >= 0) {
         return MQ_OK;

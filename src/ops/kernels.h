@@ -22,21 +22,36 @@ mq_status mq_norm_heads(mq_norm_kind kind, void *x, int64_t n_tok, int64_t ld, i
                         int64_t d, const float *w, bool per_head, double eps, mq_dtype dtype);
 
 /** Rotary embedding in place on heads of head_dim inside rows of x (n_tok, ld), of each on its
- *  first dim coordinates. cos_sin (max_position, dim): row p holds dim / 2 cosines, then dim / 2
- *  sines of p * frequency_i. position (n_tok) of each token in its sample.
- *  interleaved false: pairs (i, i + dim / 2), Llama; true: pairs (2i, 2i + 1), Cohere. */
+ *  first dim coordinates; nothing behind those of a row's last head is read or written. cos_sin
+ * (max_position, dim): row p holds dim / 2 cosines, then dim / 2 sines of p * frequency_i. position
+ * (n_tok) of each token in its sample. interleaved false: pairs (i, i + dim / 2), Llama; true:
+ * pairs (2i, 2i + 1), Cohere. */
 mq_status mq_rope(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
                   int64_t dim, const float *cos_sin, const int32_t *position, bool interleaved,
                   mq_dtype dtype);
+
+/** The same by n_axes positions a token: position (n_tok, n_axes), of which pair i < dim / 2 turns
+ *  by number axis[i]. */
+mq_status mq_rope_axes(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
+                       int64_t dim, const float *cos_sin, const int32_t *position, int n_axes,
+                       const uint8_t *axis, bool interleaved, mq_dtype dtype);
 
 /** Rows of x (n_tok, ld) that begin with n_heads pairs of a query and its gate, head_dim each,
  *  become all queries and then all gates, in place. Errors: MQ_E_MEMORY. */
 mq_status mq_split_gates(void *x, int64_t n_tok, int64_t ld, int64_t n_heads, int64_t head_dim,
                          mq_dtype dtype);
 
+/** Keys and values of latent attention. A row of kv (n_tok, n_heads * (nope + v)) holds for each
+ *  head nope coordinates of its key, then its value. Keys go to k (n_tok, n_heads * (nope + rope)),
+ *  each followed by the token's row of shared (n_tok, rope), the part that all heads have; values
+ *  to the front of their rows, which stay n_heads * (nope + v) apart. Nothing is computed. */
+mq_status mq_split_keys(void *kv, int64_t n_tok, int64_t n_heads, int64_t nope, int64_t v,
+                        const void *shared, int64_t rope, void *k, mq_dtype dtype);
+
 /** Shapes of causal attention over a unit of whole samples. */
 typedef struct mq_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim;
+    int64_t value_dim;                /* of the heads of v and out; 0: head_dim */
     int64_t ld_q, ld_k, ld_v, ld_out; /* row strides, elements */
     double scale;                     /* of the scores, usually 1 / sqrt(head_dim) */
     double cap;                       /* scaled scores s become cap tanh(s / cap); 0: they stay */
@@ -55,7 +70,13 @@ static inline int64_t mq_attention_first_key(const mq_attention_shape *shape, in
     return window > chunk ? window : chunk;
 }
 
-/** out (n_tok, n_heads * head_dim) = softmax(scale q kT, causal within each sample) v.
+/** Coordinates of a head of v, and of out. */
+static inline int64_t mq_attention_value_dim(const mq_attention_shape *shape)
+{
+    return shape->value_dim > 0 ? shape->value_dim : shape->head_dim;
+}
+
+/** out (n_tok, n_heads * value_dim) = softmax(scale q kT, causal within each sample) v.
  *  Sample s is rows sample_offset[s] .. sample_offset[s + 1). Query head h uses kv head
  *  h / (n_heads / n_kv_heads). Blocked over queries: the full score matrix never exists; only the
  *  causal part is computed. Scores and softmax in f32; exp(score - maximum) is rounded to dtype

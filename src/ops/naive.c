@@ -85,7 +85,7 @@ static double dot(const void *a, int64_t i, const void *b, int64_t j, int64_t n,
 static void attend(const mq_attention_shape *s, const void *q, const void *k, const void *v,
                    int64_t t0, int64_t t, int64_t h, double *p, void *out, mq_dtype dtype)
 {
-    int64_t d = s->head_dim, g = h / (s->n_heads / s->n_kv_heads);
+    int64_t d = s->head_dim, dv = mq_attention_value_dim(s), g = h / (s->n_heads / s->n_kv_heads);
     int64_t first = t0 + mq_attention_first_key(s, t - t0);
     double scale = s->query_factor ? s->scale * (double)s->query_factor[t - t0] : s->scale;
     double top = s->sink ? (double)s->sink[h] : -INFINITY, total = 0;
@@ -99,12 +99,12 @@ static void attend(const mq_attention_shape *s, const void *q, const void *k, co
         p[u - first] = exp(p[u - first] - top);
         total += p[u - first];
     }
-    for (int64_t i = 0; i < d; i++) {
+    for (int64_t i = 0; i < dv; i++) {
         double sum = 0;
         for (int64_t u = first; u <= t; u++) {
-            sum += p[u - first] / total * get(v, u * s->ld_v + g * d + i, dtype);
+            sum += p[u - first] / total * get(v, u * s->ld_v + g * dv + i, dtype);
         }
-        put(out, t * s->ld_out + h * d + i, sum, dtype);
+        put(out, t * s->ld_out + h * dv + i, sum, dtype);
     }
 }
 

@@ -1,33 +1,14 @@
 #ifndef MQ_OPS_VECTOR_H
 #define MQ_OPS_VECTOR_H
 
+#include "base/clones.h"
+
 #include <stdint.h>
 #include <string.h>
 
-/* What makes loops run on wide vectors, the same bits at every width.
- *
- * MQ_CLONES in front of a function compiles it for several instruction sets; the loader picks one.
- * All clones do the same operations in the same order: no contraction (-ffp-contract=off), and
- * sums in the fixed lanes of mq_vec, which the compiler splits where registers are narrower.
- * Clones are static, behind plain functions, for clang 14 exports none; and vec_* with a name of
- * their own in all of src, for its choosers are global.
- * -DMQ_NO_CLONES compiles the plain version only; the golden sums of the tests hold for both.
- * Sanitizers come up after the loader runs the choice, so they get the plain version too. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MQ_SANITIZED
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
-    __has_feature(memory_sanitizer)
-#define MQ_SANITIZED
-#endif
-#endif
-#if !defined(MQ_NO_CLONES) && !defined(MQ_SANITIZED) && defined(__x86_64__) && \
-    defined(__GLIBC__) &&                                                      \
-    ((defined(__clang__) && __clang_major__ >= 14) || (!defined(__clang__) && defined(__GNUC__)))
-#define MQ_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define MQ_CLONES
-#endif
+/* What makes loops run on wide vectors, the same bits at every width: MQ_CLONES (base/clones.h),
+ * and sums in the fixed lanes of mq_vec, which the compiler splits where registers are narrower.
+ * The golden sums of the tests hold with and without clones. */
 
 #define MQ_INLINE static inline __attribute__((always_inline))
 

@@ -62,11 +62,19 @@ static bool takes(float weight, float s, mq_dtype dtype)
     return done && back == product && product / s == weight;
 }
 
+/* The norm that makes a tap. */
+static const float *norm_of(const mq_block_weights *weights, mq_tap_id tap)
+{
+    if (tap == MQ_TAP_ATTN_IN) return weights->attn_norm;
+    if (tap == MQ_TAP_Q_LORA) return weights->q_lora_norm;
+    return tap == MQ_TAP_KV_LORA ? weights->kv_lora_norm : weights->mlp_norm;
+}
+
 void mq_choose_column_scales(const mq_run *run, mq_tap_id tap, const mq_tap_system *s, double *w2,
                              float *scale)
 {
     const mq_block_weights *weights = run->stream[MQ_QUANTISED].weights;
-    const float *norm = tap == MQ_TAP_ATTN_IN ? weights->attn_norm : weights->mlp_norm;
+    const float *norm = norm_of(weights, tap);
     mq_dtype dtype = mq_scaled_norm(run->source, run->scheme, weights->block, tap)->dtype;
     mq_column_scales(s->n, run->result->layer[0].quant.group, s->order, s->diagonal, s->r, w2,
                      scale);

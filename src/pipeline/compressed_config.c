@@ -1,5 +1,7 @@
 #include "pipeline/compressed_config.h"
 
+#include "pipeline/module_names.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -16,11 +18,32 @@ static mq_status append(const char *name, cJSON *list)
     return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
 }
 
+/* A module as readers name it. */
+static mq_status append_module(const mq_arch *arch, const char *name, cJSON *list)
+{
+    char pattern[MQ_PATTERN_BYTES] = "re:";
+    if (!arch->towers) return append(name, list);
+    mq_module_pattern(arch, name, pattern);
+    mq_pattern_append(pattern, "$");
+    return append(pattern, list);
+}
+
+/* Other parts of the model, none of which is packed. */
+static mq_status add_others(const mq_arch *arch, cJSON *list)
+{
+    for (int i = 0; i < arch->n_copied; i++) {
+        char pattern[MQ_PATTERN_BYTES] = "re:";
+        mq_other_pattern(arch, i, pattern);
+        MQ_TRY(append(pattern, list));
+    }
+    return MQ_OK;
+}
+
 static mq_status add_name(const mq_scheme *scheme, int64_t block, mq_linear_id linear, cJSON *list)
 {
     char name[NAME_BYTES];
     mq_arch_linear_name(scheme->arch, linear, block, name, sizeof name);
-    return append(name, list);
+    return append_module(scheme->arch, name, list);
 }
 
 /* Every linear layer, the head last: `step` says what becomes of it. */
@@ -46,14 +69,14 @@ static mq_status add_ignored(const mq_scheme *scheme, int64_t block, mq_linear_i
 }
 
 /* A linear of a block that is never packed, "X" for the tensor "X.weight"; "": there is none. */
-static mq_status add_unpacked(const char *pattern, int64_t block, cJSON *list)
+static mq_status add_unpacked(const mq_arch *arch, const char *pattern, int64_t block, cJSON *list)
 {
     char name[NAME_BYTES];
     mq_arch_name(pattern, block, name, sizeof name);
     char *end = strstr(name, ".weight");
     if (!end) return MQ_OK;
     *end = '\0';
-    return append(name, list);
+    return append_module(arch, name, list);
 }
 
 /* Kinds of packed layers: bits and group. */
@@ -160,11 +183,12 @@ static mq_status fill(cJSON *config, const mq_scheme *scheme)
     MQ_TRY(mq_json_add_string(config, "version", version));
     cJSON *ignore = cJSON_AddArrayToObject(config, "ignore");
     if (!ignore) return mq_fail(MQ_E_MEMORY, "no memory for the quantisation config");
+    MQ_TRY(add_others(scheme->arch, ignore));
     MQ_TRY(every_layer(scheme, add_ignored, ignore));
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         if (!scheme->arch->block[b].routed) continue;
-        MQ_TRY(add_unpacked(scheme->arch->moe.router, b, ignore));
-        MQ_TRY(add_unpacked(scheme->arch->moe.shared_weight, b, ignore));
+        MQ_TRY(add_unpacked(scheme->arch, scheme->arch->moe.router, b, ignore));
+        MQ_TRY(add_unpacked(scheme->arch, scheme->arch->moe.shared_weight, b, ignore));
     }
     return add_groups(config, scheme);
 }

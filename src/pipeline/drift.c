@@ -10,7 +10,7 @@
  * Where a norm stands before the addition nothing linear leads from W x^ to the stream, and the
  * experts of a token share what is to be made up for: such a layer aims at W x, like the others.
  * Its drift is W (x - x^), which is what they get in the end, since x may be wider than the
- * residual stream; all drifts are as wide as that. */
+ * residual stream. */
 #include "pipeline/experts.h"
 
 #include "base/log.h"
@@ -46,7 +46,11 @@ static mq_status unit_drift(const mq_run *run, mq_tap_id tap, int64_t u)
 mq_status mq_run_drift(mq_run *run, mq_tap_id tap)
 {
     mq_status status = MQ_OK;
+    mq_linear_id linear;
     if (run->n_streams < 2) return MQ_OK;
+    bool writes = mq_tap_writes_residual(tap, &linear);
+    run->drift.width =
+        writes ? run->arch->hidden : run->stream[MQ_QUANTISED].tap[mq_tap_kind(tap)].width;
     for (int64_t u = 0; u < mq_run_units(run, tap)->n_local_units && status == MQ_OK; u++) {
         status = unit_drift(run, tap, u);
     }
@@ -83,10 +87,10 @@ mq_status mq_run_cross(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessi
     double *largest = NULL;
     *out = NULL;
     if (run->n_streams < 2) return MQ_OK;
-    mq_status status = mq_alloc(run->arch->hidden, sizeof *largest, "column bounds", &largest);
+    mq_status status = mq_alloc(run->drift.width, sizeof *largest, "column bounds", &largest);
     if (status == MQ_OK)
         status = mq_activations_bounds(&run->drift, mq_run_units(run, tap), largest);
-    if (status == MQ_OK) status = mq_cross_create(run->arch->hidden, h->n, out);
+    if (status == MQ_OK) status = mq_cross_create(run->drift.width, h->n, out);
     status = mq_agree(run->comm, status);
     if (status == MQ_OK) status = sum_cross(run, tap, h, largest, *out);
     if (status == MQ_E_NUMERIC && run->solver.go_on) {

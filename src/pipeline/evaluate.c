@@ -239,6 +239,12 @@ static mq_status check_pair(const mq_forward *model, const mq_forward *reference
 
 static mq_status check_tokens(const mq_evaluate_options *options, const mq_calib *tokens)
 {
+    if (!tokens->has_tokens) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: holds rows in the place of embeddings and no tokens: there is nothing "
+                       "to predict",
+                       options->tokens);
+    }
     if (tokens->longest >= 2) return MQ_OK;
     return mq_fail(MQ_E_INPUT, "%s: no sample has two tokens: there is nothing to predict",
                    options->tokens);

@@ -126,6 +126,13 @@ const mq_calib *mq_run_units(const mq_run *run, mq_tap_id tap)
     return part ? &run->experts->part : run->calib;
 }
 
+int64_t mq_run_token(const mq_run *run, mq_tap_id tap, int64_t u, int64_t row)
+{
+    if (mq_run_units(run, tap) == run->calib) return row;
+    const mq_routes *route = &run->experts->route[MQ_QUANTISED][u];
+    return route->token[route->begin[run->experts->expert] + row];
+}
+
 int64_t mq_run_routed_tokens(const mq_run *run, mq_tap_id tap)
 {
     int64_t expert = mq_tap_expert(tap);

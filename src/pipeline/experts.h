@@ -27,6 +27,9 @@ void mq_experts_destroy(mq_experts **experts);
 /** The units that a tap's activations are rows of: part for those of the expert in hand. */
 const mq_calib *mq_run_units(const mq_run *run, mq_tap_id tap);
 
+/** Which token of the u-th local unit a row of a tap is of. */
+int64_t mq_run_token(const mq_run *run, mq_tap_id tap, int64_t u, int64_t row);
+
 /** Tokens routed to the expert of a tap, of all ranks; -1 for taps that are of none. */
 int64_t mq_run_routed_tokens(const mq_run *run, mq_tap_id tap);
 

@@ -53,7 +53,7 @@ static mq_status buffers_create(const mq_arch *arch, const mq_calib *tokens, mq_
     MQ_TRY(mq_block_work_bytes(arch, dtype, tokens->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &b->work));
     MQ_TRY(mq_mixture_room_create(arch, dtype, tokens->max_unit_tokens, &b->mixture));
-    return mq_rope_tables_create(arch, tokens->longest, &b->rope);
+    return mq_rope_tables_create(arch, tokens->n_positions, &b->rope);
 }
 
 static mq_status unit_block(const mq_block_weights *w, unit_buffers *b, const mq_unit *unit,
@@ -61,14 +61,10 @@ static mq_status unit_block(const mq_block_weights *w, unit_buffers *b, const mq
 {
     mq_tap_id taps[MQ_N_TAPS];
     int n = mq_arch_taps(w->arch, w->block, taps);
-    bool parallel = w->arch->parallel_block;
+    const void *from[MQ_N_TAPS];
+    for (int t = 0; t < MQ_N_TAPS; t++) from[t] = b->tap[t];
     for (int t = 0; t < n; t++) {
-        const void *in = t > 0 ? b->tap[taps[t - 1]] : NULL, *in2 = NULL;
-        if (parallel && taps[t] == MQ_TAP_MLP_MID) {
-            in = b->tap[MQ_TAP_ATTN_IN];
-            in2 = b->tap[MQ_TAP_ATTN_OUT];
-        }
-        MQ_TRY(mq_block_produce(w, &b->rope, taps[t], unit, x, in, in2, b->work, b->tap[taps[t]]));
+        MQ_TRY(mq_block_produce(w, &b->rope, taps[t], unit, x, from, b->work, b->tap[taps[t]]));
         if (taps[t] == MQ_TAP_MLP_IN && w->arch->block[w->block].routed) {
             MQ_TRY(mq_mixture(w, unit, b->tap[MQ_TAP_MLP_IN], &b->mixture, x));
         }
@@ -85,10 +81,28 @@ static mq_status all_units(const mq_block_weights *w, unit_buffers *b, const mq_
     return MQ_OK;
 }
 
+/* An mq_take_rows. */
+static mq_status take_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_forward *f = context;
+    char *to = f->x.rows + (size_t)(token * f->x.width) * mq_dtype_size(f->x.dtype);
+    return mq_block_rows(f->arch, f->x.dtype, n, rows, to);
+}
+
+/* Another, which adds them. */
+static mq_status add_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_forward *f = context;
+    char *to = f->x.rows + (size_t)(token * f->x.width) * mq_dtype_size(f->x.dtype);
+    return mq_block_add_rows(f->arch, f->x.dtype, n, rows, to);
+}
+
 static mq_status embed(const mq_comm *comm, const mq_calib *tokens, mq_dtype dtype, mq_forward *f)
 {
     mq_outer_weights *outer = NULL;
     mq_status local = MQ_OK;
+    if (tokens->hidden > 0)
+        return mq_calib_spread_rows(comm, tokens, MQ_ROWS_EMBEDDED, take_rows, f);
     MQ_TRY(mq_outer_weights_read(comm, f->folder, f->arch, dtype, MQ_OUTER_EMBED, &outer));
     for (int64_t u = 0; u < tokens->n_local_units && local == MQ_OK; u++) {
         const mq_unit *unit = &tokens->unit[u];
@@ -107,6 +121,9 @@ static mq_status run_blocks(const mq_comm *comm, const mq_calib *tokens, mq_bloc
         MQ_TRY(mq_block_weights_read(comm, f->folder, b, weights));
         mq_status status = mq_agree(comm, all_units(weights, buffers, tokens, &f->x));
         if (status != MQ_OK) return mq_fail_in(status, "%s, block %" PRId64, f->folder->path, b);
+        if (b < tokens->n_deep) {
+            MQ_TRY(mq_calib_spread_rows(comm, tokens, (int)b, add_rows, f));
+        }
     }
     return MQ_OK;
 }

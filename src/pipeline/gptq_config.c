@@ -1,30 +1,14 @@
 #include "pipeline/gptq_config.h"
 
 #include "base/memory.h"
+#include "pipeline/module_names.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_BYTES = 256, PATTERN_BYTES = 1024 };
-
-/* Appends text with the regular-expression specials of module names escaped. */
-static void append_escaped(char *pattern, size_t room, const char *text)
-{
-    size_t used = strlen(pattern);
-    for (const char *c = text; *c && used + 3 < room; c++) {
-        if (*c == '.') pattern[used++] = '\\';
-        pattern[used++] = *c;
-    }
-    pattern[used] = '\0';
-}
-
-static void append_text(char *pattern, size_t room, const char *text)
-{
-    size_t used = strlen(pattern);
-    snprintf(pattern + used, room - used, "%s", text);
-}
+enum { NAME_BYTES = 256 };
 
 /* `whole_row`: the layer's input columns, a group of that many being written as -1. */
 static mq_status add_rule(cJSON *dynamic, const char *pattern, const mq_layer_plan *plan,
@@ -82,24 +66,24 @@ static void group_pattern(const mq_scheme *scheme, int64_t block, const siblings
             char head[NAME_BYTES];
             memcpy(head, module, parent);
             head[parent] = '\0';
-            append_escaped(pattern, PATTERN_BYTES, head);
-            append_text(pattern, PATTERN_BYTES, "(?:");
+            mq_module_pattern(scheme->arch, head, pattern);
+            mq_pattern_append(pattern, "(?:");
         } else {
-            append_text(pattern, PATTERN_BYTES, "|");
+            mq_pattern_append(pattern, "|");
         }
-        append_escaped(pattern, PATTERN_BYTES, leaf);
+        mq_pattern_append(pattern, leaf);
     }
     if (s->fused) {
-        append_text(pattern, PATTERN_BYTES, "|");
-        append_text(pattern, PATTERN_BYTES, s->fused);
+        mq_pattern_append(pattern, "|");
+        mq_pattern_append(pattern, s->fused);
     }
-    append_text(pattern, PATTERN_BYTES, ")$");
+    mq_pattern_append(pattern, ")$");
 }
 
 static mq_status add_group_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block,
                                 const siblings *s)
 {
-    char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
+    char pattern[MQ_PATTERN_BYTES], rule[MQ_PATTERN_BYTES + 2];
     const mq_layer_plan *plan = mq_scheme_layer(scheme, block, s->linear[0]);
     int64_t n_out = 0, n_in = 0;
     mq_arch_linear_shape(scheme->arch, block, s->linear[0], &n_out, &n_in);
@@ -136,7 +120,7 @@ static void experts_pattern(const mq_scheme *scheme, int64_t block, char *patter
     snprintf(head, sizeof head, "%.*s", (int)(mark - stem), stem);
     mq_arch_name(head, block, module, sizeof module);
     pattern[0] = '\0';
-    append_escaped(pattern, PATTERN_BYTES, module);
+    mq_module_pattern(scheme->arch, module, pattern);
 }
 
 /* One rule where all experts of a block are alike, else one for each layer. */
@@ -152,7 +136,7 @@ static mq_status add_experts(cJSON *dynamic, const mq_scheme *scheme, int64_t bl
     if (all_default) return MQ_OK;
     /* A whole row is -1 in the rule, and gate and down differ in how long theirs are. */
     if (uniform && !first->quantise) {
-        char pattern[PATTERN_BYTES], rule[PATTERN_BYTES + 2];
+        char pattern[MQ_PATTERN_BYTES], rule[MQ_PATTERN_BYTES + 2];
         experts_pattern(scheme, block, pattern);
         snprintf(rule, sizeof rule, "-:%s", pattern);
         return add_rule(dynamic, rule, first, 0);
@@ -177,52 +161,61 @@ static bool block_is_skipped(const mq_scheme *scheme, int64_t block)
 /* "-:model\.layers\.7\." for a block that stays as it is. */
 static mq_status add_block_rule(cJSON *dynamic, const mq_scheme *scheme, int64_t block)
 {
-    const char *pattern = scheme->arch->linear[MQ_Q];
+    const char *pattern = scheme->arch->linear[MQ_O];
     const char *mark = strstr(pattern, "{i}");
-    char head[NAME_BYTES] = "", number[32], rule[PATTERN_BYTES] = "-:";
-    size_t n = mark ? (size_t)(mark - pattern) : 0;
-    memcpy(head, pattern, n);
-    head[n] = '\0';
-    append_escaped(rule, sizeof rule, head);
-    snprintf(number, sizeof number, "%" PRId64 "\\.", block);
-    append_text(rule, sizeof rule, number);
+    char head[NAME_BYTES], rule[MQ_PATTERN_BYTES] = "-:";
+    int n = mark ? (int)(mark - pattern) : 0;
+    snprintf(head, sizeof head, "%.*s%" PRId64 ".", n, pattern, block);
+    mq_module_pattern(scheme->arch, head, rule);
     return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
 }
 
 static mq_status add_head_rule(cJSON *dynamic, const mq_scheme *scheme)
 {
-    char module[NAME_BYTES], rule[PATTERN_BYTES] = "+:^";
+    char module[NAME_BYTES], rule[MQ_PATTERN_BYTES] = "+:^";
     if (mq_scheme_is_default(scheme, 0, MQ_HEAD)) return MQ_OK;
     mq_arch_linear_name(scheme->arch, MQ_HEAD, 0, module, sizeof module);
-    append_escaped(rule, sizeof rule, module);
-    append_text(rule, sizeof rule, "$");
+    mq_module_pattern(scheme->arch, module, rule);
+    mq_pattern_append(rule, "$");
     return add_rule(dynamic, rule, &scheme->head, scheme->arch->hidden);
 }
 
 /* "-:^model\.layers\.\d+\.mlp\.gate$" */
-static mq_status add_router_rule(cJSON *dynamic, const char *name)
+static mq_status add_router_rule(cJSON *dynamic, const mq_arch *arch, const char *name)
 {
-    char rule[PATTERN_BYTES] = "-:^", head[MQ_ARCH_NAME];
+    char rule[MQ_PATTERN_BYTES] = "-:^", head[MQ_ARCH_NAME];
     const char *mark = strstr(name, "{i}"), *end = strstr(name, ".weight");
     if (!mark || !end) return MQ_OK;
     snprintf(head, sizeof head, "%.*s", (int)(mark - name), name);
-    append_escaped(rule, sizeof rule, head);
-    append_text(rule, sizeof rule, "\\d+");
+    mq_module_pattern(arch, head, rule);
+    mq_pattern_append(rule, "\\d+");
     snprintf(head, sizeof head, "%.*s", (int)(end - mark - 3), mark + 3);
-    append_escaped(rule, sizeof rule, head);
-    append_text(rule, sizeof rule, "$");
+    mq_pattern_escape(rule, head);
+    mq_pattern_append(rule, "$");
     return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
 }
 
 /* Linears of a block that are never packed. */
 static mq_status add_router_rules(cJSON *dynamic, const mq_arch *arch)
 {
-    MQ_TRY(add_router_rule(dynamic, arch->moe.router));
-    return add_router_rule(dynamic, arch->moe.shared_weight);
+    MQ_TRY(add_router_rule(dynamic, arch, arch->moe.router));
+    return add_router_rule(dynamic, arch, arch->moe.shared_weight);
+}
+
+/* Other parts of the model, none of which is packed. */
+static mq_status add_other_rules(cJSON *dynamic, const mq_arch *arch)
+{
+    for (int i = 0; i < arch->n_copied; i++) {
+        char rule[MQ_PATTERN_BYTES] = "-:";
+        mq_other_pattern(arch, i, rule);
+        MQ_TRY(add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0));
+    }
+    return MQ_OK;
 }
 
 static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
 {
+    MQ_TRY(add_other_rules(dynamic, scheme->arch));
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
         if (block_is_skipped(scheme, b)) {
             MQ_TRY(add_block_rule(dynamic, scheme, b));

@@ -112,9 +112,10 @@ bool mq_layout_has_head(const mq_folder *source, const mq_scheme *scheme)
 static void replace_norms(const mq_folder *source, const mq_scheme *scheme, int64_t block,
                           replaced_list *list)
 {
-    static const mq_tap_id taps[] = {MQ_TAP_ATTN_IN, MQ_TAP_MLP_IN};
+    mq_tap_id taps[MQ_N_TAPS];
+    int n = mq_arch_taps(scheme->arch, block, taps);
     if (scheme->format->columns != MQ_COLUMNS_IN_NORMS) return;
-    for (int t = 0; t < 2; t++) {
+    for (int t = 0; t < n; t++) {
         const mq_tensor *norm = mq_scaled_norm(source, scheme, block, taps[t]);
         if (norm) replace(list, block, MQ_N_LINEARS, norm->name, SCALED_NORM);
     }

@@ -42,9 +42,10 @@ mq_status mq_norm_ratio(mq_folder *folder, mq_folder *source, const mq_arch *arc
                         mq_linear_id linear, float **ratio)
 {
     char name[2 * MQ_ARCH_NAME];
-    int64_t n = arch->hidden;
+    mq_tap_id tap = mq_arch_linear_tap(arch, linear);
+    int64_t n = mq_arch_tap_width(arch, block, tap);
     float *original = NULL;
-    const char *pattern = mq_arch_tap_norm(arch, mq_arch_linear_tap(arch, linear));
+    const char *pattern = mq_arch_tap_norm(arch, tap);
     *ratio = NULL;
     if (!pattern) return MQ_OK;
     mq_arch_name(pattern, block, name, sizeof name);

@@ -44,6 +44,7 @@ static mq_status open_inputs(mq_run *run)
     const mq_comm *comm = run->comm;
     MQ_TRY(mq_arch_load(comm, run->options->model, &run->arch));
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
+    MQ_TRY(mq_agree(comm, run->options->mmap ? mq_folder_map(run->source) : MQ_OK));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
     run->scheme->scale_columns =
@@ -134,8 +135,8 @@ static void warn_about_readers(const mq_run *run)
     }
     bool for_vllm = form == MQ_PACKED_GPTQ || form == MQ_PACKED_COMPRESSED;
     if (for_vllm && mq_scheme_splits_fused(run->scheme)) {
-        mq_warn("q, k and v, or gate and up, of a block do not all have the same bits and group "
-                "size: vLLM fuses them and will refuse the model");
+        mq_warn("q, k and v, q_a and kv_a, or gate and up, of a block do not all have the same "
+                "bits and group size: vLLM fuses them and will refuse the model");
     }
 }
 
@@ -150,7 +151,7 @@ static mq_status allocate_local(mq_run *run)
 {
     size_t work = 0;
     const mq_calib *calib = run->calib;
-    MQ_TRY(mq_rope_tables_create(run->arch, calib->longest, &run->rope));
+    MQ_TRY(mq_rope_tables_create(run->arch, calib->n_positions, &run->rope));
     MQ_TRY(mq_block_work_bytes(run->arch, MQ_BF16, calib->max_unit_tokens, &work));
     MQ_TRY(mq_alloc((int64_t)work, 1, "workspace of a unit", &run->work));
     MQ_TRY(mq_report_create(run->scheme->n_quantised, &run->report));
@@ -159,7 +160,8 @@ static mq_status allocate_local(mq_run *run)
                                      &run->stream[i].x));
     }
     if (run->n_streams < 2) return MQ_OK;
-    return mq_activations_create(calib, run->arch->hidden, MQ_BF16, "drift", &run->drift);
+    return mq_activations_create(calib, mq_arch_normed_width(run->arch), MQ_BF16, "drift",
+                                 &run->drift);
 }
 
 static mq_status plan_and_allocate(mq_run *run)

@@ -51,7 +51,8 @@ typedef struct mq_run {
     mq_gguf_pairs gguf; /* with that format: what goes before its tensors */
     mq_stream stream[MQ_MAX_STREAMS];
     int n_streams;
-    mq_activations drift;      /* with two streams: what the layers of a tap are to make up for */
+    mq_activations drift;      /* with two streams: what the layers of a tap are to make up for, as
+                                  wide as that is; room for any tap that a norm makes */
     double alpha[MQ_HEAD + 1]; /* by role, how much of that: as asked for, or last measured */
     mq_rope_tables rope;
     mq_rope_mean *rope_mean; /* for blocks of this rope, window and chunk; NULL: not made */
@@ -71,7 +72,8 @@ typedef struct mq_run {
     mq_timing timing;
 } mq_run;
 
-/** Embeds every local unit, into all streams. Collective. */
+/** Embeds every local unit, or reads the rows that the calibration file has in the place of
+ *  embeddings, into all streams. Collective. */
 mq_status mq_run_embed(mq_run *run);
 
 /** Reads the weights of a block for all streams. Collective. */

@@ -83,9 +83,10 @@ void mq_run_tokens_left_out(const mq_run *run, const mq_calib *units, int64_t *f
 
 /* The first value of a sample that spoils a sum over its unit. Where no square exceeds most / T in
  * a unit of T tokens, no sum of squares exceeds `most`. */
-static mq_status search_sample(const mq_activations *a, const mq_calib *calib, int64_t u, int64_t s,
-                               float *row, bool *found, place *at)
+static mq_status search_sample(const mq_run *run, mq_tap_id tap, const mq_activations *a, int64_t u,
+                               int64_t s, float *row, bool *found, place *at)
 {
+    const mq_calib *calib = mq_run_units(run, tap);
     const mq_unit *unit = &calib->unit[u];
     const char *rows = mq_activations_unit(a, calib, u);
     double limit = most / (double)unit->n_tokens;
@@ -96,7 +97,7 @@ static mq_status search_sample(const mq_activations *a, const mq_calib *calib, i
             double x = (double)row[j];
             if (x * x <= limit) continue;
             at->sample = unit->first_sample + s;
-            at->token = t - unit->offset[s];
+            at->token = mq_run_token(run, tap, u, t) - run->calib->unit[u].offset[s];
             at->column = j;
             at->what = isnan(x) ? NOT_A_NUMBER : isinf(x) ? INFINITE : TOO_LARGE;
             *found = true;
@@ -115,9 +116,9 @@ typedef struct search {
 
 /* Marks the spoilt samples of a tap. Units are judged one by one, so that the samples found do not
  * depend on which other units a rank has. */
-static mq_status search_tap(const mq_run *run, const mq_activations *a, const mq_calib *calib,
-                            search *p)
+static mq_status search_tap(const mq_run *run, mq_tap_id tap, const mq_activations *a, search *p)
 {
+    const mq_calib *calib = mq_run_units(run, tap);
     uint8_t *left_out = run->left_out;
     for (int64_t u = 0; u < calib->n_local_units; u++) {
         const mq_unit *unit = &calib->unit[u];
@@ -128,7 +129,7 @@ static mq_status search_tap(const mq_run *run, const mq_activations *a, const mq
             bool found = false;
             place at = {0};
             if (good || *left_out) continue;
-            MQ_TRY(search_sample(a, calib, u, s, p->row, &found, &at));
+            MQ_TRY(search_sample(run, tap, a, u, s, p->row, &found, &at));
             if (!found) continue;
             *left_out = 1;
             if (p->n_new++ == 0 || at.sample < p->first.sample) p->first = at;
@@ -160,7 +161,7 @@ static mq_status judge(mq_run *run, mq_tap_id tap, double *largest, search *p)
         MQ_TRY(mq_activations_bounds(a, units, largest));
         if (usable(largest, a->width)) continue;
         if (!p->sumsq) MQ_TRY(allocate(run, a->width, p));
-        MQ_TRY(search_tap(run, a, units, p));
+        MQ_TRY(search_tap(run, tap, a, p));
     }
     return MQ_OK;
 }

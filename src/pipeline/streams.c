@@ -2,44 +2,20 @@
  * or two. */
 #include "pipeline/experts.h"
 
-/* What a tap is computed from (model/block.h). */
-static void inputs_of(const mq_run *run, const mq_stream *stream, mq_tap_id tap,
-                      const mq_activations **in, const mq_activations **in2)
-{
-    *in = *in2 = NULL;
-    switch (tap) {
-    case MQ_TAP_ATTN_IN:
-        break;
-    case MQ_TAP_ATTN_OUT:
-        *in = &stream->tap[MQ_TAP_ATTN_IN];
-        break;
-    case MQ_TAP_MLP_IN:
-        *in = &stream->tap[MQ_TAP_ATTN_OUT];
-        break;
-    default:
-        if (run->arch->parallel_block) {
-            *in = &stream->tap[MQ_TAP_ATTN_IN];
-            *in2 = &stream->tap[MQ_TAP_ATTN_OUT];
-        } else {
-            *in = &stream->tap[MQ_TAP_MLP_IN];
-        }
-    }
-}
-
 static mq_status produce_units(mq_run *run, mq_stream *stream, mq_tap_id tap)
 {
-    const mq_activations *in = NULL, *in2 = NULL;
     mq_activations *out = &stream->tap[mq_tap_kind(tap)];
     if (tap >= MQ_TAP_EXPERTS) return mq_experts_produce(run, stream, tap);
-    inputs_of(run, stream, tap, &in, &in2);
     MQ_TRY(mq_activations_create(run->calib,
                                  mq_arch_tap_width(run->arch, stream->weights->block, tap),
                                  stream->x.dtype, mq_tap_name(tap), out));
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
+        const void *from[MQ_N_TAPS];
+        for (int t = 0; t < MQ_N_TAPS; t++) {
+            from[t] = mq_activations_unit(&stream->tap[t], run->calib, u);
+        }
         MQ_TRY(mq_block_produce(stream->weights, &run->rope, tap, &run->calib->unit[u],
-                                mq_activations_unit(&stream->x, run->calib, u),
-                                in ? mq_activations_unit(in, run->calib, u) : NULL,
-                                in2 ? mq_activations_unit(in2, run->calib, u) : NULL, run->work,
+                                mq_activations_unit(&stream->x, run->calib, u), from, run->work,
                                 mq_activations_unit(out, run->calib, u)));
     }
     return MQ_OK;
@@ -51,6 +27,10 @@ static void free_read_taps(const mq_run *run, mq_stream *stream, mq_tap_id produ
     mq_activations *tap = stream->tap;
     bool parallel = run->arch->parallel_block;
     if (produced == MQ_TAP_ATTN_OUT && !parallel) mq_activations_free(&tap[MQ_TAP_ATTN_IN]);
+    if (produced == MQ_TAP_ATTN_OUT) {
+        mq_activations_free(&tap[MQ_TAP_Q_LORA]);
+        mq_activations_free(&tap[MQ_TAP_KV_LORA]);
+    }
     if (produced == MQ_TAP_MLP_IN) mq_activations_free(&tap[MQ_TAP_ATTN_OUT]);
     if (produced == MQ_TAP_MLP_MID) {
         for (int t = 0; t < MQ_TAP_MLP_MID; t++) mq_activations_free(&tap[t]);
@@ -98,6 +78,30 @@ mq_status mq_run_produce_head(mq_run *run)
     return status;
 }
 
+/* An mq_take_rows, into all streams. */
+static mq_status take_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_run *run = context;
+    for (int s = 0; s < run->n_streams; s++) {
+        const mq_activations *x = &run->stream[s].x;
+        char *to = x->rows + (size_t)(token * x->width) * mq_dtype_size(x->dtype);
+        MQ_TRY(mq_block_rows(run->arch, x->dtype, n, rows, to));
+    }
+    return MQ_OK;
+}
+
+/* Another, which adds them. */
+static mq_status add_rows(void *context, int64_t token, int64_t n, void *rows)
+{
+    const mq_run *run = context;
+    for (int s = 0; s < run->n_streams; s++) {
+        const mq_activations *x = &run->stream[s].x;
+        char *to = x->rows + (size_t)(token * x->width) * mq_dtype_size(x->dtype);
+        MQ_TRY(mq_block_add_rows(run->arch, x->dtype, n, rows, to));
+    }
+    return MQ_OK;
+}
+
 static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stream *stream)
 {
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
@@ -111,6 +115,12 @@ static mq_status embed_units(mq_run *run, const mq_outer_weights *outer, mq_stre
 mq_status mq_run_embed(mq_run *run)
 {
     mq_outer_weights *outer = NULL;
+    if (run->calib->hidden > 0) {
+        mq_status rows =
+            mq_calib_spread_rows(run->comm, run->calib, MQ_ROWS_EMBEDDED, take_rows, run);
+        mq_timing_lap(&run->timing, MQ_T_READ);
+        return rows;
+    }
     mq_status status =
         mq_outer_weights_read(run->comm, run->source, run->arch, MQ_BF16, MQ_OUTER_EMBED, &outer);
     mq_timing_lap(&run->timing, MQ_T_READ);
@@ -153,6 +163,10 @@ mq_status mq_run_finish_block(mq_run *run)
         for (int t = 0; t < MQ_N_TAP_KINDS; t++) mq_activations_free(&run->stream[s].tap[t]);
     }
     status = mq_agree(run->comm, status);
+    int64_t block = run->stream[0].weights->block;
+    if (status == MQ_OK && block < run->calib->n_deep) {
+        status = mq_calib_spread_rows(run->comm, run->calib, (int)block, add_rows, run);
+    }
     mq_timing_lap(&run->timing, MQ_T_FORWARD);
     return status;
 }

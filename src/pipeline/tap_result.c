@@ -94,8 +94,8 @@ mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_
     mq_status status = mq_tap_result_bytes(scheme, &bytes);
     if (status == MQ_OK) status = mq_alloc(1, sizeof **out, "tap result", out);
     if (status == MQ_OK) {
-        status = mq_alloc(scheme->arch->hidden, sizeof *(*out)->column_scale, "scales of columns",
-                          &(*out)->column_scale);
+        status = mq_alloc(mq_arch_normed_width(scheme->arch), sizeof *(*out)->column_scale,
+                          "scales of columns", &(*out)->column_scale);
     }
     status = mq_agree(comm, status);
     if (status == MQ_OK) {

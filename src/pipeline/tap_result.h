@@ -40,7 +40,7 @@ typedef struct mq_tap_result {
     int64_t n_row_blocks;
     mq_tap_layer layer[MQ_N_LINEARS];
     bool scaled;         /* codes and scales are those of W diag(1 / column_scale) */
-    float *column_scale; /* (n_in) powers of two; room for a tap as wide as the residual stream */
+    float *column_scale; /* (n_in) powers of two; room for any tap that a norm makes */
     int64_t n_groups;    /* of all layers */
     double *range;       /* storage of the layers */
     float *largest;

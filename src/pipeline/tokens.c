@@ -26,10 +26,27 @@ static mq_status tokenizer_sha256(const mq_comm *comm, const char *model, char s
 
 static void warn_about_length(const mq_arch *arch, const mq_calib *calib)
 {
-    if (arch->max_position == 0 || calib->longest <= arch->max_position) return;
-    mq_warn("the longest sample has %" PRId64 " tokens, the model was made for %" PRId64
+    if (arch->max_position == 0 || calib->n_positions <= arch->max_position) return;
+    mq_warn("the longest sample has %" PRId64 " %s, the model was made for %" PRId64
             " positions (max_position_embeddings): its outputs beyond them mean little",
-            calib->longest, arch->max_position);
+            calib->n_positions, calib->n_axes > 0 ? "positions" : "tokens", arch->max_position);
+}
+
+/* Positions by which the model's rope cannot turn, and rows that it does not add. */
+static mq_status check_positions(const mq_arch *arch, const mq_calib *calib)
+{
+    if (calib->n_deep > 0 && (!arch->deepstack || calib->n_deep > arch->n_blocks)) {
+        return mq_fail(
+            MQ_E_INPUT,
+            "%s: has rows to add behind %d blocks (\"deepstack_embeds_0\", ...); %s models "
+            "of %" PRId64 " blocks have no place for them",
+            calib->path, calib->n_deep, arch->family, arch->n_blocks);
+    }
+    if (calib->n_axes <= 1 || arch->rope.n_axes == calib->n_axes) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "%s: has %d positions for each token; this version turns %s models by one, "
+                   "unless config.json has an \"mrope_section\" of a known kind",
+                   calib->path, calib->n_axes, arch->family);
 }
 
 mq_status mq_tokens_load(const mq_comm *comm, const char *path, const char *model,
@@ -41,9 +58,15 @@ mq_status mq_tokens_load(const mq_comm *comm, const char *path, const char *mode
         .unit_tokens = unit_tokens,
         .max_samples = samples,
         .vocab_size = arch->vocab,
+        .hidden = arch->hidden,
         .tokenizer_sha256 = sha,
     };
     MQ_TRY(mq_calib_load(comm, path, &o, out));
-    warn_about_length(arch, *out);
-    return MQ_OK;
+    mq_status status = mq_agree(comm, check_positions(arch, *out));
+    if (status == MQ_OK) {
+        warn_about_length(arch, *out);
+    } else {
+        mq_calib_destroy(out);
+    }
+    return status;
 }

@@ -58,13 +58,16 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         mq_tap_id taps[MQ_N_TAPS];
         int n = mq_arch_taps(arch, b, taps);
-        int64_t widest = 0, sum = 0;
+        int64_t widest = 0, sum = 0, attention = 0;
         for (int t = 0; t < n; t++) {
             int64_t width = mq_arch_tap_width(arch, b, taps[t]);
             int64_t next = t + 1 < n ? mq_arch_tap_width(arch, b, taps[t + 1]) : 0;
             widest = mq_max_i64(widest, width + next);
+            /* What latent attention is made from lives until it is made. */
+            if (taps[t] <= MQ_TAP_ATTN_OUT) attention += width;
             sum += width;
         }
+        widest = mq_max_i64(widest, attention);
         if (arch->block[b].routed) widest = mq_max_i64(widest, expert_columns(arch));
         most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
@@ -132,7 +135,11 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int6
     }
     MQ_TRY(mq_factor_fits(n, comm->size, distributed));
     MQ_TRY(mq_hessian_bytes(n, &bytes));
-    if (settings->n_streams > 1) MQ_TRY(mq_cross_bytes(arch->hidden, n, &cross));
+    if (settings->n_streams > 1) {
+        mq_linear_id writer;
+        int64_t drift = mq_tap_writes_residual(tap, &writer) ? arch->hidden : n;
+        MQ_TRY(mq_cross_bytes(drift, n, &cross));
+    }
     if (settings->halves) MQ_TRY(held_out_bytes(n, n_linears, bytes, &held_out));
     at_least(held_out, &cross); /* gone before the cross sum is made */
     MQ_TRY(mq_add_size(bytes, cross, &bytes));
@@ -142,7 +149,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int6
     at_least(bytes, &p->factor);
     rows = mq_min_i64(mq_ceil_div(rows, comm->size), settings->pass_blocks);
     MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
-    if (settings->couple && tap == MQ_TAP_ATTN_IN) {
+    if (settings->couple && mq_arch_couples(arch, tap)) {
         size_t heads = 0;
         MQ_TRY(head_bytes(arch, rows, settings->threads, &heads));
         MQ_TRY(mq_add_size(bytes, heads, &bytes));
@@ -169,10 +176,13 @@ static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
     return tap_solver_bytes(comm, arch, arch->n_blocks - 1, MQ_TAP_HEAD_IN, settings, p);
 }
 
-/* What every stream has for itself; the drift between two is as large as their residual. */
-static mq_status add_stream(mq_memory_plan *p)
+/* What every stream has for itself, and the drift between two. */
+static mq_status add_stream(const mq_arch *arch, int64_t n_tokens, mq_memory_plan *p)
 {
-    MQ_TRY(mq_mul_size(p->residual, 3, &p->residual));
+    size_t drift = 0;
+    MQ_TRY(area(n_tokens, mq_arch_normed_width(arch), mq_dtype_size(MQ_BF16), &drift));
+    MQ_TRY(mq_mul_size(p->residual, 2, &p->residual));
+    MQ_TRY(mq_add_size(p->residual, drift, &p->residual));
     MQ_TRY(mq_mul_size(p->taps, 2, &p->taps));
     return mq_mul_size(p->weights, 2, &p->weights);
 }
@@ -226,7 +236,7 @@ static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_cal
     MQ_TRY(add_expert_rows(arch, calib->max_unit_tokens, p));
     MQ_TRY(block_weight_bytes(arch, &p->weights));
     MQ_TRY(solver_bytes(comm, scheme, settings, p));
-    if (settings->n_streams > 1) MQ_TRY(add_stream(p));
+    if (settings->n_streams > 1) MQ_TRY(add_stream(arch, most_tokens, p));
     MQ_TRY(add_sampled_drift(most_tokens, settings->drift_rows, p));
     if (scheme->average_bits > 0) MQ_TRY(add_measuring(arch, calib->max_unit_tokens, p));
     return sum_up(comm, p);

@@ -39,7 +39,17 @@ typedef struct mq_fused {
     const char *name;
 } mq_fused;
 
-enum { MQ_FUSED_QKV, MQ_FUSED_O, MQ_FUSED_GATE_UP, MQ_FUSED_DOWN, MQ_FUSED_EXPERTS, MQ_N_FUSED };
+enum {
+    MQ_FUSED_QKV,
+    MQ_FUSED_LATENTS,
+    MQ_FUSED_Q_B,
+    MQ_FUSED_KV_B,
+    MQ_FUSED_O,
+    MQ_FUSED_GATE_UP,
+    MQ_FUSED_DOWN,
+    MQ_FUSED_EXPERTS,
+    MQ_N_FUSED
+};
 
 /** Of group MQ_FUSED_EXPERTS without experts, last is less than first. */
 mq_fused mq_fused_layers(const mq_arch *arch, int group);
@@ -68,10 +78,11 @@ bool mq_scheme_is_default(const mq_scheme *scheme, int64_t block, mq_linear_id l
  *  a packed layer deviates from the run, or a kind of layer is packed in some blocks only. */
 bool mq_scheme_needs_rules(const mq_scheme *scheme);
 
-/** True when layers that vLLM fuses (q, k, v; gate, up) do not share one plan in some block. */
+/** True when layers that vLLM fuses (q, k, v; q_a, kv_a; gate, up) do not share one plan in some
+ * block. */
 bool mq_scheme_splits_fused(const mq_scheme *scheme);
 
-/** True when of an attention's layers (q, k, v, o) or an MLP's (gate, up, down) some are packed and
+/** True when of an attention's layers (up to o) or an MLP's (gate, up, down) some are packed and
  *  some are not, in some block: ExLlamaV2 does not load that. */
 bool mq_scheme_packs_in_part(const mq_scheme *scheme);
 

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "par/collectives.h"
+#include "store/folder_private.h"
 #include "store/folder_scan.h"
 
 #include <errno.h>
@@ -188,28 +189,77 @@ const mq_tensor *mq_folder_find(const mq_folder *folder, const char *name)
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static mq_status read_at(mq_folder *f, const char *file, const mq_tensor *t, uint64_t begin,
-                         size_t bytes, void *dst)
+/* A shard's file, opened on first use. */
+typedef struct shard_file {
+    char *path; /* to be freed */
+    int fd;
+} shard_file;
+
+static mq_status open_shard(mq_folder *f, const mq_tensor *t, shard_file *out)
 {
     int *fd = &f->fd[t->shard];
-    if (*fd < 0) *fd = open(file, O_RDONLY | O_CLOEXEC);
-    if (*fd < 0) return mq_fail(MQ_E_IO, "%s: cannot open: %s", file, mq_errno_text(errno));
-    uint64_t offset = f->data_start[t->shard] + t->begin + begin;
-    return mq_pread_all(*fd, file, dst, bytes, (int64_t)offset);
+    MQ_TRY(mq_path_join(f->path, f->shard[t->shard], &out->path));
+    if (*fd < 0) *fd = open(out->path, O_RDONLY | O_CLOEXEC);
+    out->fd = *fd;
+    if (*fd >= 0) return MQ_OK;
+    return mq_fail(MQ_E_IO, "%s: cannot open: %s", out->path, mq_errno_text(errno));
+}
+
+/* Ends the use of a shard's file; the status of that use, with the tensor's name where it failed.
+ */
+static mq_status done_with(shard_file *file, const mq_tensor *t, mq_status status)
+{
+    mq_free(&file->path);
+    return status == MQ_OK ? MQ_OK : mq_fail_in(status, "tensor \"%.200s\"", t->name);
+}
+
+static int64_t offset_of(const mq_folder *f, const mq_tensor *t, uint64_t begin)
+{
+    return (int64_t)(f->data_start[t->shard] + t->begin + begin);
 }
 
 mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t begin, size_t bytes,
                          void *dst)
 {
-    char *file = NULL;
+    shard_file file = {NULL, -1};
     uint64_t size = tensor->end - tensor->begin;
     if (begin > size || bytes > size - begin) {
         return mq_fail(MQ_E_INTERNAL,
                        "tensor \"%.200s\": asked for %zu bytes at %" PRIu64 " of %" PRIu64,
                        tensor->name, bytes, begin, size);
     }
-    MQ_TRY(mq_path_join(folder->path, folder->shard[tensor->shard], &file));
-    mq_status status = read_at(folder, file, tensor, begin, bytes, dst);
-    mq_free(&file);
+    mq_status status = open_shard(folder, tensor, &file);
+    if (status == MQ_OK) {
+        status = mq_pread_all(file.fd, file.path, dst, bytes, offset_of(folder, tensor, begin));
+    }
+    return done_with(&file, tensor, status);
+}
+
+/* ---- mapping --------------------------------------------------------------------------------- */
+
+mq_status mq_folder_map(mq_folder *folder)
+{
+    folder->mapped = mq_view_possible();
+    if (folder->mapped) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: reading through mmap needs Linux 5.14: leave out --mmap",
+                   folder->path);
+}
+
+mq_status mq_folder_view_open(mq_folder *folder, const mq_tensor *tensor, int64_t first, int64_t n,
+                              mq_view *view)
+{
+    shard_file file = {NULL, -1};
+    size_t size = mq_dtype_size(tensor->dtype);
+    mq_status status = open_shard(folder, tensor, &file);
+    if (status == MQ_OK) {
+        status = mq_view_open(file.fd, file.path, offset_of(folder, tensor, (uint64_t)first * size),
+                              (size_t)n * size, view);
+    }
+    return done_with(&file, tensor, status);
+}
+
+mq_status mq_folder_view_close(const mq_folder *folder, const mq_tensor *tensor, mq_view *view)
+{
+    mq_status status = mq_view_close(view, folder->shard[tensor->shard]);
     return status == MQ_OK ? MQ_OK : mq_fail_in(status, "tensor \"%.200s\"", tensor->name);
 }

@@ -4,6 +4,8 @@
 #include "par/comm.h"
 #include "store/safetensors.h"
 
+#include <stdbool.h>
+
 /* A Hugging Face model folder: one model.safetensors, or shards under model.safetensors.index.json.
  * Rank 0 reads and checks headers and index and broadcasts them; data is read by whoever needs it
  * with large preads, a row range at a time. */
@@ -14,6 +16,7 @@ typedef struct mq_folder {
     int32_t n_shards;
     uint64_t *data_start; /* (n_shards) */
     int *fd;              /* (n_shards) opened on first use, -1 before */
+    bool mapped;          /* mq_folder_map was called */
     mq_tensor *tensor;    /* of all shards, sorted by name */
     int64_t n_tensors;
     char *storage; /* what rank 0 sent: behind shard[] and tensor[].name */
@@ -45,9 +48,16 @@ const mq_tensor *mq_folder_find(const mq_folder *folder, const char *name);
 mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t begin, size_t bytes,
                          void *dst);
 
+/** From here on rows that are converted are read through mmap, which saves a copy: it pays where
+ *  the file is in the cache already, and not where it comes from a disk (docs/storage.md). Same
+ *  values and same errors as without, but a file that loses whole pages while they are being read
+ *  ends the process (store/view.h). Not collective. Errors: MQ_E_INPUT on a kernel that cannot read
+ *  mapped pages with a call; the folder is read with pread then. */
+mq_status mq_folder_map(mq_folder *folder);
+
 /** Rows [r0, r1) of a 1-d or 2-d F32, F16, BF16 or F64 tensor, converted to `dtype` (MQ_F32 or
  *  MQ_BF16), to nearest even. For a 1-d tensor rows are elements. Not collective; one thread at a
- *  time. Bounded scratch: at most 2 pieces of 4 MiB.
+ *  time. Bounded scratch: at most 2 pieces of 1 MiB.
  *  Errors: as mq_folder_read; MQ_E_INPUT for another dtype or number of dimensions; MQ_E_INTERNAL
  *  for rows that are not there; MQ_E_NUMERIC naming the first value that is NaN, inf, or too large
  *  for `dtype` (tensor, row, column). */

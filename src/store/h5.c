@@ -210,31 +210,26 @@ _Bool mq_h5_has_attribute(mq_h5 *file, const char *name)
 
 /* ---- datasets -------------------------------------------------------------------------------- */
 
-/* A one-dimensional integer dataset, open. */
-typedef struct dataset {
-    const char *path, *name; /* for messages */
-    hid_t id, space;
-    hsize_t length;
-    bool unsigned_64;
-} dataset;
-
-static void close_dataset(dataset *d)
+void mq_h5_close_dataset(mq_h5_dataset *d)
 {
     if (d->space >= 0) H5Sclose(d->space);
     if (d->id >= 0) H5Dclose(d->id);
 }
 
-static mq_status check_dataset(dataset *d)
+static mq_status check_dataset(mq_h5_dataset *d, int most_dims)
 {
     hid_t type = H5Dget_type(d->id);
     bool integer = type >= 0 && is_integer(type);
     d->unsigned_64 = integer && is_unsigned_64(type);
+    d->unsigned_16 = integer && H5Tget_size(type) == 2 && H5Tget_sign(type) == H5T_SGN_NONE;
     if (type >= 0) H5Tclose(type);
     d->space = H5Dget_space(d->id);
-    int n_dims = d->space < 0 ? -1 : H5Sget_simple_extent_ndims(d->space);
-    if (n_dims == 1) H5Sget_simple_extent_dims(d->space, &d->length, NULL);
-    if (integer && n_dims == 1 && d->length <= INT64_MAX) return MQ_OK;
-    return mq_fail(MQ_E_INPUT, "%s: \"%s\" must have one dimension of integers", d->path, d->name);
+    d->n_dims = d->space < 0 ? -1 : H5Sget_simple_extent_ndims(d->space);
+    bool few = d->n_dims >= 1 && d->n_dims <= most_dims;
+    if (few) H5Sget_simple_extent_dims(d->space, d->dim, NULL);
+    if (integer && few && d->dim[0] <= INT64_MAX && d->dim[1] <= INT64_MAX) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: \"%s\" must have one dimension%s of integers", d->path, d->name,
+                   most_dims > 1 ? " or two" : "");
 }
 
 /* True for data of the file itself: links, external storage and virtual datasets could have us read
@@ -254,32 +249,33 @@ static bool is_own_link(const mq_h5 *h, const char *name)
     return H5Lget_info(h->file, name, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
 }
 
-static mq_status open_dataset(const mq_h5 *h, const char *name, dataset *d)
+mq_status mq_h5_open_dataset(const mq_h5 *h, const char *name, int most_dims, mq_h5_dataset *d)
 {
-    *d = (dataset){.path = h->path, .name = name, .id = H5I_INVALID_HID, .space = H5I_INVALID_HID};
+    *d = (mq_h5_dataset){
+        .path = h->path, .name = name, .id = H5I_INVALID_HID, .space = H5I_INVALID_HID};
     if (is_own_link(h, name)) d->id = H5Dopen2(h->file, name, H5P_DEFAULT);
     if (d->id < 0) {
         return mq_fail(MQ_E_INPUT, "%s: the dataset \"%s\" is missing", h->path, name);
     }
     mq_status status =
         is_own_data(d->id)
-            ? check_dataset(d)
+            ? check_dataset(d, most_dims)
             : mq_fail(MQ_E_INPUT, "%s: the data of \"%s\" lie in another file", h->path, name);
-    if (status != MQ_OK) close_dataset(d);
+    if (status != MQ_OK) mq_h5_close_dataset(d);
     return status;
 }
 
 mq_status mq_h5_length(mq_h5 *file, const char *dataset_name, int64_t *n)
 {
-    dataset d;
-    MQ_TRY(open_dataset(file, dataset_name, &d));
-    *n = (int64_t)d.length;
-    close_dataset(&d);
+    mq_h5_dataset d;
+    MQ_TRY(mq_h5_open_dataset(file, dataset_name, 1, &d));
+    *n = (int64_t)d.dim[0];
+    mq_h5_close_dataset(&d);
     return MQ_OK;
 }
 
 /* n > 0 elements from `begin`, as int64, or as uint64 when that is how they are stored. */
-static mq_status read_slab(const dataset *d, int64_t begin, int64_t n, int64_t *out)
+static mq_status read_slab(const mq_h5_dataset *d, int64_t begin, int64_t n, int64_t *out)
 {
     hsize_t start = (hsize_t)begin, count = (hsize_t)n;
     hid_t memory = H5Screate_simple(1, &count, NULL);
@@ -297,8 +293,8 @@ static mq_status read_slab(const dataset *d, int64_t begin, int64_t n, int64_t *
 
 /* Elements [begin, begin + n) must lie in [low, high]; as int64 an unsigned one past its range is
  * negative. */
-static mq_status check_values(const dataset *d, int64_t begin, int64_t n, const int64_t *value,
-                              int64_t low, int64_t high)
+static mq_status check_values(const mq_h5_dataset *d, int64_t begin, int64_t n,
+                              const int64_t *value, int64_t low, int64_t high)
 {
     for (int64_t i = 0; i < n; i++) {
         bool fits = value[i] >= low && value[i] <= high && (!d->unsigned_64 || value[i] >= 0);
@@ -311,9 +307,9 @@ static mq_status check_values(const dataset *d, int64_t begin, int64_t n, const 
     return MQ_OK;
 }
 
-static mq_status check_range(const dataset *d, int64_t begin, int64_t n)
+static mq_status check_range(const mq_h5_dataset *d, int64_t begin, int64_t n)
 {
-    int64_t length = (int64_t)d->length;
+    int64_t length = (int64_t)d->dim[0];
     if (begin >= 0 && n >= 0 && begin <= length && n <= length - begin) return MQ_OK;
     return mq_fail(MQ_E_INPUT,
                    "%s: \"%s\" has %" PRId64 " elements; %" PRId64 " from number %" PRId64
@@ -321,7 +317,7 @@ static mq_status check_range(const dataset *d, int64_t begin, int64_t n)
                    d->path, d->name, length, n, begin);
 }
 
-static mq_status read_pieces_i64(const dataset *d, int64_t begin, int64_t n, int64_t *out)
+static mq_status read_pieces_i64(const mq_h5_dataset *d, int64_t begin, int64_t n, int64_t *out)
 {
     MQ_TRY(check_range(d, begin, n));
     for (int64_t done = 0; done < n; done += PIECE) {
@@ -332,7 +328,7 @@ static mq_status read_pieces_i64(const dataset *d, int64_t begin, int64_t n, int
     return MQ_OK;
 }
 
-static mq_status read_pieces_i32(const dataset *d, int64_t begin, int64_t n, int64_t *piece,
+static mq_status read_pieces_i32(const mq_h5_dataset *d, int64_t begin, int64_t n, int64_t *piece,
                                  int32_t *out)
 {
     MQ_TRY(check_range(d, begin, n));
@@ -348,22 +344,22 @@ static mq_status read_pieces_i32(const dataset *d, int64_t begin, int64_t n, int
 mq_status mq_h5_read_i64(mq_h5 *file, const char *dataset_name, int64_t begin, int64_t n,
                          int64_t *out)
 {
-    dataset d;
-    MQ_TRY(open_dataset(file, dataset_name, &d));
+    mq_h5_dataset d;
+    MQ_TRY(mq_h5_open_dataset(file, dataset_name, 1, &d));
     mq_status status = read_pieces_i64(&d, begin, n, out);
-    close_dataset(&d);
+    mq_h5_close_dataset(&d);
     return status;
 }
 
 mq_status mq_h5_read_i32(mq_h5 *file, const char *dataset_name, int64_t begin, int64_t n,
                          int32_t *out)
 {
-    dataset d;
+    mq_h5_dataset d;
     int64_t *piece = NULL;
-    MQ_TRY(open_dataset(file, dataset_name, &d));
+    MQ_TRY(mq_h5_open_dataset(file, dataset_name, 1, &d));
     mq_status status = mq_alloc(PIECE, sizeof *piece, "piece of a dataset", &piece);
     if (status == MQ_OK) status = read_pieces_i32(&d, begin, n, piece, out);
     mq_free(&piece);
-    close_dataset(&d);
+    mq_h5_close_dataset(&d);
     return status;
 }

@@ -34,6 +34,23 @@ mq_status mq_h5_length(mq_h5 *file, const char *dataset, int64_t *n);
 mq_status mq_h5_read_i64(mq_h5 *file, const char *dataset, int64_t begin, int64_t n, int64_t *out);
 mq_status mq_h5_read_i32(mq_h5 *file, const char *dataset, int64_t begin, int64_t n, int32_t *out);
 
+/** Whether the root group has a member of that name. */
+_Bool mq_h5_has_member(mq_h5 *file, const char *name);
+
+/** Dimensions, 1 or 2, of an integer dataset; dim[1] is 1 of one dimension. Errors: as
+ *  mq_h5_length. */
+mq_status mq_h5_shape(mq_h5 *file, const char *dataset, int *n_dims, int64_t dim[2]);
+
+/** Rows [begin, begin + n) of a dataset of two dimensions of uint16. Errors: MQ_E_INPUT for another
+ *  type or rows that there are not; MQ_E_IO. */
+mq_status mq_h5_read_rows_u16(mq_h5 *file, const char *dataset, int64_t begin, int64_t n,
+                              uint16_t *out);
+
+/** Entries [begin, begin + n) of a row of a dataset of two dimensions, or of one of one dimension,
+ *  whose only row it is. Errors: as mq_h5_read_i64. */
+mq_status mq_h5_read_row_i64(mq_h5 *file, const char *dataset, int64_t row, int64_t begin,
+                             int64_t n, int64_t *out);
+
 /** Something in the root group: an attribute, or a member (dataset, group, link). Names are made
  *  printable like texts of attributes. */
 typedef struct mq_h5_entry {

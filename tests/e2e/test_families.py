@@ -73,6 +73,14 @@ class Families(unittest.TestCase):
                          ('self_attn.qkv_proj', 'self_attn.o_proj', 'mlp.gate_up_proj', 'mlp.down_proj'))
         self.check_forms('starcoder2', forms, [f'self_attn.{name}_proj' for name in 'qkvo'] + ['mlp.c_fc', 'mlp.c_proj'])
 
+    def test_forms_qwen1(self):
+        self.check_forms('qwen1', {'gptq': 3.5, 'compressed-tensors': 4, 'exl2': 4},
+                         ('attn.c_attn', 'attn.c_proj', 'mlp.w1', 'mlp.w2', 'mlp.c_proj'))
+
+    def test_forms_gates(self):
+        self.check_forms('qwen3_5', {'gptq': 3.5, 'dense': 8},
+                         [f'self_attn.{name}_proj' for name in 'qkvo'] +
+                         [f'mlp.{name}_proj' for name in ('gate', 'up', 'down')])
 
     def qwen1_loss(self, folder, samples):
         """Sum over each sample of the loss of its tokens, by the forward pass in NumPy."""
@@ -100,6 +108,12 @@ class Families(unittest.TestCase):
                 result = self.mpiquant(ranks, 'eval', folder, '--tokens', tokens, '--precision', 'f32', '--json',
                                        '--per-document')
                 np.testing.assert_allclose(json.loads(result)['per_document']['nll_sum'], loss, rtol=2e-6)
+
+    def test_latent_forms(self):
+        names = ('q_a_proj', 'q_b_proj', 'kv_a_proj_with_mqa', 'kv_b_proj', 'o_proj')
+        mlps = ['mlp', 'mlp.shared_experts'] + [f'mlp.experts.{e}' for e in range(4)]
+        self.check_forms('deepseek_v3', {'gptq': 3.5, 'compressed-tensors': 4}, [f'self_attn.{name}' for name in names] +
+                         [f'{mlp}.{name}_proj' for mlp in mlps for name in ('gate', 'up', 'down')])
 
 
 # One test for each, so that they run side by side.

@@ -15,12 +15,12 @@ fail() {
 
 cmake --install "$build_folder" --prefix "$prefix" >"$work/install.log"
 
-for file in bin/mpiquant bin/mpiquant-calib include/mpiquant/status.h \
+for file in bin/mpiquant bin/mpiquant-calib bin/mpiquant-calib-multimodal include/mpiquant/status.h \
     share/mpiquant/arch/llama.json share/mpiquant/jobs/quantize.sbatch \
     share/doc/mpiquant/LICENSE share/doc/mpiquant/user-guide.md; do
     [ -s "$prefix/$file" ] || fail "$file was not installed"
 done
-for program in mpiquant mpiquant-calib; do
+for program in mpiquant mpiquant-calib mpiquant-calib-multimodal; do
     [ -x "$prefix/bin/$program" ] || fail "bin/$program cannot be executed"
 done
 if grep -rIl -e "$source_folder" -e "$build_folder" "$prefix/lib" "$prefix/include"; then

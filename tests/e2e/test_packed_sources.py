@@ -13,6 +13,7 @@ import exl2_reference  # noqa: E402
 import gptq_reference  # noqa: E402
 
 OK, INPUT = 0, 3
+LATENT = harness.ROOT / 'tests' / 'data' / 'tiny' / 'deepseek_v3'
 OPTIONS = ('--bits', 3, '--group-size', 64, '--preset', 'fast', '--layers', '0:1')
 
 
@@ -77,11 +78,14 @@ class PackedSources(harness.InScratch):
         """Tensors of a folder in BF16."""
         return {name: ('BF16', to_bf16(value)) for name, value in values.items()}
 
-    def fp8(self, name, block, scale_name, dtype='F32', scale_shape=None, quantization=None):
-        """The demo model in FP8 with a scale for each block of rows x columns, and its twin."""
-        tensors, values = {}, dict(self.demo)
-        for key, w in self.demo.items():
-            if 'proj' not in key:
+    def fp8(self, name, block, scale_name, dtype='F32', scale_shape=None, quantization=None, model=harness.DEMO,
+            copied=None):
+        """A model in FP8 with a scale for each block of rows x columns, and its twin, which has FP8 where names begin
+        with `copied`."""
+        source = self.demo if model == harness.DEMO else gptq_reference.read_tensors(model)
+        tensors, values = {}, dict(source)
+        for key, w in source.items():
+            if 'proj.weight' not in key:
                 tensors[key] = ('BF16', to_bf16(w))
                 continue
             rows, columns = min(block[0], w.shape[0]), min(block[1], w.shape[1])
@@ -99,8 +103,9 @@ class PackedSources(harness.InScratch):
             tensors[key] = ('F8_E4M3', codes)
             tensors[key.replace('weight', scale_name)] = (dtype, to_bf16(stored) if dtype == 'BF16' else stored)
             tensors[key.replace('weight', 'input_scale')] = ('F32', np.ones([], '<f4'))
-        return (write_folder(harness.DEMO, self.root / name, tensors, quantization),
-                write_folder(harness.DEMO, self.root / (name + '-dense'), self.dense(values), None))
+        same = {key: value for key, value in tensors.items() if copied and key.startswith(copied)}
+        return (write_folder(model, self.root / name, tensors, quantization),
+                write_folder(model, self.root / (name + '-dense'), {**self.dense(values), **same}, None))
 
     def quantise(self, model, *options, ranks=1, code=OK):
         out = self.root / f'{model.name}-{len(list(self.root.iterdir()))}'
@@ -143,6 +148,21 @@ class PackedSources(harness.InScratch):
         config = {'quant_method': 'fp8', 'activation_scheme': 'static'}
         self.check_same(*self.fp8('scalar', (1 << 30, 1 << 30), 'weight_scale', 'F32', [], config))
         self.check_eval(*self.fp8('one', (1 << 30, 1 << 30), 'weight_scale', 'F32', [1], config))
+
+    def test_fp8_of_latents(self):
+        """The 36 rows of kv_a are two blocks of 16 and a part of one; a block that is only copied stays in FP8."""
+        samples = [[(7 * i + 11 * j) % 90 for j in range(50)] for i in range(4)]
+        calib = harness.write_calib(self.root / 'latents.h5', samples, 96)
+        folders = self.fp8('latents', (16, 16), 'weight_scale_inv', model=LATENT, copied='model.layers.2.',
+                           quantization={'quant_method': 'fp8', 'weight_block_size': [16, 16]})
+        outs = [folder.with_name(folder.name + '-out') for folder in folders]
+        for ranks, folder, out in zip((2, 1), folders, outs):
+            done = harness.run(ranks, 'quantize', folder, '--calib', calib, '--output', out, '--bits', 4,
+                               '--group-size', 32, '--preset', 'fast')
+            self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertEqual(*((out / 'model.safetensors').read_bytes() for out in outs))
+        done = harness.run(2, 'verify', outs[0], '--source', folders[0])
+        self.assertEqual(done.returncode, OK, done.stderr)
 
     def test_mxfp4(self):
         value = np.array([0, .5, 1, 1.5, 2, 3, 4, 6, 0, -.5, -1, -1.5, -2, -3, -4, -6], np.float32)

@@ -37,6 +37,9 @@ class SameBytes(harness.InScratch):
         self.assertEqual(self.quantise('t2', 1, '--threads', 2), self.reference())
         self.assertEqual(self.quantise('np2t2', 2, '--threads', 2), self.reference())
 
+    def test_mmap(self):
+        self.assertEqual(self.quantise('mmap', 2, '--mmap'), self.reference())
+
     def test_every_rank_its_own_node(self):
         # Two blocks, and chunks that a loaded machine gets through: every one is a round of messages.
         env = {'MQ_RANKS_PER_NODE': '1', 'MQ_CHUNK_BYTES': '65536'}

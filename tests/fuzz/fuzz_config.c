@@ -5,11 +5,11 @@
 
 #include <string.h>
 
-enum { N_FAMILIES = 11 };
+enum { N_FAMILIES = 13 };
 
-static const char *const families[N_FAMILIES] = {"llama",  "mistral", "qwen2",     "qwen3",
-                                                 "cohere", "smollm3", "cohere2",   "hunyuan",
-                                                 "gemma3", "phi3",    "starcoder2"};
+static const char *const families[N_FAMILIES] = {
+    "llama",   "mistral", "qwen2", "qwen3",      "cohere",     "smollm3", "cohere2",
+    "hunyuan", "gemma3",  "phi3",  "starcoder2", "qwen2_5_vl", "qwen3_vl"};
 static char *descriptors[N_FAMILIES], *common;
 
 static const char good[] =

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # in the order of fuzz_config.c
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "cohere", "smollm3", "cohere2", "hunyuan",
-            "gemma3", "phi3", "starcoder2")
+            "gemma3", "phi3", "starcoder2", "qwen2_5_vl", "qwen3_vl")
 
 
 def entry(dtype, shape, begin, end):
@@ -68,6 +68,10 @@ def configs():
                              "sliding_window": 16, "layer_types": ["full_attention"] * 2,
                              "quantization_config": packed})
         yield i, json.dumps({"model_type": family, **sizes, "quantization_config": [fp8, floats, exl2][i % 3]})
+        if family.endswith("_vl"):
+            mrope = {"rope_theta": 5e5, "mrope_section": [2, 3, 3], "mrope_interleaved": family == "qwen3_vl"}
+            yield i, json.dumps({"model_type": family, "text_config": {**sizes, "head_dim": 16, "rope_parameters": mrope},
+                                 "vision_config": {"depth": 1}, "tie_word_embeddings": False})
         yield 0x80, (ROOT / f"configs/arch/{family}.json").read_text(encoding="utf-8")
 
 
@@ -183,10 +187,16 @@ def main():
              for rows in (1, 5) for any_ in (0, 4)]
           + [bytes([3, 33, blocks]) + body[:40] + bytes([scale]) * 60 for blocks in (0, 2) for scale in (1, 127, 255)]
           + [bytes([0, 33, 64, rows, columns, rows]) + body for rows in (0, 7, 127) for columns in (0, 9, 127)])
-    # kind, offsets (shape, count, steps), tokens (shape, count, values)
+    # kind, offsets (shape, count, steps), tokens (shape, count, values); then perhaps matrices
     good = bytes([0, 0, 4, 0, 5, 7, 3, 0, 15]) + bytes(range(15))
+    matrix = bytes([0, 15, 1]) + b"\x80\x3f" * 30
     write(out / "calib", [bytes([kind]) + good[1:] + body for kind in range(0, 64, 3)]
-          + [bytes([64]) + b"from a book" + bytes(4) + good[1:] + body])
+          + [bytes([64]) + b"from a book" + bytes(4) + good[1:] + body]
+          + [bytes([128]) + good[1:] + matrix + bytes([8, 3, 14]) + b"\x05\0" * 45 + matrix]
+          + [bytes([128]) + good[1:] + rows + positions for rows in (matrix, bytes([7, 0, 0]))
+             for positions in (bytes([8, 3, 14]) + b"\x05\0" * 45, bytes([14, 15, 0]) + b"\x09\0" * 15,
+                               bytes([7, 0, 0]))]
+          + [bytes([128]) + good[1:9] + bytes([240]) + bytes(15) + bytes([0, 15, 1]) + b"\x80\x7f" * 30 + bytes([7, 0, 0])])
 
 
 if __name__ == "__main__":

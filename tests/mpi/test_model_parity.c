@@ -120,13 +120,11 @@ static bool may_flip(const setup *s)
     return s->dtype == MQ_BF16 && s->arch->moe.routing.n_experts > 0;
 }
 
-static void check_rows(setup *s, const float *x, int64_t n, const char *what, int sample)
+/* name: of a tensor with the last rows of what x (length, n) should be. */
+static void check_rows(setup *s, const float *x, int64_t length, int64_t n, const char *name)
 {
-    char name[64];
-    int64_t length = lengths[sample], kept = length < KEPT ? length : KEPT;
-    int64_t flipped = 0;
+    int64_t kept = length < KEPT ? length : KEPT, flipped = 0;
     double entry = 0, frobenius = 0, slack = s->dtype == MQ_F32 ? 2e-5 : 0.03;
-    snprintf(name, sizeof name, what, (int)length);
     float *ref = expect_tensor(s->expected, name);
     if (!ref) return;
     compare(x + (length - kept) * n, ref, kept, n, &entry, &frobenius);
@@ -158,35 +156,28 @@ static void check_block(setup *s, int block)
     if (!CHECK(mq_alloc(N_TOKENS * n, sizeof *x, "test", &x) == MQ_OK)) return;
     CHECK(mq_to_f32(s->x, s->dtype, N_TOKENS * n, x) == MQ_OK);
     for (int i = 0; i < N_LENGTHS; i++) {
-        char what[32];
-        snprintf(what, sizeof what, "hidden_%%d_%d", block);
-        check_rows(s, x + offset_of_all[i] * n, n, what, i);
+        char name[32];
+        snprintf(name, sizeof name, "hidden_%d_%d", (int)lengths[i], block);
+        check_rows(s, x + offset_of_all[i] * n, lengths[i], n, name);
     }
     mq_free(&x);
 }
 
-static void check_logits(setup *s)
+/* Those of rows [begin, begin + length). */
+static void check_logits(setup *s, int64_t begin, int64_t length, const char *name)
 {
-    int64_t n = s->arch->vocab;
-    float *logits = NULL;
+    int64_t n = s->arch->vocab, kept = length < KEPT ? length : KEPT;
+    float *logits = NULL, *ref = expect_tensor(s->expected, name);
     char *h = NULL;
-    CHECK(mq_alloc(N_TOKENS * n, sizeof *logits, "test", &logits) == MQ_OK);
-    CHECK(mq_alloc(N_TOKENS * s->arch->hidden, sizeof(float), "test", &h) == MQ_OK);
-    for (int i = 0; i < N_LENGTHS; i++) {
-        char name[32];
-        int64_t length = lengths[i], kept = length < KEPT ? length : KEPT;
-        CHECK(mq_block_logits(s->outer, s->arch, s->x, offset_of_all[i], offset_of_all[i + 1], h,
-                              logits) == MQ_OK);
-        check_rows(s, logits, n, "logits_%d", i);
-        snprintf(name, sizeof name, "logits_%d", (int)length);
-        float *ref = expect_tensor(s->expected, name);
-        if (!ref) continue;
-        double kl = mean_kl(logits + (length - kept) * n, ref, kept, n);
-        s->worst_kl = fmax(s->worst_kl, kl);
-        double most = s->dtype == MQ_F32 ? 1e-9 : may_flip(s) ? 3e-3 : 1e-4;
-        CHECK_MSG(fabs(kl) <= most, "%s %s: KL %g", s->name, name, kl);
-        mq_free(&ref);
-    }
+    CHECK(mq_alloc(length * n, sizeof *logits, "test", &logits) == MQ_OK);
+    CHECK(mq_alloc(length * s->arch->hidden, sizeof(float), "test", &h) == MQ_OK);
+    CHECK(mq_block_logits(s->outer, s->arch, s->x, begin, begin + length, h, logits) == MQ_OK);
+    check_rows(s, logits, length, n, name);
+    double kl = ref ? mean_kl(logits + (length - kept) * n, ref, kept, n) : 0;
+    double most = s->dtype == MQ_F32 ? 1e-9 : may_flip(s) ? 3e-3 : 1e-4;
+    s->worst_kl = fmax(s->worst_kl, kl);
+    CHECK_MSG(fabs(kl) <= most, "%s %s: KL %g", s->name, name, kl);
+    mq_free(&ref);
     mq_free(&h);
     mq_free(&logits);
 }
@@ -198,17 +189,17 @@ static void run_unit(setup *s, const mq_unit *unit)
     int64_t block = s->weights->block;
     int n_taps = mq_arch_taps(s->arch, block, taps);
     char *tap[MQ_N_TAPS] = {NULL}, *work = NULL;
+    const void *from[MQ_N_TAPS] = {NULL};
     void *x = s->x + (size_t)(unit->token_begin * s->arch->hidden) * mq_dtype_size(s->dtype);
     size_t bytes = 0;
     CHECK(mq_block_work_bytes(s->arch, s->dtype, unit->n_tokens, &bytes) == MQ_OK);
     CHECK(mq_alloc((int64_t)bytes, 1, "work", &work) == MQ_OK);
     for (int i = 0; i < n_taps; i++) {
         int64_t width = mq_arch_tap_width(s->arch, block, taps[i]);
-        bool parallel_mid = s->arch->parallel_block && taps[i] == MQ_TAP_MLP_MID;
-        const void *in = i == 0 ? NULL : tap[parallel_mid ? 0 : i - 1];
         CHECK(mq_alloc(unit->n_tokens * width, mq_dtype_size(s->dtype), "tap", &tap[i]) == MQ_OK);
-        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, in,
-                               parallel_mid ? tap[1] : NULL, work, tap[i]) == MQ_OK);
+        CHECK(mq_block_produce(s->weights, &s->rope, taps[i], unit, x, from, work, tap[i]) ==
+              MQ_OK);
+        from[taps[i]] = tap[i];
         if (taps[i] != MQ_TAP_MLP_IN || !s->arch->block[block].routed) continue;
         CHECK(mq_mixture(s->weights, unit, tap[i], &s->mixture, x) == MQ_OK);
     }
@@ -247,7 +238,40 @@ static void run_model(setup *s, int n_units)
         for (int u = 0; u < n_units; u++) run_unit(s, &unit[u]);
         check_block(s, (int)b);
     }
-    check_logits(s);
+    for (int i = 0; i < N_LENGTHS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "logits_%d", (int)lengths[i]);
+        check_logits(s, offset_of_all[i], lengths[i], name);
+    }
+}
+
+/* Text, an image and text as the language model gets them: rows, and three positions for each. */
+static void run_image(setup *s)
+{
+    const mq_tensor *t = mq_header_find(&s->expected->header, "embeds_image");
+    if (!t) return;
+    int64_t n = t->dim[0], width = s->arch->hidden;
+    const int64_t offset[2] = {0, n};
+    void *rows = expect_tensor(s->expected, "embeds_image"), *deep = NULL;
+    int32_t *by_axis = expect_tensor(s->expected, "positions_image"), position[3 * N_TOKENS];
+    mq_unit unit = {.n_tokens = n, .n_samples = 1, .offset = offset, .position = s->position};
+    if (!CHECK(n <= N_TOKENS && t->dim[1] == width && s->arch->rope.n_axes == 3)) return;
+    for (int64_t i = 0; i < 3 * n; i++) position[i % n * 3 + i / n] = by_axis[i];
+    if (s->arch->deepstack) deep = expect_tensor(s->expected, "deepstack_0_image");
+    unit.n_axes = 3;
+    unit.rope_position = position;
+    CHECK(mq_block_rows(s->arch, s->dtype, n, rows, s->x) == MQ_OK);
+    for (int64_t b = 0; b < s->arch->n_blocks; b++) {
+        CHECK(mq_block_weights_read(comm, s->folder, b, s->weights) == MQ_OK);
+        run_unit(s, &unit);
+        if (b == 0 && deep) {
+            CHECK(mq_block_add_rows(s->arch, s->dtype, n, deep, s->x) == MQ_OK);
+        }
+    }
+    check_logits(s, 0, n, "logits_image");
+    mq_free(&deep);
+    mq_free(&by_axis);
+    mq_free(&rows);
 }
 
 static void read_tokens(setup *s)
@@ -280,6 +304,7 @@ static void run_dtype(const char *name, const mq_arch *arch, mq_folder *folder, 
         read_tokens(&s);
         run_model(&s, 1);
         run_model(&s, N_LENGTHS);
+        run_image(&s);
     }
     if (comm->rank == 0) {
         printf("     %-22s %-4s  entry / row %.1e  Frobenius %.1e  KL %.1e\n", name,
@@ -358,13 +383,54 @@ static void run_case(const char *name)
 
 /* Every folder of tests/data/tiny. */
 static const char *const cases[] = {
-    "llama2",         "llama3",      "mistral",     "qwen2",      "qwen3",      "command_r",
-    "command_r_plus", "granite",     "smollm3",     "cohere2",    "ministral",  "hunyuan",
-    "olmo2",          "olmo3",       "gemma",       "gemma2",     "gemma3",     "ernie4_5",
-    "seed_oss",       "phi3",        "glm4",        "starcoder2", "glm",        "mixtral",
-    "qwen2_moe",      "qwen3_moe",   "olmoe",       "glm4_moe",   "minimax_m2", "ernie4_5_moe",
-    "hunyuan_moe",    "granite_swa", "llama4_text", "qwen3_5",    "qwen1",      "granitemoe",
-    "gpt_oss",        "llama4_moe",
+    "llama2",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "command_r",
+    "command_r_plus",
+    "granite",
+    "smollm3",
+    "cohere2",
+    "ministral",
+    "hunyuan",
+    "olmo2",
+    "olmo3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "ernie4_5",
+    "seed_oss",
+    "phi3",
+    "glm4",
+    "starcoder2",
+    "glm",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "glm4_moe",
+    "minimax_m2",
+    "ernie4_5_moe",
+    "hunyuan_moe",
+    "granite_swa",
+    "llama4_text",
+    "qwen3_5",
+    "qwen1",
+    "deepseek_v2",
+    "deepseek_v2_lite",
+    "deepseek_v3",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "glm4v",
+    "hunyuan_vl",
+    "got_ocr2",
+    "glmasr",
+    "minicpmv",
+    "granitemoe",
+    "gpt_oss",
+    "llama4_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -25,10 +25,10 @@ static const struct {
     int64_t n_out, n_in;
     bool bias;
 } linears[MQ_N_LINEARS] = {
-    {"self_attn.q_proj", 64, 64, true}, {"self_attn.k_proj", 32, 64, true},
-    {"self_attn.v_proj", 32, 64, true}, {"self_attn.o_proj", 64, 64, false},
-    {"mlp.gate_proj", 96, 64, false},   {"mlp.up_proj", 96, 64, false},
-    {"mlp.down_proj", 64, 96, false},
+    [MQ_Q] = {"self_attn.q_proj", 64, 64, true},  [MQ_K] = {"self_attn.k_proj", 32, 64, true},
+    [MQ_V] = {"self_attn.v_proj", 32, 64, true},  [MQ_O] = {"self_attn.o_proj", 64, 64, false},
+    [MQ_GATE] = {"mlp.gate_proj", 96, 64, false}, [MQ_UP] = {"mlp.up_proj", 96, 64, false},
+    [MQ_DOWN] = {"mlp.down_proj", 64, 96, false},
 };
 
 /* Some number in (-1, 1), different for every tensor and place. */
@@ -66,6 +66,7 @@ static void add_frame(file_model *m, bool head)
         snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", b);
         add_dense(m, name, MQ_F16, 64, 0);
         for (int l = 0; l < MQ_N_LINEARS; l++) {
+            if (!linears[l].name) continue;
             snprintf(name, sizeof name, "model.layers.%d.%s.bias", b, linears[l].name);
             if (linears[l].bias) add_dense(m, name, MQ_F16, linears[l].n_out, 0);
         }
@@ -106,7 +107,8 @@ static int64_t group_at(int64_t k, int64_t n_groups, bool shuffled)
     return shuffled ? k % n_groups : k / 32;
 }
 
-static const int packed_bits[MQ_N_LINEARS] = {4, 3, 8, 2, 4, 0, 4}; /* 0: dense */
+static const int packed_bits[MQ_N_LINEARS] = {
+    [MQ_Q] = 4, [MQ_K] = 3, [MQ_V] = 8, [MQ_O] = 2, [MQ_GATE] = 4, [MQ_DOWN] = 4}; /* 0: dense */
 
 static void add_packed(file_model *m, int block, int l, uint32_t zero_offset)
 {
@@ -164,6 +166,7 @@ static void build(file_model *m, bool packed, bool head, uint32_t zero_offset)
     add_frame(m, head);
     for (int b = 0; b < 2; b++) {
         for (int l = 0; l < MQ_N_LINEARS; l++) {
+            if (!linears[l].name) continue;
             if (packed && packed_bits[l] > 0) {
                 add_packed(m, b, l, zero_offset);
             } else {
@@ -215,6 +218,7 @@ static void check_blocks(const mq_arch *arch, mq_folder *folder, mq_dtype dtype,
         CHECK_MSG(status == MQ_OK, "%s", mq_message());
         if (status != MQ_OK) break;
         for (int l = 0; l < MQ_N_LINEARS; l++) {
+            if (!linears[l].name) continue;
             char suffix[64];
             check_linear(w, l, packed);
             CHECK((w->bias[l] != NULL) == linears[l].bias);

@@ -215,7 +215,7 @@ static float value_at(int64_t i)
     return ldexpf((float)(i * 37 % 255 - 127), (int)(i % 7) - 6);
 }
 
-enum { ROWS = 700, COLUMNS = 3001 }; /* f64: more than four pieces of 4 MiB, none at a row's end */
+enum { ROWS = 700, COLUMNS = 3001 }; /* f64: many pieces of 1 MiB, none at a row's end */
 
 static void fill(void *data, mq_dtype dtype, float extra)
 {
@@ -231,13 +231,18 @@ static void fill(void *data, mq_dtype dtype, float extra)
     free(wide);
 }
 
-static void put_matrix(mq_dtype dtype, const void *data)
+/* Where the data begins in its file: at an odd byte, or at a multiple of 8. */
+typedef enum place { ANYWHERE, ALIGNED } place;
+
+static void put_matrix(mq_dtype dtype, const void *data, place where)
 {
     char header[160];
     size_t bytes = (size_t)ROWS * COLUMNS * mq_dtype_size(dtype);
-    snprintf(header, sizeof header,
-             "{\"w\":{\"dtype\":\"%s\",\"shape\":[%d,%d],\"data_offsets\":[0,%zu]}}",
-             mq_dtype_name(dtype), ROWS, COLUMNS, bytes);
+    int n = snprintf(header, sizeof header - 8,
+                     "{\"w\":{\"dtype\":\"%s\",\"shape\":[%d,%d],\"data_offsets\":[0,%zu]}}",
+                     mq_dtype_name(dtype), ROWS, COLUMNS, bytes);
+    int wanted = where == ALIGNED ? (n + 7) / 8 * 8 : n | 1;
+    snprintf(header + n, sizeof header - (size_t)n, "%*s", wanted - n, "");
     put_safetensors("model.safetensors", header, data, bytes);
 }
 
@@ -266,6 +271,8 @@ static void check_rows(mq_folder *f, float extra)
     free(half);
 }
 
+/* Each type with pread, through mmap, and through mmap at an odd offset, where it has to be read.
+ */
 static void test_rows(void)
 {
     static const mq_dtype types[] = {MQ_F32, MQ_F16, MQ_BF16, MQ_F64};
@@ -275,18 +282,24 @@ static void test_rows(void)
         mq_folder *f = NULL;
         float extra = types[i] == MQ_F32 || types[i] == MQ_F64 ? 1.0009765625f : 1.0f;
         fill(data, types[i], extra);
-        put_matrix(types[i], data);
-        if (CHECK_ALL(open_folder(&f) == MQ_OK)) check_rows(f, extra);
-        mq_folder_close(&f);
-        folder_empty();
+        for (int way = 0; way < 3; way++) {
+            put_matrix(types[i], data, way == 1 ? ALIGNED : ANYWHERE);
+            if (CHECK_ALL(open_folder(&f) == MQ_OK)) {
+                if (way > 0) CHECK(mq_folder_map(f) == MQ_OK);
+                check_rows(f, extra);
+            }
+            mq_folder_close(&f);
+            folder_empty();
+        }
     }
     free(data);
 }
 
 /* One bad value at a time; the first of its range is named. */
-static void check_bad(mq_dtype dtype, const void *bits, mq_dtype wanted, const char *part)
+static void check_bad(mq_dtype dtype, const void *bits, mq_dtype wanted, bool mapped)
 {
     static const int64_t bad_row = 517, bad_column = 2999;
+    static const char part[] = "tensor \"w\" in model.safetensors: row 517, column 2999";
     size_t size = mq_dtype_size(dtype);
     int64_t at = bad_row * COLUMNS + bad_column;
     mq_folder *f = NULL;
@@ -295,9 +308,10 @@ static void check_bad(mq_dtype dtype, const void *bits, mq_dtype wanted, const c
     if (!CHECK_ALL(data && out)) return;
     memcpy(data + (size_t)at * size, bits, size);
     memcpy(data + (size_t)(at + 4) * size, bits, size);
-    put_matrix(dtype, data);
+    put_matrix(dtype, data, ALIGNED);
     if (CHECK_ALL(open_folder(&f) == MQ_OK)) {
         const mq_tensor *t = mq_folder_find(f, "w");
+        if (mapped) CHECK(mq_folder_map(f) == MQ_OK);
         check_failure(mq_folder_read_rows(f, t, 400, 600, wanted, out), MQ_E_NUMERIC, part);
         check_failure(mq_folder_read_rows(f, t, 518, ROWS, wanted, out), MQ_E_NUMERIC,
                       "row 518, column 2");
@@ -312,14 +326,15 @@ static void check_bad(mq_dtype dtype, const void *bits, mq_dtype wanted, const c
 
 static void test_values_that_are_not_finite(void)
 {
-    static const char where[] = "tensor \"w\" in model.safetensors: row 517, column 2999";
-    check_bad(MQ_BF16, &(uint16_t){0x7F80}, MQ_F32, where);
-    check_bad(MQ_BF16, &(uint16_t){0xFFC1}, MQ_BF16, where);
-    check_bad(MQ_F16, &(uint16_t){0xFC00}, MQ_F32, where);
-    check_bad(MQ_F32, &(float){-INFINITY}, MQ_F32, where);
-    check_bad(MQ_F32, &(float){NAN}, MQ_BF16, where);
-    check_bad(MQ_F32, &(float){3.4e38f}, MQ_BF16, where); /* rounds to inf */
-    check_bad(MQ_F64, &(double){1e39}, MQ_F32, where);
+    for (int mapped = 0; mapped < 2; mapped++) {
+        check_bad(MQ_BF16, &(uint16_t){0x7F80}, MQ_F32, mapped);
+        check_bad(MQ_BF16, &(uint16_t){0xFFC1}, MQ_BF16, mapped);
+        check_bad(MQ_F16, &(uint16_t){0xFC00}, MQ_F32, mapped);
+        check_bad(MQ_F32, &(float){-INFINITY}, MQ_F32, mapped);
+        check_bad(MQ_F32, &(float){NAN}, MQ_BF16, mapped);
+        check_bad(MQ_F32, &(float){3.4e38f}, MQ_BF16, mapped); /* rounds to inf */
+        check_bad(MQ_F64, &(double){1e39}, MQ_F32, mapped);
+    }
 }
 
 /* Zeros of both signs, subnormals and the largest numbers are finite. */
@@ -398,6 +413,34 @@ static void test_file_that_shrinks(void)
     folder_empty();
 }
 
+/* The same through mmap: by whole pages, and within the last page, where a mapping would show
+ * zeros. */
+static void test_mapped_file_that_shrinks(void)
+{
+    static const char header[] =
+        "{\"w\":{\"dtype\":\"BF16\",\"shape\":[100000],\"data_offsets\":[0,200000]}} ";
+    const off_t end = 8 + (off_t)(sizeof header - 1) + 200000;
+    static const off_t cut[] = {2, 8192, 150000};
+    static float out[100000];
+    static const char zeros[200000];
+    for (int i = 0; i < 3; i++) {
+        mq_folder *f = NULL;
+        put_safetensors("model.safetensors", header, zeros, sizeof zeros);
+        if (!CHECK_ALL(open_folder(&f) == MQ_OK)) return;
+        const mq_tensor *w = mq_folder_find(f, "w");
+        CHECK(mq_folder_map(f) == MQ_OK);
+        CHECK(mq_folder_read_rows(f, w, 0, 100000, MQ_F32, out) == MQ_OK);
+        MPI_Barrier(MPI_COMM_WORLD);
+        if (harness.rank == 0) CHECK(truncate(in_folder("model.safetensors"), end - cut[i]) == 0);
+        MPI_Barrier(MPI_COMM_WORLD);
+        check_failure(mq_folder_read_rows(f, w, 0, 100000, MQ_F32, out), MQ_E_INPUT,
+                      "tensor \"w\"");
+        CHECK(mq_folder_read_rows(f, w, 0, 20000, MQ_F32, out) == MQ_OK);
+        mq_folder_close(&f);
+        folder_empty();
+    }
+}
+
 int main(int argc, char **argv)
 {
     harness_start(&argc, &argv);
@@ -414,6 +457,7 @@ int main(int argc, char **argv)
     RUN(test_edge_values);
     RUN(test_rows_past_4_gib);
     RUN(test_file_that_shrinks);
+    RUN(test_mapped_file_that_shrinks);
     mq_comm_destroy(&comm);
     folder_end();
     return harness_finish();

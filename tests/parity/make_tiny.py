@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import qwen1_reference
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 LENGTHS = (1, 7, 129)
@@ -43,6 +43,13 @@ LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "original_max_position_embeddings": 64}
 YARN_ROPE = {"rope_type": "yarn", "rope_theta": 500000.0, "factor": 8.0, "beta_fast": 8.0,
              "beta_slow": 1.0, "original_max_position_embeddings": 64}
+
+LATENT = {"num_attention_heads": 2, "kv_lora_rank": 32, "qk_nope_head_dim": 8,
+          "qk_rope_head_dim": 4, "v_head_dim": 16}
+# experts that add little, so that one chosen otherwise for a rounding does little
+DEEPSEEK_EXPERTS = {"intermediate_size": 32, "moe_intermediate_size": 32, "n_routed_experts": 4,
+                    "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2,
+                    "topk_group": 1, "routed_scaling_factor": 0.1, "first_k_dense_replace": 1}
 
 
 # name: config.json of a first-generation Qwen
@@ -174,6 +181,19 @@ CASES = {
     "qwen3_5": ("qwen3_5_text", {**SMALL, "head_dim": 16, "layer_types": ["full_attention"] * 2,
                                  "rope_parameters": {**default_rope(10000.0),
                                                      "partial_rotary_factor": 0.25}}),
+    "deepseek_v2": ("deepseek_v2", {
+        **SMALL, **LATENT, **DEEPSEEK_EXPERTS, "q_lora_rank": 64,
+        "topk_method": "group_limited_greedy", "rope_parameters": {
+            **YARN_ROPE, "rope_theta": 10000.0, "mscale": 0.707, "mscale_all_dim": 0.707}}),
+    "deepseek_v2_lite": ("deepseek_v2", {
+        **SMALL, **LATENT, "first_k_dense_replace": 2, "num_experts_per_tok": 1,
+        "intermediate_size": 32, "num_attention_heads": 32, "q_lora_rank": None,
+        "num_key_value_heads": 32, "qk_nope_head_dim": 2, "qk_rope_head_dim": 2, "v_head_dim": 2,
+        "rope_parameters": default_rope(10000.0)}),
+    "deepseek_v3": ("deepseek_v3", {
+        **SMALL, **LATENT, **DEEPSEEK_EXPERTS, "q_lora_rank": 32, "attention_bias": True,
+        "rms_norm_eps": 1e-3, "rope_parameters": {
+            **YARN_ROPE, "rope_theta": 10000.0, "mscale": 1.0, "mscale_all_dim": 0.5}}),
     "granitemoe": ("granitemoe", {**SMALL, "intermediate_size": 32, "num_local_experts": 4,
                                   "num_experts_per_tok": 2, "attention_multiplier": 0.5,
                                   "embedding_multiplier": 3.0, "residual_multiplier": 0.22,
@@ -355,6 +375,17 @@ def load(folder):
                                                 attn_implementation="eager").eval()
 
 
+def add_further_block(folder, config, seed):
+    """Some tensors of a block that predicts the token after the next, which readers leave alone."""
+    generator = torch.Generator().manual_seed(seed + 2000)
+    path, n = folder / "model.safetensors", config.hidden_size
+    tensors = load_file(path)
+    for name, shape in (("enorm", (n,)), ("hnorm", (n,)), ("eh_proj", (n, 2 * n))):
+        values = torch.randn(shape, generator=generator).to(torch.bfloat16)
+        tensors[f"model.layers.{config.num_hidden_layers}.{name}.weight"] = values
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def make_case(folder, name, seed, style):
     """Write one model and its expected outputs."""
     model_type, changes = CASES[name]
@@ -364,6 +395,8 @@ def make_case(folder, name, seed, style):
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     randomise(model, seed)
     model.save_pretrained(folder)
+    if model_type == "deepseek_v3":
+        add_further_block(folder, config, seed)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "model.safetensors").chmod(0o644)     # the library makes it private
     loaded = load(folder)

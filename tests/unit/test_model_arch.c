@@ -89,7 +89,9 @@ static void test_llama_switches(void **state)
             "\"head_dim\": 32, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"gelu_pytorch_tanh\", "
             "\"pretraining_tp\": 1, \"use_cache\": true, \"eos_token_id\": [1, 2]",
             &a);
-    for (int l = 0; l < MQ_N_LINEARS; l++) assert_true(a.has_bias[l]);
+    for (int l = 0; l < MQ_N_LINEARS; l++) {
+        assert_int_equal(a.has_bias[l], mq_arch_has(&a, 0, (mq_linear_id)l));
+    }
     assert_true(a.tied && a.head_dim == 32 && a.norm_eps == 1e-5);
     assert_int_equal(a.activation.kind, MQ_GELU_TANH);
     assert_int_equal(a.max_position, 512);
@@ -753,8 +755,9 @@ static void test_names_and_shapes(void **state)
     assert_string_equal(name, "lm_head.weight");
     mq_arch_name("model.layers.{i}.x", 1234567, name, 16); /* cut, with its end marked */
     assert_string_equal(name, "model.layers.12");
-    static const int64_t expected[MQ_N_LINEARS][2] = {{96, 64}, {48, 64}, {48, 64}, {64, 96},
-                                                      {96, 64}, {96, 64}, {64, 96}};
+    static const int64_t expected[MQ_N_LINEARS][2] = {
+        [MQ_Q] = {96, 64},    [MQ_K] = {48, 64},  [MQ_V] = {48, 64},   [MQ_O] = {64, 96},
+        [MQ_GATE] = {96, 64}, [MQ_UP] = {96, 64}, [MQ_DOWN] = {64, 96}};
     for (int l = 0; l < MQ_N_LINEARS; l++) {
         mq_arch_linear_shape(&a, 0, (mq_linear_id)l, &n_out, &n_in);
         assert_int_equal(n_out, expected[l][0]);

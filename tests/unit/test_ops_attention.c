@@ -138,6 +138,27 @@ static void test_windows_and_chunks(void **state)
     }
 }
 
+/* Heads of v that are smaller and larger than those of q and k, with all else that matters. */
+static void test_value_dim(void **state)
+{
+    (void)state;
+    static const int64_t offset[] = {0, 1, 130, 330};
+    static const int64_t value_dim[] = {1, 16, 25, 40};
+    const layout l = {.heads = 4, .kv_heads = 2, .d = 24, .pad = 64, .window = 50, .cap = 5};
+    for (size_t i = 0; i < sizeof value_dim / sizeof *value_dim; i++) {
+        for (int type = 0; type < 2; type++) {
+            mq_dtype dtype = type ? MQ_BF16 : MQ_F32;
+            data x = make_data(&l, 330, dtype);
+            x.shape.value_dim = value_dim[i];
+            naive(&x, offset, 3, dtype);
+            run(&x, offset, 3, x.out, dtype);
+            test_all_near(x.out, dtype, x.want, 330 * x.shape.ld_out, type ? 0x1p-8 : 1e-5,
+                          type ? TEST_BF16 : 0, "attention");
+            free_data(&x);
+        }
+    }
+}
+
 /* Alone, with all else, and with more keys than one chunk of the kernel holds. */
 static void test_sinks_and_factors(void **state)
 {
@@ -388,6 +409,9 @@ static void test_refused(void **state)
     s.scale = NAN;
     assert_int_equal(mq_attention(&s, x, x, x, offset, 1, x, MQ_F32), MQ_E_INTERNAL);
     s.scale = 1;
+    s.value_dim = -1;
+    assert_int_equal(mq_attention(&s, x, x, x, offset, 1, x, MQ_F32), MQ_E_INTERNAL);
+    s.value_dim = 0;
     assert_int_equal(mq_attention(&s, x, x, x, backwards, 1, x, MQ_F32), MQ_E_INTERNAL);
     assert_int_equal(mq_attention(&s, x, x, x, offset, 0, x, MQ_F32), MQ_OK);
 }
@@ -403,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_sinks_and_factors),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_odd_sinks),
+        cmocka_unit_test(test_value_dim),
         cmocka_unit_test(test_tanh),
         cmocka_unit_test(test_rising_scores),
         cmocka_unit_test(test_threads),

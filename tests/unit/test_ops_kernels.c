@@ -101,6 +101,24 @@ static void test_norm_heads(void **state)
     }
 }
 
+/* Three positions a token that are the same are one. */
+static void check_same_axes(const void *x, int64_t n_tok, int64_t ld, int64_t heads, int64_t d,
+                            int64_t dim, const float *table, const int32_t *position,
+                            bool interleaved, mq_dtype dtype, const void *want)
+{
+    void *got = test_copy(x, n_tok * ld, dtype);
+    int32_t *three = malloc((size_t)(3 * n_tok) * sizeof *three);
+    uint8_t axis[64];
+    for (int64_t t = 0; t < 3 * n_tok; t++) three[t] = position[t / 3];
+    for (int i = 0; i < 64; i++) axis[i] = (uint8_t)(i % 3);
+    assert_true(dim <= 128);
+    assert_int_equal(
+        mq_rope_axes(got, n_tok, ld, heads, d, dim, table, three, 3, axis, interleaved, dtype),
+        MQ_OK);
+    assert_memory_equal(got, want, (size_t)(n_tok * ld) * mq_dtype_size(dtype));
+    free(got), free(three);
+}
+
 static void check_rope_part(int64_t n_tok, int64_t heads, int64_t d, int64_t dim, int64_t pad,
                             bool interleaved, mq_dtype dtype)
 {
@@ -129,6 +147,7 @@ static void check_rope_part(int64_t n_tok, int64_t heads, int64_t d, int64_t dim
         assert_memory_equal(got, first, (size_t)n * mq_dtype_size(dtype));
         free(got);
     }
+    check_same_axes(x, n_tok, ld, heads, d, dim, table, position, interleaved, dtype, first);
     free(table), free(position), free(x), free(want), free(first);
 }
 
@@ -138,6 +157,51 @@ static void check_rope(int64_t n_tok, int64_t heads, int64_t d, int64_t pad, boo
 {
     check_rope_part(n_tok, heads, d, d, pad, interleaved, dtype);
     check_rope_part(n_tok, heads, d, d / 4 * 2, pad, interleaved, dtype);
+}
+
+/* Turning the last coordinates of heads leaves those before them, and what lies behind a row. */
+static void test_rope_at_the_end(void **state)
+{
+    (void)state;
+    enum { T = 130, HEADS = 3, D = 10, DIM = 4, N = T * HEADS * D };
+    int32_t position[T];
+    float *x = test_array(1, N + 1, 1, MQ_F32), *want = test_array(1, N + 1, 1, MQ_F32);
+    float *table = test_array(2, T * DIM, 1, MQ_F32);
+    for (int t = 0; t < T; t++) position[t] = t;
+    assert_int_equal(
+        mq_rope(x + D - DIM, T, HEADS * D, HEADS, D, DIM, table, position, true, MQ_F32), MQ_OK);
+    mq_naive_rope(want + D - DIM, T, HEADS * D, HEADS, D, DIM, table, position, true, MQ_F32);
+    test_all_near(x, MQ_F32, want, N, 2e-7, 0, "rope");
+    assert_true(x[N] == want[N]);
+    free(x), free(want), free(table);
+}
+
+static void check_split_keys(mq_dtype dtype)
+{
+    enum { T = 70, HEADS = 3, NOPE = 4, V = 6, ROPE = 2 };
+    void *kv = test_array(1, (int64_t)T * HEADS * (NOPE + V), 1, dtype);
+    void *shared = test_array(2, (int64_t)T * ROPE, 1, dtype);
+    void *k = test_array(3, (int64_t)T * HEADS * (NOPE + ROPE), 1, dtype);
+    float *from = test_exact(kv, (int64_t)T * HEADS * (NOPE + V), dtype);
+    float *part = test_exact(shared, (int64_t)T * ROPE, dtype);
+    assert_int_equal(mq_split_keys(kv, T, HEADS, NOPE, V, shared, ROPE, k, dtype), MQ_OK);
+    float *keys = test_exact(k, (int64_t)T * HEADS * (NOPE + ROPE), dtype);
+    float *values = test_exact(kv, (int64_t)T * HEADS * (NOPE + V), dtype);
+    for (int64_t i = 0; i < T * HEADS; i++) {
+        int64_t t = i / HEADS, h = i % HEADS;
+        const float *key = keys + i * (NOPE + ROPE), *head = from + i * (NOPE + V);
+        assert_memory_equal(key, head, NOPE * sizeof *key);
+        assert_memory_equal(key + NOPE, part + t * ROPE, ROPE * sizeof *key);
+        assert_memory_equal(values + t * HEADS * (NOPE + V) + h * V, head + NOPE, V * sizeof *key);
+    }
+    free(kv), free(shared), free(k), free(from), free(part), free(keys), free(values);
+}
+
+static void test_split_keys(void **state)
+{
+    (void)state;
+    check_split_keys(MQ_BF16);
+    check_split_keys(MQ_F32);
 }
 
 static void test_rope(void **state)
@@ -422,6 +486,8 @@ int main(void)
         cmocka_unit_test(test_norm_awkward),
         cmocka_unit_test(test_norm_heads),
         cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_rope_at_the_end),
+        cmocka_unit_test(test_split_keys),
         cmocka_unit_test(test_gated),
         cmocka_unit_test(test_gated_awkward),
         cmocka_unit_test(test_clipped_swiglu_numbers),

@@ -12,12 +12,15 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { LINEARS = 7 }; /* of a block */
+
 /* Three blocks, hidden 96, intermediate 160. */
 static mq_arch small_arch(void)
 {
     static const char *const leaf[MQ_N_LINEARS] = {
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-        "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+        [MQ_Q] = "self_attn.q_proj", [MQ_K] = "self_attn.k_proj", [MQ_V] = "self_attn.v_proj",
+        [MQ_O] = "self_attn.o_proj", [MQ_GATE] = "mlp.gate_proj", [MQ_UP] = "mlp.up_proj",
+        [MQ_DOWN] = "mlp.down_proj"};
     mq_arch arch = {.n_blocks = 3,
                     .hidden = 96,
                     .intermediate = 160,
@@ -25,7 +28,8 @@ static mq_arch small_arch(void)
                     .n_kv_heads = 2,
                     .head_dim = 24};
     for (int l = 0; l < MQ_N_LINEARS; l++) {
-        snprintf(arch.linear[l], sizeof arch.linear[l], "model.layers.{i}.%s", leaf[l]);
+        if (leaf[l])
+            snprintf(arch.linear[l], sizeof arch.linear[l], "model.layers.{i}.%s", leaf[l]);
     }
     return arch;
 }
@@ -51,7 +55,7 @@ static void all_alike(void **state)
     mq_quantize_options o = options_of(4, 32);
     mq_scheme *s = NULL;
     assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
-    assert_int_equal(s->n_quantised, 3 * MQ_N_LINEARS);
+    assert_int_equal(s->n_quantised, 3 * LINEARS);
     assert_false(mq_scheme_needs_rules(s));
     assert_false(mq_scheme_splits_fused(s));
     mq_scheme_destroy(&s);
@@ -188,6 +192,7 @@ static void zero_points_and_signs(void **state)
         o.positive_scales = i / 2;
         assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
         for (int l = 0; l < MQ_N_LINEARS; l++) {
+            if (!mq_arch_has(&arch, 2, (mq_linear_id)l)) continue;
             const mq_quant *quant = &plan_of(s, 2, (mq_linear_id)l)->quant;
             assert_int_equal(quant->zero_points, i % 2);
             assert_int_equal(quant->positive, i / 2);
@@ -233,11 +238,45 @@ static void fused_layers_and_ranges(void **state)
     o.first_block = 1;
     o.last_block = 2;
     assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
-    assert_int_equal(s->n_quantised, MQ_N_LINEARS);
+    assert_int_equal(s->n_quantised, LINEARS);
     assert_true(mq_scheme_needs_rules(s));
     mq_scheme_destroy(&s);
     o.last_block = 4;
     assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+}
+
+/* vLLM has q_a and kv_a in one, where there is a q_a. */
+static void fused_latents(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    static const char *const leaf[MQ_N_LINEARS] = {
+        [MQ_Q_A] = "q_a_proj", [MQ_KV_A] = "kv_a_proj", [MQ_Q_B] = "q_b_proj", [MQ_KV_B] = "kv_b"};
+    mq_quantize_options o = options_of(4, 32);
+    const char *const skip[] = {"layers.1.*_a_proj"};
+    mq_scheme *s = NULL;
+    cJSON *config = NULL;
+    arch.latent =
+        (mq_latent){.q_rank = 64, .kv_rank = 32, .nope_dim = 16, .rope_dim = 8, .v_dim = 8};
+    for (int l = MQ_Q; l < MQ_O; l++) {
+        arch.linear[l][0] = '\0';
+        if (!leaf[l]) continue;
+        snprintf(arch.linear[l], sizeof arch.linear[l], "model.layers.{i}.x.%s", leaf[l]);
+    }
+    snprintf(arch.copied[arch.n_copied++], sizeof arch.copied[0], "model.layers.3.");
+    o.skip = skip;
+    o.n_skip = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(s->n_quantised, 3 * 8 - 2);
+    assert_false(mq_scheme_splits_fused(s));
+    assert_int_equal(mq_gptq_config(s, &o, &config), MQ_OK);
+    const cJSON *dynamic = mq_json_find(config, "dynamic");
+    assert_int_equal(cJSON_GetArraySize(dynamic), 2);
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(
+        dynamic, "-:model\\.layers\\.1\\.x\\.(?:q_a_proj|kv_a_proj|fused_qkv_a_proj)$"));
+    assert_non_null(cJSON_GetObjectItemCaseSensitive(dynamic, "-:^model\\.layers\\.3\\."));
+    cJSON_Delete(config);
+    mq_scheme_destroy(&s);
 }
 
 static void patterns_that_help_nobody(void **state)
@@ -284,6 +323,7 @@ int main(void)
         cmocka_unit_test(zero_points_and_signs),
         cmocka_unit_test(every_layer_overridden),
         cmocka_unit_test(fused_layers_and_ranges),
+        cmocka_unit_test(fused_latents),
         cmocka_unit_test(patterns_that_help_nobody),
         cmocka_unit_test(config_keeps_its_bytes),
     };

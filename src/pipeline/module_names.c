@@ -1,0 +1,60 @@
+#include "pipeline/module_names.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char any_parents[] = "(?:.*\\.)?";
+
+void mq_pattern_append(char out[MQ_PATTERN_BYTES], const char *text)
+{
+    size_t used = strlen(out);
+    snprintf(out + used, MQ_PATTERN_BYTES - used, "%s", text);
+}
+
+/* The specials of regular expressions that module names have are dots. */
+void mq_pattern_escape(char out[MQ_PATTERN_BYTES], const char *text)
+{
+    size_t used = strlen(out);
+    for (const char *c = text; *c && used + 3 < MQ_PATTERN_BYTES; c++) {
+        if (*c == '.') out[used++] = '\\';
+        out[used++] = *c;
+    }
+    out[used] = '\0';
+}
+
+/* Where the component in front of the block's number begins; without a number, the last one. */
+static const char *tail_of(const char *name)
+{
+    const char *before = name, *last = name;
+    for (const char *c = name; *c; c++) {
+        if (*c != '.' || !c[1]) continue;
+        before = last;
+        last = c + 1;
+        size_t digits = strspn(last, "0123456789");
+        if (digits > 0 && (last[digits] == '.' || last[digits] == '\0')) return before;
+    }
+    return last;
+}
+
+void mq_module_pattern(const mq_arch *arch, const char *name, char out[MQ_PATTERN_BYTES])
+{
+    if (arch->towers) {
+        mq_pattern_append(out, any_parents);
+        name = tail_of(name);
+    }
+    mq_pattern_escape(out, name);
+}
+
+void mq_other_pattern(const mq_arch *arch, int i, char out[MQ_PATTERN_BYTES])
+{
+    static const char outer[] = "model.";
+    const char *prefix = arch->copied[i];
+    if (!arch->towers) {
+        mq_pattern_append(out, "^");
+        mq_pattern_escape(out, prefix);
+        return;
+    }
+    if (strncmp(prefix, outer, sizeof outer - 1) == 0) prefix += sizeof outer - 1;
+    mq_pattern_append(out, any_parents);
+    mq_pattern_escape(out, prefix);
+}
