@@ -411,8 +411,8 @@ class Experts(harness.InScratch):
                                     ('granitemoe', 3, 'router.layer.weight')):
             model = harness.copy_model(self.tiny / name, self.root / f'count-{name}')
             text = (model / 'config.json').read_text(encoding='utf-8')
-            (model / 'config.json').write_text(text.replace('"num_local_experts": 4', f'"num_local_experts": {count}'),
-                                               encoding='utf-8')
+            text = text.replace('"num_local_experts": 4', f'"num_local_experts": {count}')
+            (model / 'config.json').write_text(text, encoding='utf-8')
             self.refused(model, tensor)
 
     def test_scale(self):

@@ -75,7 +75,8 @@ class Stacked(harness.InScratch):
         return text if code else out
 
     def kl(self, out, reference):
-        return json.loads(self.mpiquant(1, 'eval', out, '--reference', reference, '--tokens', self.calib, '--json'))['kl']
+        text = self.mpiquant(1, 'eval', out, '--reference', reference, '--tokens', self.calib, '--json')
+        return json.loads(text)['kl']
 
     def stacks(self, name, folder):
         tensors = gptq_reference.read_tensors(folder)
@@ -129,7 +130,8 @@ class Stacked(harness.InScratch):
 
     def test_exact_types(self):
         """F32 and F16 are read from the file, row by row of an expert."""
-        for name, dtype, form in (('granitemoe', 'F16', 'dense'), ('gpt_oss', 'F32', 'dense'), ('llama4_moe', 'F16', 'gptq')):
+        for name, dtype, form in (('granitemoe', 'F16', 'dense'), ('gpt_oss', 'F32', 'dense'),
+                                  ('llama4_moe', 'F16', 'gptq')):
             with self.subTest(model=name, dtype=dtype):
                 numpy_type = {'F32': '<f4', 'F16': '<f2'}[dtype]
                 tensors = gptq_reference.read_tensors(TINY / name)

@@ -165,7 +165,8 @@ def check(args):
     tokens = torch.from_numpy(np.random.default_rng(0).integers(3, WIDE["vocab_size"], args.tokens))
     of_gptq = expected(name, args.gptq, gptq_reference, tokens)
     of_compressed = expected(name, args.compressed, compressed_reference, tokens)
-    right = try_reader(name, "compressed-tensors", lambda f: load(f, torch.float32), args.compressed, of_compressed, tokens)
+    right = try_reader(name, "compressed-tensors", lambda f: load(f, torch.float32), args.compressed,
+                       of_compressed, tokens)
     right &= try_reader(name, "transformers", load_transformers, args.gptq, of_gptq, tokens)
     right &= try_reader(name, "gptqmodel", load_gptqmodel, args.gptq, of_gptq, tokens)
     return right
