@@ -75,6 +75,8 @@ typedef struct mq_quantize_options {
     int n_skip;
     const mq_override *override_;
     int n_override;
+    bool protect; /* what the descriptor of the model's family names as sensitive is
+                     kept, or gets 8 bits, where no override says otherwise */
     uint64_t max_shard_bytes;
     int64_t distribute_above; /* factor matrices wider than this on all ranks */
     int threads;              /* per rank */

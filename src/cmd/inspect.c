@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/utf8.h"
+#include "cmd/inspect_arch.h"
 #include "cmd/inspect_tokens.h"
 #include "par/collectives.h"
 #include "store/folder.h"
@@ -121,24 +122,32 @@ static mq_status inspect(const mq_comm *comm, const char *path, bool json)
 mq_status mq_cmd_inspect(const mq_comm *comm, int argc, char **argv)
 {
     const char *path = NULL;
-    bool json = false, help = false;
+    bool json = false, arch = false, help = false;
     const mq_positional positionals[] = {
         {"FILE|DIR", "safetensors or GGUF file, model folder or token file", .text = &path},
     };
     const mq_option options[] = {
+        {"--arch",
+         .help = "how the model in DIR is read, and all that stands in the way of quantising it",
+         .flag = &arch},
         {"--json", .help = "print one JSON object on stdout", .flag = &json},
     };
-    const mq_args_spec spec = {
-        "mpiquant inspect",
-        "Lists what a file or folder holds. Exit code 3 when it is not valid.",
-        positionals,
-        1,
-        options,
-        sizeof options / sizeof *options,
-        .takes_config = false};
+    const mq_args_spec spec = {"mpiquant inspect",
+                               "Lists what a file or folder holds. Exit code 3 when it is not "
+                               "valid or, with --arch, when the "
+                               "model cannot be quantised.",
+                               positionals,
+                               1,
+                               options,
+                               sizeof options / sizeof *options,
+                               .takes_config = false};
     mq_args args = {0};
     mq_status status = mq_cmd_parse(comm, &spec, argc, argv, &args, &help);
-    if (status == MQ_OK && !help) status = inspect(comm, path, json);
+    if (status == MQ_OK && !help && arch) {
+        status = mq_agree(comm, comm->rank == 0 ? mq_inspect_arch(path, json) : MQ_OK);
+    } else if (status == MQ_OK && !help) {
+        status = inspect(comm, path, json);
+    }
     mq_args_free(&args);
     return status;
 }

@@ -315,6 +315,10 @@ mq_status mq_cmd_quantize(const mq_comm *comm, int argc, char **argv)
         {"--override", "REGEX=bits:B,group:G",
          "other bits or group size for matching modules; may be repeated, the first match counts",
          .texts = &f.override_},
+        {"--protect",
+         .help = "keep, or give 8 bits to, the layers in which the model's family is known to be "
+                 "sensitive, where its descriptor names some; --override wins",
+         .flag = &o.protect},
         {"--lm-head", .help = "quantise lm_head too, where it is not the embedding",
          .flag = &o.lm_head},
         {"--max-shard-size", "SIZE", "largest safetensors file, e.g. 500MB; gguf is one file",

@@ -25,6 +25,9 @@ typedef enum mq_rope_scaling {
     MQ_ROPE_DOUBLING
 } mq_rope_scaling;
 
+/** "default", "linear", ..., as config.json has it, for messages. */
+const char *mq_rope_scaling_name(mq_rope_scaling scaling);
+
 /* SHARED, PER_HEAD and UNIT norm every head by itself, with one weight for all, one each, or none;
  * ALL_HEADS norms the heads of a layer as one row. */
 typedef enum mq_qk_norm {
@@ -134,6 +137,7 @@ const char *mq_linear_name(mq_linear_id linear);
 enum {
     MQ_ARCH_NAME = 128,
     MQ_ARCH_IGNORED = 8,
+    MQ_ARCH_SENSITIVE = 4,
     MQ_ARCH_COPIED = 8,
     MQ_ARCH_BLOCKS = 1024,
     MQ_ROPE_PAIRS = 256
@@ -233,6 +237,13 @@ typedef struct mq_gguf_family {
     bool bias[MQ_N_LINEARS]; /* biases that are read */
 } mq_gguf_family;
 
+/** Layers that are known not to take low precision well, as POSIX extended patterns over the names
+ *  of modules: those to keep as they are, and those to give 8 bits. */
+typedef struct mq_sensitive {
+    char skip[MQ_ARCH_SENSITIVE][MQ_ARCH_NAME], bits8[MQ_ARCH_SENSITIVE][MQ_ARCH_NAME];
+    int n_skip, n_bits8;
+} mq_sensitive;
+
 typedef struct mq_arch {
     char family[64];     /* of the descriptor, e.g. "llama" for configs/arch/llama.json */
     char model_type[64]; /* from config.json */
@@ -299,6 +310,7 @@ typedef struct mq_arch {
     bool deepstack; /* what the first blocks make is added to, at tokens of images */
 
     mq_gguf_family gguf;
+    mq_sensitive sensitive;
 } mq_arch;
 
 /** Reads MODEL/config.json, finds the descriptor for its model_type, fills the arch. Collective:

@@ -69,13 +69,10 @@ static mq_status check_expected(const mq_arch_texts *texts, const cJSON *item,
     return status;
 }
 
+/* A key that nobody reads, unless it is harmless or switched off. */
 static mq_status check_key(const mq_arch_texts *texts, const cJSON *item)
 {
     const char *name = item->string;
-    /* A family may do without what is expected of all others. */
-    if (listed(texts->descriptor, name) || mq_arch_is_other_config(texts, name)) return MQ_OK;
-    const cJSON *expected = expected_value(texts, name);
-    if (expected) return check_expected(texts, item, expected);
     if (strcmp(name, "model_type") == 0 || strcmp(name, "quantization_config") == 0 ||
         mq_json_is_off(item) || listed(texts->common, name) ||
         spec_reads(texts->descriptor, name)) {
@@ -101,15 +98,28 @@ static mq_status check_outside(const mq_arch_texts *texts, const cJSON *item)
                    texts->where, name, inner ? "say otherwise" : "lack it");
 }
 
+/* What there is to say of a key, as a finding. */
+static mq_status find_key(const mq_arch_texts *texts, const cJSON *item)
+{
+    const char *name = item->string;
+    /* A family may do without what is expected of all others. */
+    if (listed(texts->descriptor, name) || mq_arch_is_other_config(texts, name)) return MQ_OK;
+    const cJSON *expected = expected_value(texts, name);
+    mq_status status = expected ? check_expected(texts, item, expected) : check_key(texts, item);
+    return mq_findings_add(texts->findings, status, expected ? MQ_FOUND_CONFIG : MQ_FOUND_KEY,
+                           name);
+}
+
 mq_status mq_arch_check_keys(const mq_arch_texts *texts)
 {
     const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, texts->config) MQ_TRY(check_key(texts, item));
+    cJSON_ArrayForEach(item, texts->config) MQ_TRY(find_key(texts, item));
     if (texts->root == texts->config) return MQ_OK;
     cJSON_ArrayForEach(item, texts->root)
     {
-        MQ_TRY(check_key(texts, item));
-        MQ_TRY(check_outside(texts, item));
+        MQ_TRY(find_key(texts, item));
+        MQ_TRY(mq_findings_add(texts->findings, check_outside(texts, item), MQ_FOUND_CONFIG,
+                               item->string));
     }
     return MQ_OK;
 }

@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "model/arch_parse.h"
+#include "model/arch_texts.h"
 #include "par/collectives.h"
 
 #include <dirent.h>
@@ -36,49 +37,12 @@ const char *mq_data_folder(void)
 
 enum { CONFIG, DESCRIPTOR, COMMON, WHERE, N_TEXTS };
 
-typedef struct search {
-    const char *folder;     /* .../arch */
-    const char *model_type; /* wanted */
-    char *text;             /* of the descriptor that has it; NULL so far */
-    char known[1024];       /* model types seen, for the message */
-} search;
-
 static mq_status read_in(const char *folder, const char *name, char **text)
 {
     char *path = NULL;
     mq_status status = mq_path_join(folder, name, &path);
     if (status == MQ_OK) status = mq_read_text(path, text_limit, text, NULL);
     mq_free(&path);
-    return status;
-}
-
-static bool lists_type(search *s, const cJSON *descriptor)
-{
-    bool found = false;
-    const cJSON *item = NULL;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(descriptor, "model_types"))
-    {
-        const char *name = cJSON_GetStringValue(item);
-        if (!name) continue;
-        size_t used = strlen(s->known);
-        snprintf(s->known + used, sizeof s->known - used, "%s%s", used ? ", " : "", name);
-        found = found || strcmp(name, s->model_type) == 0;
-    }
-    return found;
-}
-
-static mq_status look_into(search *s, const char *name)
-{
-    char *text = NULL;
-    cJSON *json = NULL;
-    mq_status status = read_in(s->folder, name, &text);
-    if (status == MQ_OK) status = mq_json_parse(text, name, &json);
-    if (status == MQ_OK && lists_type(s, json) && !s->text) {
-        s->text = text;
-        text = NULL;
-    }
-    cJSON_Delete(json);
-    mq_free(&text);
     return status;
 }
 
@@ -89,12 +53,23 @@ static int is_descriptor(const struct dirent *entry)
            strcmp(entry->d_name, "common.json") != 0;
 }
 
-/* The text of the descriptor that lists the model type. */
-static mq_status find_descriptor(const char *folder, const char *model_type, const char *where,
-                                 char **text)
+static mq_status visit_file(const char *folder, const char *name, mq_descriptor_visit *visit,
+                            void *context)
 {
-    search s = {.folder = folder, .model_type = model_type};
+    char *text = NULL;
+    cJSON *json = NULL;
+    mq_status status = read_in(folder, name, &text);
+    if (status == MQ_OK) status = mq_json_parse(text, name, &json);
+    if (status == MQ_OK) status = visit(context, text, json);
+    cJSON_Delete(json);
+    mq_free(&text);
+    return status;
+}
+
+static mq_status visit_all(const char *folder, mq_descriptor_visit *visit, void *context)
+{
     struct dirent **entries = NULL;
+    mq_status status = MQ_OK;
     int n = scandir(folder, &entries, is_descriptor, alphasort);
     if (n <= 0) {
         free(entries);
@@ -103,14 +78,82 @@ static mq_status find_descriptor(const char *folder, const char *model_type, con
                        "that holds arch/*.json",
                        folder);
     }
-    mq_status status = MQ_OK;
     for (int i = 0; i < n; i++) {
-        if (status == MQ_OK) status = look_into(&s, entries[i]->d_name);
+        if (status == MQ_OK) status = visit_file(folder, entries[i]->d_name, visit, context);
         free(entries[i]);
     }
     free(entries);
+    return status;
+}
+
+mq_status mq_arch_each_descriptor(mq_descriptor_visit *visit, void *context)
+{
+    char *folder = NULL;
+    mq_status status = mq_path_join(mq_data_folder(), "arch", &folder);
+    if (status == MQ_OK) status = visit_all(folder, visit, context);
+    mq_free(&folder);
+    return status;
+}
+
+mq_status mq_arch_read_common(char **text)
+{
+    char *folder = NULL;
+    mq_status status = mq_path_join(mq_data_folder(), "arch", &folder);
+    if (status == MQ_OK) status = read_in(folder, "common.json", text);
+    mq_free(&folder);
+    return status;
+}
+
+/* ---- the one that lists a model type -------------------------------------------------------- */
+
+typedef struct search {
+    const char *model_type; /* wanted */
+    char *text;             /* of the descriptor that has it; NULL so far */
+    char known[1024];       /* model types seen, for the message */
+} search;
+
+bool mq_descriptor_lists(const cJSON *descriptor, const char *model_type)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(descriptor, "model_types"))
+    {
+        if (cJSON_IsString(item) && strcmp(item->valuestring, model_type) == 0) return true;
+    }
+    return false;
+}
+
+static void note_known(search *s, const cJSON *descriptor)
+{
+    const cJSON *item = NULL;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(descriptor, "model_types"))
+    {
+        const char *name = cJSON_GetStringValue(item);
+        size_t used = strlen(s->known);
+        if (!name) continue;
+        snprintf(s->known + used, sizeof s->known - used, "%s%s", used ? ", " : "", name);
+    }
+}
+
+/* An mq_descriptor_visit. */
+static mq_status look_into(void *context, const char *text, const cJSON *descriptor)
+{
+    search *s = context;
+    size_t bytes = strlen(text) + 1;
+    note_known(s, descriptor);
+    if (s->text || !mq_descriptor_lists(descriptor, s->model_type)) return MQ_OK;
+    MQ_TRY(mq_alloc((int64_t)bytes, 1, "descriptor", &s->text));
+    memcpy(s->text, text, bytes);
+    return MQ_OK;
+}
+
+static mq_status find_descriptor(const char *model_type, const char *where, char **text)
+{
+    search s = {.model_type = model_type};
+    mq_status status = mq_arch_each_descriptor(look_into, &s);
     if (status == MQ_OK && !s.text) {
-        status = mq_fail(MQ_E_INPUT, "%s: model_type \"%s\" is not known; this version knows %s",
+        status = mq_fail(MQ_E_INPUT,
+                         "%s: model_type \"%s\" is not known; this version knows %s. `mpiquant "
+                         "inspect --arch` says which of them is nearest",
                          where, model_type, s.known);
     }
     if (status == MQ_OK) {
@@ -121,18 +164,18 @@ static mq_status find_descriptor(const char *folder, const char *model_type, con
     return status;
 }
 
-static mq_status find_by_config(const char *folder, char *text[N_TEXTS])
+static mq_status find_by_config(char *text[N_TEXTS])
 {
     cJSON *config = NULL;
     const char *model_type = NULL;
     mq_status status = mq_json_parse(text[CONFIG], text[WHERE], &config);
     if (status == MQ_OK) status = mq_json_string(config, "model_type", text[WHERE], &model_type);
-    if (status == MQ_OK) {
-        status = find_descriptor(folder, model_type, text[WHERE], &text[DESCRIPTOR]);
-    }
+    if (status == MQ_OK) status = find_descriptor(model_type, text[WHERE], &text[DESCRIPTOR]);
     cJSON_Delete(config);
     return status;
 }
+
+/* ---- config.json ---------------------------------------------------------------------------- */
 
 /* text becomes that of the object with `settings` as its "quantization_config". Takes settings. */
 static mq_status add_settings(cJSON *config, cJSON *settings, char **text)
@@ -152,12 +195,12 @@ static mq_status add_settings(cJSON *config, cJSON *settings, char **text)
 }
 
 /* Old GPTQ folders say how they are quantised in a file of its own alone. */
-static mq_status take_quantize_config(const char *model, char *text[N_TEXTS])
+static mq_status take_quantize_config(const char *model, const char *where, char **text)
 {
     char *path = NULL, *separate = NULL;
     cJSON *config = NULL, *settings = NULL;
     mq_status status = mq_path_join(model, "quantize_config.json", &path);
-    if (status == MQ_OK) status = mq_json_parse(text[CONFIG], text[WHERE], &config);
+    if (status == MQ_OK) status = mq_json_parse(*text, where, &config);
     bool wanted = status == MQ_OK && !cJSON_HasObjectItem(config, "quantization_config");
     if (wanted && access(path, F_OK) == 0) {
         status = mq_read_text(path, text_limit, &separate, NULL);
@@ -166,7 +209,7 @@ static mq_status take_quantize_config(const char *model, char *text[N_TEXTS])
             cJSON_Delete(settings);
             status = mq_fail(MQ_E_INPUT, "%s: is not a JSON object", path);
         }
-        if (status == MQ_OK) status = add_settings(config, settings, &text[CONFIG]);
+        if (status == MQ_OK) status = add_settings(config, settings, text);
     }
     cJSON_Delete(config);
     mq_free(&separate);
@@ -174,18 +217,19 @@ static mq_status take_quantize_config(const char *model, char *text[N_TEXTS])
     return status;
 }
 
+mq_status mq_arch_read_config(const char *model, char **where, char **config)
+{
+    if (!mq_is_folder(model)) return mq_fail(MQ_E_IO, "%s: no such model folder", model);
+    MQ_TRY(mq_path_join(model, "config.json", where));
+    MQ_TRY(mq_read_text(*where, text_limit, config, NULL));
+    return take_quantize_config(model, *where, config);
+}
+
 static mq_status find_texts(const char *model, char *text[N_TEXTS])
 {
-    char *folder = NULL;
-    if (!mq_is_folder(model)) return mq_fail(MQ_E_IO, "%s: no such model folder", model);
-    MQ_TRY(mq_path_join(model, "config.json", &text[WHERE]));
-    MQ_TRY(mq_read_text(text[WHERE], text_limit, &text[CONFIG], NULL));
-    MQ_TRY(take_quantize_config(model, text));
-    MQ_TRY(mq_path_join(mq_data_folder(), "arch", &folder));
-    mq_status status = find_by_config(folder, text);
-    if (status == MQ_OK) status = read_in(folder, "common.json", &text[COMMON]);
-    mq_free(&folder);
-    return status;
+    MQ_TRY(mq_arch_read_config(model, &text[WHERE], &text[CONFIG]));
+    MQ_TRY(find_by_config(text));
+    return mq_arch_read_common(&text[COMMON]);
 }
 
 /* ---- all ranks ------------------------------------------------------------------------------ */

@@ -13,13 +13,14 @@ typedef struct section {
 } section;
 
 static const section sections[] = {
-    {"",
-     {"family", "model_types", "config", "bias", "rope", "sliding_rope", "no_rope", "window",
-      "chunk", "query_scale", "moe", "tensors", "ignored_tensors", "ignored_keys", "expected_keys",
-      "gguf", "latent", "copied", "language"}},
+    {"", {"family",       "model_types", "config",          "bias",         "rope",
+          "sliding_rope", "no_rope",     "window",          "chunk",        "query_scale",
+          "moe",          "tensors",     "ignored_tensors", "ignored_keys", "expected_keys",
+          "gguf",         "latent",      "copied",          "language",     "sensitive"}},
     {"language", {"config", "flat", "model_types", "root_keys", "other_configs", "deepstack"}},
     {"bias", {"q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "o", "gate", "up", "down"}},
     {"latent", {"q_rank", "kv_rank", "nope_dim", "v_dim", "norm_eps"}},
+    {"sensitive", {"skip", "bits8", "source"}},
     {"rope",
      {"theta", "parameters", "scaling", "partial", "dim", "original", "alpha", "doubling",
       "mrope"}},
@@ -94,8 +95,10 @@ static mq_status check_section(const mq_arch_texts *texts, const section *s)
     cJSON_ArrayForEach(item, in)
     {
         if (has(s, item->string)) continue;
-        return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has the unknown member \"%s\"",
-                       texts->family, s->name[0] ? s->name : texts->family, item->string);
+        mq_status status =
+            mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"%s\" has the unknown member \"%s\"",
+                    texts->family, s->name[0] ? s->name : texts->family, item->string);
+        MQ_TRY(mq_findings_add(texts->findings, status, MQ_FOUND_CONFIG, ""));
     }
     return MQ_OK;
 }

@@ -128,11 +128,11 @@ static mq_status check_members(const mq_arch_texts *texts)
         bool known = false;
         for (int i = 0; i < N_FIELDS; i++)
             known = known || strcmp(item->string, fields[i].name) == 0;
-        if (!known) {
-            return mq_fail(MQ_E_INPUT,
-                           "descriptor \"%s\": \"config\" has the unknown member \"%s\"",
-                           texts->family, item->string);
-        }
+        if (known) continue;
+        mq_status status =
+            mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"config\" has the unknown member \"%s\"",
+                    texts->family, item->string);
+        MQ_TRY(mq_findings_add(texts->findings, status, MQ_FOUND_CONFIG, ""));
     }
     return MQ_OK;
 }
@@ -140,11 +140,18 @@ static mq_status check_members(const mq_arch_texts *texts)
 static mq_status read_fields(const mq_arch_texts *texts, mq_arch *arch)
 {
     MQ_TRY(check_members(texts));
-    for (int i = 0; i < N_FIELDS; i++) MQ_TRY(read_field(texts, &fields[i], arch));
-    MQ_TRY(mq_arch_parse_latent(texts, arch));
+    for (int i = 0; i < N_FIELDS; i++) {
+        MQ_TRY(mq_findings_add(texts->findings, read_field(texts, &fields[i], arch),
+                               MQ_FOUND_CONFIG, ""));
+    }
+    MQ_TRY(
+        mq_findings_add(texts->findings, mq_arch_parse_latent(texts, arch), MQ_FOUND_CONFIG, ""));
     for (int i = 0; i < MQ_N_LINEARS; i++) {
+        const char *name = mq_linear_name((mq_linear_id)i);
         if (i < MQ_O && (arch->latent.kv_rank > 0 || i > MQ_V)) continue;
-        MQ_TRY(mq_spec_bool(texts, "bias", mq_linear_name((mq_linear_id)i), &arch->has_bias[i]));
+        MQ_TRY(mq_findings_add(texts->findings,
+                               mq_spec_bool(texts, "bias", name, &arch->has_bias[i]),
+                               MQ_FOUND_CONFIG, ""));
     }
     return MQ_OK;
 }
@@ -180,8 +187,9 @@ static mq_status settle_scales(const mq_arch_texts *texts, mq_arch *a)
     return MQ_OK;
 }
 
-static mq_status check_activation(const mq_arch_texts *texts, const mq_activation *act)
+static mq_status check_activation(const mq_arch_texts *texts, mq_arch *arch)
 {
+    const mq_activation *act = &arch->activation;
     if (act->kind != MQ_CLIPPED_SWIGLU || (act->limit > 0 && act->slope > 0)) return MQ_OK;
     return mq_fail(MQ_E_INPUT,
                    "%s: an activation with activation_limit %g and activation_slope %g; both must "
@@ -365,6 +373,41 @@ static mq_status read_names(const mq_arch_texts *texts, mq_arch *arch)
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
+/* What is read once the sizes are known to make sense; `tensors`: what tensors there are depends on
+ * it. */
+static const struct {
+    mq_status (*run)(const mq_arch_texts *texts, mq_arch *arch);
+    bool tensors;
+} steps[] = {
+    {settle_scales, false},
+    {check_activation, false},
+    {read_names, true},
+    {mq_arch_parse_rope, false},
+    {mq_arch_parse_no_rope, false},
+    {mq_arch_parse_window, false},
+    {mq_arch_settle_no_rope, false},
+    {mq_arch_parse_chunk, false},
+    {mq_arch_parse_query_scale, false},
+    {mq_arch_parse_moe, true},
+    {mq_arch_parse_sensitive, false},
+    {mq_arch_parse_gguf, false},
+    {mq_arch_parse_copied, true},
+    {mq_arch_parse_quantization, true},
+};
+
+static mq_status run_steps(const mq_arch_texts *texts, mq_arch *arch)
+{
+    bool known = true;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        int64_t before = mq_findings_count(texts->findings);
+        MQ_TRY(mq_findings_add(texts->findings, steps[i].run(texts, arch), MQ_FOUND_CONFIG, ""));
+        bool failed = mq_findings_count(texts->findings) > before;
+        known = known && !(failed && steps[i].tensors);
+    }
+    if (texts->findings) texts->findings->tensors_known = known;
+    return MQ_OK;
+}
+
 static mq_status parse(mq_arch_texts *texts, mq_arch *arch)
 {
     const char *model_type = NULL;
@@ -375,23 +418,16 @@ static mq_status parse(mq_arch_texts *texts, mq_arch *arch)
     snprintf(arch->model_type, sizeof arch->model_type, "%s", model_type);
     snprintf(arch->where, sizeof arch->where, "%s", texts->where);
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
-    MQ_TRY(mq_arch_find_language(texts));
+    mq_findings *findings = texts->findings;
+    int64_t before = mq_findings_count(findings);
+    MQ_TRY(mq_findings_add(findings, mq_arch_find_language(texts), MQ_FOUND_CONFIG, ""));
+    if (mq_findings_count(findings) > before) return MQ_OK; /* there is nothing to read */
     MQ_TRY(read_fields(texts, arch));
-    MQ_TRY(check_sizes(texts, arch));
-    MQ_TRY(settle_scales(texts, arch));
-    MQ_TRY(check_activation(texts, &arch->activation));
-    MQ_TRY(read_names(texts, arch));
-    MQ_TRY(mq_arch_parse_rope(texts, arch));
-    MQ_TRY(mq_arch_parse_no_rope(texts, arch));
-    MQ_TRY(mq_arch_parse_window(texts, arch));
-    MQ_TRY(mq_arch_settle_no_rope(texts, arch));
-    MQ_TRY(mq_arch_parse_chunk(texts, arch));
-    MQ_TRY(mq_arch_parse_query_scale(texts, arch));
-    MQ_TRY(mq_arch_parse_moe(texts, arch));
-    MQ_TRY(mq_arch_parse_gguf(texts, arch));
-    MQ_TRY(mq_arch_parse_copied(texts, arch));
     mq_arch_parse_towers(texts, arch);
-    MQ_TRY(mq_arch_parse_quantization(texts, arch));
+    if (mq_findings_count(findings) == before) {
+        MQ_TRY(mq_findings_add(findings, check_sizes(texts, arch), MQ_FOUND_CONFIG, ""));
+    }
+    if (mq_findings_count(findings) == before) MQ_TRY(run_steps(texts, arch));
     MQ_TRY(mq_arch_check_members(texts));
     return mq_arch_check_keys(texts);
 }
@@ -411,14 +447,74 @@ static mq_status parse_texts(const char *config, const char *descriptor, const c
     return MQ_OK;
 }
 
-mq_status mq_arch_parse(const char *config, const char *where, const char *descriptor,
-                        const char *common, mq_arch *arch)
+mq_status mq_arch_examine(const char *config, const char *where, const char *descriptor,
+                          const char *common, mq_findings *findings, mq_arch *arch)
 {
     cJSON *json[3] = {NULL, NULL, NULL};
-    mq_arch_texts texts = {.where = where};
+    mq_arch_texts texts = {.where = where, .findings = findings};
     memset(arch, 0, sizeof *arch);
     mq_status status = parse_texts(config, descriptor, common, json, &texts);
     if (status == MQ_OK) status = parse(&texts, arch);
     for (int i = 0; i < 3; i++) cJSON_Delete(json[i]);
     return status;
+}
+
+mq_status mq_arch_parse(const char *config, const char *where, const char *descriptor,
+                        const char *common, mq_arch *arch)
+{
+    return mq_arch_examine(config, where, descriptor, common, NULL, arch);
+}
+
+/* ---- what was read, in words ---------------------------------------------------------------- */
+
+static const char *choice_name(const mq_choice *choices, int value)
+{
+    while (choices->name && choices->value != value) choices++;
+    return choices->name ? choices->name : "?";
+}
+
+static mq_status describe_field(const mq_arch *arch, const field *f, cJSON *out)
+{
+    const char *from = (const char *)arch + f->offset;
+    int64_t integer = 0;
+    double number = 0;
+    bool flag = false;
+    int choice = 0;
+    switch (f->kind) {
+    case INT:
+        memcpy(&integer, from, sizeof integer);
+        return mq_json_add_int(out, f->name, integer);
+    case DOUBLE:
+        memcpy(&number, from, sizeof number);
+        return isfinite(number) ? mq_json_add_double(out, f->name, number) : MQ_OK;
+    case BOOL:
+        memcpy(&flag, from, sizeof flag);
+        return mq_json_add_bool(out, f->name, flag);
+    case CHOICE:
+        memcpy(&choice, from, sizeof choice);
+        return mq_json_add_string(out, f->name, choice_name(f->choices, choice));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_arch_describe(const mq_arch *arch, cJSON *out)
+{
+    int64_t sliding = 0, no_rope = 0, routed = 0;
+    for (int i = 0; i < N_FIELDS; i++) MQ_TRY(describe_field(arch, &fields[i], out));
+    for (int64_t b = 0; b < arch->n_blocks && b < MQ_ARCH_BLOCKS; b++) {
+        sliding += arch->block[b].sliding;
+        no_rope += arch->block[b].no_rope;
+        routed += arch->block[b].routed;
+    }
+    MQ_TRY(mq_json_add_string(out, "rope", mq_rope_scaling_name(arch->rope.scaling)));
+    MQ_TRY(mq_json_add_double(out, "rope_theta", arch->rope.theta));
+    MQ_TRY(mq_json_add_int(out, "rope_dim", arch->rope.dim));
+    MQ_TRY(mq_json_add_int(out, "window", arch->window));
+    MQ_TRY(mq_json_add_int(out, "blocks_with_window", sliding));
+    MQ_TRY(mq_json_add_int(out, "blocks_without_rope", no_rope));
+    MQ_TRY(mq_json_add_int(out, "blocks_with_experts", routed));
+    MQ_TRY(mq_json_add_int(out, "experts", arch->moe.routing.n_experts));
+    MQ_TRY(mq_json_add_int(out, "experts_of_a_token", arch->moe.routing.top_k));
+    MQ_TRY(mq_json_add_int(out, "expert_intermediate", arch->moe.intermediate));
+    return mq_json_add_int(out, "shared_intermediate", arch->moe.shared_intermediate);
 }

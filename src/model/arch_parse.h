@@ -2,6 +2,7 @@
 #define MQ_MODEL_ARCH_PARSE_H
 
 #include "model/arch.h"
+#include "model/findings.h"
 
 /* From texts to an arch, without files and ranks. Private to src/model; tests use it too.
  *
@@ -20,12 +21,23 @@ typedef struct mq_arch_texts {
     const cJSON *common;     /* configs/arch/common.json */
     const char *where;       /* path of config.json, for messages */
     char family[64];         /* of the descriptor, for messages */
+    mq_findings *findings;   /* where what is wrong goes; NULL: the first of it ends the reading */
 } mq_arch_texts;
 
 /** Fills `arch` from the three texts. Not collective. Errors: MQ_E_INPUT as for mq_arch_load;
  *  also a descriptor that lacks a member or has one that means nothing. */
 mq_status mq_arch_parse(const char *config, const char *where, const char *descriptor,
                         const char *common, mq_arch *arch);
+
+/** The same, and goes on where something is wrong, so that `findings` gets all of it. What depends
+ *  on what could not be read is not read. Errors: MQ_E_INPUT for texts that are not JSON objects;
+ *  MQ_E_MEMORY. */
+mq_status mq_arch_examine(const char *config, const char *where, const char *descriptor,
+                          const char *common, mq_findings *findings, mq_arch *arch);
+
+/** Adds what was read to a JSON object, under the names of a descriptor's "config", and what
+ *  follows from its other sections. Errors: MQ_E_MEMORY. */
+mq_status mq_arch_describe(const mq_arch *arch, cJSON *out);
 
 /* The value that a spec stands for. `json` is NULL when it is absent and has no default. */
 typedef struct mq_spec_value {
@@ -115,6 +127,9 @@ mq_status mq_arch_parse_copied(const mq_arch_texts *texts, mq_arch *arch);
 
 /** Mixture of experts, if the family has it: after names and sizes. */
 mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Layers that the family is known to be sensitive in, if any are: after the sizes. */
+mq_status mq_arch_parse_sensitive(const mq_arch_texts *texts, mq_arch *arch);
 
 /** What the descriptor says of GGUF, if anything. */
 mq_status mq_arch_parse_gguf(const mq_arch_texts *texts, mq_arch *arch);

@@ -33,6 +33,14 @@ static const rope_form rope_forms[] = {
 };
 enum { N_ROPE_FORMS = sizeof rope_forms / sizeof *rope_forms };
 
+const char *mq_rope_scaling_name(mq_rope_scaling scaling)
+{
+    int i = 0;
+    if (scaling == MQ_ROPE_DOUBLING) return "by the length of a sample";
+    while (i + 1 < N_ROPE_FORMS && rope_forms[i].scaling != scaling) i++;
+    return rope_forms[i].name;
+}
+
 /* "dynamic" of families for which an alpha makes it another theta once and for all; the other keys
  * are in their files too, and nothing reads them. */
 static const rope_form alpha_form = {
@@ -114,10 +122,12 @@ static mq_status check_rope_keys(const mq_arch_texts *texts, const cJSON *rope,
         known = known || mq_arch_is_axes_key(texts, key);
         for (int i = 0; form->keys[i]; i++) known = known || strcmp(key, form->keys[i]) == 0;
         if (known) continue;
-        return mq_fail(MQ_E_INPUT,
-                       "%s: rope of type \"%s\" has the key \"%s\", which this version cannot "
-                       "interpret",
-                       texts->where, form->name, key);
+        mq_status status =
+            mq_fail(MQ_E_INPUT,
+                    "%s: rope of type \"%s\" has the key \"%s\", which this version cannot "
+                    "interpret",
+                    texts->where, form->name, key);
+        MQ_TRY(mq_findings_add(texts->findings, status, MQ_FOUND_CONFIG, ""));
     }
     return MQ_OK;
 }

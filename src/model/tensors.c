@@ -346,6 +346,7 @@ mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear
     }
     const mq_tensor *weight = mq_folder_find(folder, name);
     if (arch->packed != form || (weight && weight != codes)) {
+        out->packed[MQ_STORED_CODES] = codes;
         return mq_fail(MQ_E_INPUT, "%s: has the tensor %s %s", folder->path, codes->name,
                        arch->packed == form ? "and an unquantised weight beside it"
                                             : "but config.json has no quantization_config for it, "

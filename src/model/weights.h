@@ -1,6 +1,7 @@
 #ifndef MQ_MODEL_WEIGHTS_H
 #define MQ_MODEL_WEIGHTS_H
 
+#include "model/findings.h"
 #include "model/tensors.h"
 #include "par/node_share.h"
 
@@ -76,5 +77,12 @@ void mq_outer_weights_destroy(mq_outer_weights **weights);
  *  and types, and no tensor that the descriptor does not know. Not collective (the folder is the
  *  same everywhere). Errors: MQ_E_INPUT naming tensor, expected and found shape. */
 mq_status mq_model_check(const mq_folder *folder, const mq_arch *arch);
+
+/** The same check, of which `findings` gets all there is to say.
+ *  @param[out] role  (n_tensors) NULL before; what each tensor is in the model, "q" or "norm", a
+ *                    constant; NULL for one that has no place in it
+ *  Not collective. Errors: MQ_E_MEMORY; without a list as mq_model_check. */
+mq_status mq_model_audit(const mq_folder *folder, const mq_arch *arch, mq_findings *findings,
+                         const char **role);
 
 #endif

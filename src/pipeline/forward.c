@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "pipeline/tied_head.h"
 
 #include <inttypes.h>
 
@@ -11,7 +12,8 @@ mq_status mq_forward_open(const mq_comm *comm, const char *model, mq_forward *ou
     *out = (mq_forward){0};
     MQ_TRY(mq_arch_load(comm, model, &out->arch));
     MQ_TRY(mq_folder_open(comm, model, &out->folder));
-    return mq_agree(comm, mq_model_check(out->folder, out->arch));
+    MQ_TRY(mq_agree(comm, mq_model_check(out->folder, out->arch)));
+    return mq_warn_about_tied_head(comm, out->folder, out->arch);
 }
 
 void mq_forward_close(mq_forward *forward)

@@ -12,15 +12,16 @@
 #include "pipeline/gguf_header.h"
 #include "pipeline/kept.h"
 #include "pipeline/measure.h"
+#include "pipeline/memory_settings.h"
 #include "pipeline/output.h"
 #include "pipeline/row_work.h"
 #include "pipeline/sampled_drift.h"
 #include "pipeline/settings.h"
 #include "pipeline/startup.h"
+#include "pipeline/tied_head.h"
 #include "pipeline/tokens.h"
 #include "plan/memory.h"
 #include "plan/mix.h"
-#include "solve/judge.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -46,6 +47,7 @@ static mq_status open_inputs(mq_run *run)
     MQ_TRY(mq_folder_open(comm, run->options->model, &run->source));
     MQ_TRY(mq_agree(comm, run->options->mmap ? mq_folder_map(run->source) : MQ_OK));
     MQ_TRY(mq_agree(comm, mq_model_check(run->source, run->arch)));
+    MQ_TRY(mq_warn_about_tied_head(comm, run->source, run->arch));
     MQ_TRY(mq_agree(comm, mq_scheme_create(run->arch, run->options, &run->scheme)));
     run->scheme->scale_columns =
         run->solver.scale_columns && run->scheme->format->columns != MQ_COLUMNS_NEVER;
@@ -168,16 +170,9 @@ static mq_status plan_and_allocate(mq_run *run)
 {
     const mq_comm *comm = run->comm;
     mq_memory_plan plan;
-    mq_memory_settings settings = {.distribute_above = run->options->distribute_above,
-                                   .n_streams = run->n_streams,
-                                   .pass_blocks = MQ_PASS_BLOCKS,
-                                   .refine = run->solver.refine > 0,
-                                   .threads = run->options->threads,
-                                   .couple = run->solver.couple,
-                                   .halves = run->solver.measure_damping,
-                                   .drift_rows = run->solver.measure_alpha ? MQ_DRIFT_ROWS : 0,
-                                   .judged_group = run->solver.judge ? MQ_JUDGE_GROUP : 0};
-    MQ_TRY(mq_agree(comm, mq_tap_result_bytes(run->scheme, &settings.codes)));
+    mq_memory_settings settings;
+    MQ_TRY(mq_agree(comm,
+                    mq_memory_settings_make(run->scheme, run->options, &run->solver, &settings)));
     MQ_TRY(mq_memory_plan_make(comm, run->scheme, run->calib, &settings, &plan));
     mq_memory_plan_log(&plan);
     MQ_TRY(mq_memory_plan_check(comm, &plan));
@@ -379,7 +374,7 @@ mq_status mq_quantize(MPI_Comm parent, const mq_quantize_options *options)
     mq_log_enable(comm->rank == 0);
     mq_status status = mq_agree(comm, mq_settings_check(options));
     if (status == MQ_OK) status = mq_agree(comm, mq_settings_solver(options, &run.solver));
-    run.n_streams = run.solver.alpha > 0 ? 2 : 1;
+    run.n_streams = mq_settings_streams(&run.solver);
     for (int l = 0; l <= MQ_HEAD; l++) run.alpha[l] = run.solver.alpha;
     if (status == MQ_OK) status = mq_start_kernels(comm, options->threads);
     if (status == MQ_OK) status = run_all(&run);

@@ -253,6 +253,7 @@ static mq_status fill(cJSON *o, const mq_quantize_options *options,
     MQ_TRY(add_bits(o, options));
     MQ_TRY(mq_json_add_int(o, "group_size", options->group));
     MQ_TRY(mq_json_add_bool(o, "lm_head", options->lm_head));
+    MQ_TRY(mq_json_add_bool(o, "protect", options->protect));
     MQ_TRY(mq_json_add_bool(o, "zero_points", options->zero_points));
     MQ_TRY(mq_json_add_bool(o, "positive_scales", options->positive_scales));
     if (solver->measure_damping) {

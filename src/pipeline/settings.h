@@ -33,6 +33,12 @@ typedef struct mq_solver_settings {
 /** Not collective. Errors: MQ_E_USAGE for an unknown preset or a value out of range. */
 mq_status mq_settings_solver(const mq_quantize_options *options, mq_solver_settings *out);
 
+/** How many streams of activations a run carries: two with asymmetric calibration. */
+static inline int mq_settings_streams(const mq_solver_settings *solver)
+{
+    return solver->alpha > 0 ? 2 : 1;
+}
+
 /** What the bytes of an output depend on, as one flat object: settings and checksums of the inputs
  *  (config.json; names, places and three 4 KiB samples of every tensor, not all of its bytes; the
  *  whole token file; not the small files that are copied along). For rank 0; not collective. Caller

@@ -24,12 +24,17 @@ static mq_status tokenizer_sha256(const mq_comm *comm, const char *model, char s
     return mq_bcast(comm, sha, 65, 0);
 }
 
+/* A dynamic rope takes no such samples: its tables are refused (model/rope.c). */
 static void warn_about_length(const mq_arch *arch, const mq_calib *calib)
 {
     if (arch->max_position == 0 || calib->n_positions <= arch->max_position) return;
+    if (arch->rope.scaling == MQ_ROPE_NTK) return;
     mq_warn("the longest sample has %" PRId64 " %s, the model was made for %" PRId64
-            " positions (max_position_embeddings): its outputs beyond them mean little",
-            calib->n_positions, calib->n_axes > 0 ? "positions" : "tokens", arch->max_position);
+            " positions (max_position_embeddings): its rope (%s) goes on beyond them by the same "
+            "formula, where the model was not trained, and what it computes there says little. "
+            "Shorter samples: mpiquant-calib --length",
+            calib->n_positions, calib->n_axes > 0 ? "positions" : "tokens", arch->max_position,
+            mq_rope_scaling_name(arch->rope.scaling));
 }
 
 /* Positions by which the model's rope cannot turn, and rows that it does not add. */

@@ -44,14 +44,29 @@ static mq_status block_weight_bytes(const mq_arch *arch, size_t *out)
     return MQ_OK;
 }
 
-/* Columns of BF16 that a block's experts take: what they read, the sum of what they make, in F32,
- * and a tap of one expert, at worst of all tokens. */
-static int64_t expert_columns(const mq_arch *arch)
+/* The wider tap of a routed expert, which at worst has a row for every token. */
+static int64_t expert_width(const mq_arch *arch, int64_t block)
 {
-    return 3 * arch->hidden + mq_max_i64(arch->hidden, arch->moe.intermediate);
+    return mq_max_i64(mq_arch_tap_width(arch, block, mq_expert_tap(0, false)),
+                      mq_arch_tap_width(arch, block, mq_expert_tap(0, true)));
 }
 
-/* Taps that live together: one is read while the next is made. */
+/* With routed experts: the F32 sum of what they make, of every token, and what one of them holds of
+ * the tokens of one unit (model/mixture.h). */
+static mq_status add_experts(const mq_arch *arch, const mq_memory_place *place, mq_memory_plan *p)
+{
+    bool routed = false;
+    size_t sum = 0, room = 0;
+    for (int64_t b = 0; b < arch->n_blocks; b++) routed = routed || arch->block[b].routed;
+    if (!routed) return MQ_OK;
+    MQ_TRY(area(place->rank_tokens, arch->hidden, mq_dtype_size(MQ_F32), &sum));
+    MQ_TRY(area(place->unit_tokens, 2 * arch->hidden + 3 * arch->moe.intermediate,
+                mq_dtype_size(MQ_BF16), &room));
+    MQ_TRY(mq_add_size(p->taps, sum, &p->taps));
+    return mq_add_size(p->work, room, &p->work);
+}
+
+/* Taps that live together: one is read while the next is made, or while experts have their turn. */
 static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
 {
     int64_t most = 0;
@@ -68,7 +83,9 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
             sum += width;
         }
         widest = mq_max_i64(widest, attention);
-        if (arch->block[b].routed) widest = mq_max_i64(widest, expert_columns(arch));
+        if (arch->block[b].routed) {
+            widest = mq_max_i64(widest, arch->hidden + expert_width(arch, b));
+        }
         most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
     return area(n_tokens, most, mq_dtype_size(MQ_BF16), out);
@@ -119,7 +136,7 @@ static mq_status held_out_bytes(int64_t n, int n_linears, size_t hessian, size_t
     return mq_add_size(*out, hessian, out);
 }
 
-static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int64_t block,
+static mq_status tap_solver_bytes(const mq_memory_place *place, const mq_arch *arch, int64_t block,
                                   mq_tap_id tap, const mq_memory_settings *settings,
                                   mq_memory_plan *p)
 {
@@ -133,7 +150,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int6
         mq_arch_linear_shape(arch, block, linears[l], &n_out, &n_in);
         rows += mq_ceil_div(n_out, MQ_ROW_BLOCK);
     }
-    MQ_TRY(mq_factor_fits(n, comm->size, distributed));
+    MQ_TRY(mq_factor_fits(n, place->ranks, distributed));
     MQ_TRY(mq_hessian_bytes(n, &bytes));
     if (settings->n_streams > 1) {
         mq_linear_id writer;
@@ -144,10 +161,10 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int6
     at_least(held_out, &cross); /* gone before the cross sum is made */
     MQ_TRY(mq_add_size(bytes, cross, &bytes));
     at_least(bytes, &p->hessian);
-    int64_t parts = distributed ? comm->size : 1;
+    int64_t parts = distributed ? place->ranks : 1;
     MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
     at_least(bytes, &p->factor);
-    rows = mq_min_i64(mq_ceil_div(rows, comm->size), settings->pass_blocks);
+    rows = mq_min_i64(mq_ceil_div(rows, place->ranks), settings->pass_blocks);
     MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
     if (settings->couple && mq_arch_couples(arch, tap)) {
         size_t heads = 0;
@@ -158,7 +175,7 @@ static mq_status tap_solver_bytes(const mq_comm *comm, const mq_arch *arch, int6
     return MQ_OK;
 }
 
-static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
+static mq_status solver_bytes(const mq_memory_place *place, const mq_scheme *scheme,
                               const mq_memory_settings *settings, mq_memory_plan *p)
 {
     const mq_arch *arch = scheme->arch;
@@ -166,14 +183,14 @@ static mq_status solver_bytes(const mq_comm *comm, const mq_scheme *scheme,
         mq_tap_id taps[MQ_N_TAPS];
         int n_taps = mq_arch_taps(arch, b, taps);
         for (int t = 0; t < n_taps; t++) {
-            MQ_TRY(tap_solver_bytes(comm, arch, b, taps[t], settings, p));
+            MQ_TRY(tap_solver_bytes(place, arch, b, taps[t], settings, p));
         }
         if (!arch->block[b].routed) continue;
-        MQ_TRY(tap_solver_bytes(comm, arch, b, mq_expert_tap(0, false), settings, p));
-        MQ_TRY(tap_solver_bytes(comm, arch, b, mq_expert_tap(0, true), settings, p));
+        MQ_TRY(tap_solver_bytes(place, arch, b, mq_expert_tap(0, false), settings, p));
+        MQ_TRY(tap_solver_bytes(place, arch, b, mq_expert_tap(0, true), settings, p));
     }
     if (!scheme->head.quantise) return MQ_OK;
-    return tap_solver_bytes(comm, arch, arch->n_blocks - 1, MQ_TAP_HEAD_IN, settings, p);
+    return tap_solver_bytes(place, arch, arch->n_blocks - 1, MQ_TAP_HEAD_IN, settings, p);
 }
 
 /* What every stream has for itself, and the drift between two. */
@@ -204,51 +221,46 @@ static mq_status add_measuring(const mq_arch *arch, int64_t unit_tokens, mq_memo
     return mq_add_size(p->work, bytes, &p->work);
 }
 
-/* Rows of one expert on their way through it, for one unit. */
-static mq_status add_expert_rows(const mq_arch *arch, int64_t unit_tokens, mq_memory_plan *p)
-{
-    size_t bytes = 0;
-    if (arch->moe.routing.n_experts == 0) return MQ_OK;
-    MQ_TRY(area(unit_tokens, 2 * arch->hidden + 3 * arch->moe.intermediate, mq_dtype_size(MQ_BF16),
-                &bytes));
-    return mq_add_size(p->work, bytes, &p->work);
-}
-
-static mq_status sum_up(const mq_comm *comm, mq_memory_plan *p)
+static mq_status sum_up(const mq_memory_place *place, mq_memory_plan *p)
 {
     const size_t parts[] = {p->residual, p->taps, p->work, p->hessian, p->factor, p->rows};
     p->rank = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         MQ_TRY(mq_add_size(p->rank, parts[i], &p->rank));
     }
-    MQ_TRY(mq_mul_size(p->rank, (size_t)comm->node_size, &p->node));
+    MQ_TRY(mq_mul_size(p->rank, (size_t)place->ranks_of_node, &p->node));
     MQ_TRY(mq_add_size(p->node, p->weights, &p->node));
     return mq_add_size(p->node, p->codes, &p->node);
 }
 
-static mq_status make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
-                      int64_t most_tokens, const mq_memory_settings *settings, mq_memory_plan *p)
+mq_status mq_memory_plan_for(const mq_memory_place *place, const mq_scheme *scheme,
+                             const mq_memory_settings *settings, mq_memory_plan *out)
 {
     const mq_arch *arch = scheme->arch;
-    MQ_TRY(area(most_tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
-    MQ_TRY(tap_bytes(arch, most_tokens, &p->taps));
-    MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, calib->max_unit_tokens, &p->work));
-    MQ_TRY(add_expert_rows(arch, calib->max_unit_tokens, p));
+    int64_t tokens = place->rank_tokens, unit = place->unit_tokens;
+    mq_memory_plan *p = out;
+    *p = (mq_memory_plan){.codes = settings->codes};
+    MQ_TRY(area(tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
+    MQ_TRY(tap_bytes(arch, tokens, &p->taps));
+    MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, unit, &p->work));
+    MQ_TRY(add_experts(arch, place, p));
     MQ_TRY(block_weight_bytes(arch, &p->weights));
-    MQ_TRY(solver_bytes(comm, scheme, settings, p));
-    if (settings->n_streams > 1) MQ_TRY(add_stream(arch, most_tokens, p));
-    MQ_TRY(add_sampled_drift(most_tokens, settings->drift_rows, p));
-    if (scheme->average_bits > 0) MQ_TRY(add_measuring(arch, calib->max_unit_tokens, p));
-    return sum_up(comm, p);
+    MQ_TRY(solver_bytes(place, scheme, settings, p));
+    if (settings->n_streams > 1) MQ_TRY(add_stream(arch, tokens, p));
+    MQ_TRY(add_sampled_drift(tokens, settings->drift_rows, p));
+    if (scheme->average_bits > 0) MQ_TRY(add_measuring(arch, unit, p));
+    return sum_up(place, p);
 }
 
 mq_status mq_memory_plan_make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
                               const mq_memory_settings *settings, mq_memory_plan *out)
 {
-    int64_t most = calib->n_local_tokens;
-    *out = (mq_memory_plan){.codes = settings->codes};
-    MQ_TRY(mq_highest_i64(comm, &most, 1));
-    return mq_agree(comm, make(comm, scheme, calib, most, settings, out));
+    mq_memory_place place = {.ranks = comm->size,
+                             .ranks_of_node = comm->node_size,
+                             .rank_tokens = calib->n_local_tokens,
+                             .unit_tokens = calib->max_unit_tokens};
+    MQ_TRY(mq_highest_i64(comm, &place.rank_tokens, 1));
+    return mq_agree(comm, mq_memory_plan_for(&place, scheme, settings, out));
 }
 
 mq_status mq_memory_plan_check(const mq_comm *comm, const mq_memory_plan *plan)

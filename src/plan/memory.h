@@ -33,7 +33,19 @@ typedef struct mq_memory_settings {
     size_t codes;             /* bytes of the codes and scales of one tap on a node */
 } mq_memory_settings;
 
-/** Collective (uses the largest share of tokens of any rank).
+/** Where a run takes place, and the tokens of its busiest rank. */
+typedef struct mq_memory_place {
+    int ranks, ranks_of_node;
+    int64_t rank_tokens; /* the most of any rank */
+    int64_t unit_tokens; /* the most of any unit */
+} mq_memory_place;
+
+/** The plan of a run anywhere, on nodes that need not be there. Not collective. Errors: as below.
+ */
+mq_status mq_memory_plan_for(const mq_memory_place *place, const mq_scheme *scheme,
+                             const mq_memory_settings *settings, mq_memory_plan *out);
+
+/** The plan of this run. Collective (uses the largest share of tokens of any rank).
  *  Errors: MQ_E_INPUT when a size does not fit 64 bits; MQ_E_MEMORY from mq_factor_fits. */
 mq_status mq_memory_plan_make(const mq_comm *comm, const mq_scheme *scheme, const mq_calib *calib,
                               const mq_memory_settings *settings, mq_memory_plan *out);

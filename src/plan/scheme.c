@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_BYTES = 256 };
+enum { NAME_BYTES = 256, PROTECTED_BITS = 8 };
 
 mq_fused mq_fused_layers(const mq_arch *arch, int group)
 {
@@ -140,18 +140,41 @@ static mq_status compile(const char *text, const char *option, pattern *out)
 
 typedef struct rules {
     pattern *skip, *override_;
-    int n_skip, n_override; /* compiled so far */
+    pattern kept[MQ_ARCH_SENSITIVE], bits8[MQ_ARCH_SENSITIVE]; /* of --protect */
+    int n_skip, n_override, n_kept, n_bits8;                   /* compiled so far */
 } rules;
 
 static void rules_clear(rules *r)
 {
     for (int i = 0; i < r->n_skip; i++) regfree(&r->skip[i].regex);
     for (int i = 0; i < r->n_override; i++) regfree(&r->override_[i].regex);
+    for (int i = 0; i < r->n_kept; i++) regfree(&r->kept[i].regex);
+    for (int i = 0; i < r->n_bits8; i++) regfree(&r->bits8[i].regex);
     mq_free(&r->skip);
     mq_free(&r->override_);
 }
 
-static mq_status rules_compile(const mq_quantize_options *options, rules *r)
+static mq_status compile_protection(const mq_arch *arch, rules *r)
+{
+    const mq_sensitive *s = &arch->sensitive;
+    if (s->n_skip + s->n_bits8 == 0) {
+        return mq_fail(MQ_E_USAGE,
+                       "--protect: configs/arch/%s.json names no layers that its models are "
+                       "sensitive in; --skip and --override say what to keep",
+                       arch->family);
+    }
+    for (int i = 0; i < s->n_skip; i++) {
+        MQ_TRY(compile(s->skip[i], "--protect", &r->kept[i]));
+        r->n_kept++;
+    }
+    for (int i = 0; i < s->n_bits8; i++) {
+        MQ_TRY(compile(s->bits8[i], "--protect", &r->bits8[i]));
+        r->n_bits8++;
+    }
+    return MQ_OK;
+}
+
+static mq_status rules_compile(const mq_arch *arch, const mq_quantize_options *options, rules *r)
 {
     MQ_TRY(mq_alloc(options->n_skip, sizeof *r->skip, "patterns", &r->skip));
     MQ_TRY(mq_alloc(options->n_override, sizeof *r->override_, "patterns", &r->override_));
@@ -163,7 +186,7 @@ static mq_status rules_compile(const mq_quantize_options *options, rules *r)
         MQ_TRY(compile(options->override_[i].pattern, "--override", &r->override_[i]));
         r->n_override++;
     }
-    return MQ_OK;
+    return options->protect ? compile_protection(arch, r) : MQ_OK;
 }
 
 static bool matches(pattern *p, const char *name)
@@ -171,6 +194,19 @@ static bool matches(pattern *p, const char *name)
     bool hit = regexec(&p->regex, name, 0, NULL, 0) == 0;
     p->matches += hit;
     return hit;
+}
+
+/* What --protect says of a layer that no override is for. */
+static void protect(rules *r, const char *name, mq_layer_plan *plan, int *bits)
+{
+    for (int i = 0; i < r->n_kept; i++) {
+        if (matches(&r->kept[i], name)) plan->quantise = false;
+    }
+    for (int i = 0; i < r->n_bits8; i++) {
+        if (!matches(&r->bits8[i], name)) continue;
+        *bits = PROTECTED_BITS;
+        plan->fixed = true;
+    }
 }
 
 /* The first override that matches wins, as in the readers' `dynamic`. */
@@ -196,6 +232,7 @@ static mq_status plan_layer(const mq_scheme *scheme, const mq_quantize_options *
         if (options->override_[i].group) group = options->override_[i].group;
         overridden = true;
     }
+    if (!overridden) protect(r, name, plan, &bits);
     if (!plan->quantise) return MQ_OK;
     MQ_TRY(check_bits(bits, name));
     MQ_TRY(resolve_group(group, n_in, name, &plan->quant.group));
@@ -346,7 +383,7 @@ mq_status mq_scheme_create(const mq_arch *arch, const mq_quantize_options *optio
     }
     if (status == MQ_OK) status = check_range(arch, options, *out);
     if (status == MQ_OK) status = mq_mix_widths(options, *out);
-    if (status == MQ_OK) status = rules_compile(options, &r);
+    if (status == MQ_OK) status = rules_compile(arch, options, &r);
     if (status == MQ_OK) status = fill(*out, options, &r);
     if (status == MQ_OK) status = mq_mix_check(*out);
     rules_clear(&r);

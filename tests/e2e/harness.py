@@ -124,5 +124,18 @@ def edit(model, tensor, change):
     path.write_bytes(data)
 
 
+def add_tensor(model, name, like, change):
+    """Adds a BF16 tensor, change(the values of another one)."""
+    path = pathlib.Path(model) / 'model.safetensors'
+    header, data, start = bf16_raw(path)
+    begin, end = header[like]['data_offsets']
+    size = len(data) - start
+    header[name] = {**header[like], 'data_offsets': [size, size + end - begin]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, 'little') + text + bytes(data[start:]) +
+                     bytes(data[start + begin:start + end]))
+    edit(model, name, change)
+
+
 __all__ = ['run', 'files_hash', 'tokenizer_sha256', 'write_calib', 'demo_samples', 'copy_model', 'load_tensors',
-           'scratch', 'InScratch', 'bf16_raw', 'edit', 'save_file', 'ROOT', 'PROGRAM', 'DEMO']
+           'scratch', 'InScratch', 'bf16_raw', 'edit', 'add_tensor', 'save_file', 'ROOT', 'PROGRAM', 'DEMO']

@@ -140,6 +140,75 @@ class BadInput(harness.InScratch):
                            '--layers', '0:1')
         self.assertRegex(done.stderr, r'warning: model\.layers\.0\.mlp\.up_proj: .*F16')
 
+    # ---- config.json against the weights, and what it cannot mean ----
+
+    def configured(self, name, model=harness.DEMO, **keys):
+        """A copy of the model with keys of config.json set."""
+        target = harness.copy_model(model, self.root / name)
+        config = json.loads((target / 'config.json').read_text(encoding='utf-8'))
+        (target / 'config.json').write_text(json.dumps({**config, **keys}), encoding='utf-8')
+        return target
+
+    def test_config_contradicts_the_weights(self):
+        layers = json.loads((harness.DEMO / 'config.json').read_text(encoding='utf-8'))['num_hidden_layers']
+        for key, value, words in (
+                ('vocab_size', 4097, ['embed_tokens', '[4097, ', '[4096, ']),
+                ('intermediate_size', 640, ['mlp.', '640']),
+                ('num_key_value_heads', 1, ['k_proj']),
+                ('head_dim', 16, ['q_proj']),
+                ('num_hidden_layers', layers + 1, [f'model.layers.{layers}.', 'missing']),
+                ('num_hidden_layers', layers - 1, [f'model.layers.{layers - 1}.', 'is none that'])):
+            with self.subTest(key, value=value):
+                self.refuse(BAD_INPUT, words, model=self.configured(f'{key}-{value}', **{key: value}), ranks=(2,))
+
+    def test_a_bias_that_config_denies(self):
+        model = self.damaged('bias')
+        harness.add_tensor(model, 'model.layers.0.self_attn.q_proj.bias', 'model.norm.weight', lambda x: x)
+        self.refuse(BAD_INPUT, ['q_proj.bias', 'is none that'], model=model, ranks=(2,))
+
+    def test_unknown_rope_type(self):
+        model = self.configured('rope', rope_parameters={'rope_type': 'spiral', 'rope_theta': 1e4})
+        self.refuse(BAD_INPUT, ['"spiral"', 'yarn', 'config.json'], model=model, ranks=(2,))
+
+    def warnings(self, model, calib, *options):
+        """What a run warns of, which its report repeats."""
+        BadInput.count += 1
+        out = self.root / f'warned{BadInput.count}'
+        done = harness.run(2, 'quantize', model, '--calib', calib, '--output', out, '--preset', 'fast', *options)
+        self.assertEqual(done.returncode, OK, done.stderr)
+        warnings = json.loads((out / 'mq_report.json').read_text(encoding='utf-8'))['warnings']
+        for text in warnings:
+            self.assertIn(text, done.stderr)
+        return warnings
+
+    def test_samples_longer_than_the_model_was_made_for(self):
+        model = self.configured('positions', max_position_embeddings=63)
+        found = [w for w in self.warnings(model, self.calib, '--layers', '0:1') if 'max_position_embeddings' in w]
+        self.assertEqual(len(found), 1)
+        for text in ('64 tokens', '63 positions', '(default)', '--length'):
+            self.assertIn(text, found[0])
+        model = self.configured('dynamic', max_position_embeddings=63,
+                                rope_parameters={'rope_type': 'dynamic', 'factor': 2.0, 'rope_theta': 1e4})
+        self.refuse(BAD_INPUT, ['dynamic', '63', '64'], model=model, ranks=(2,))
+
+    def test_a_head_beside_a_tied_embedding(self):
+        tiny = harness.ROOT / 'tests' / 'data' / 'tiny' / 'llama3'       # tied
+        calib = harness.write_calib(self.root / 'tiny.h5', [[(7 * i + 3 * j) % 96 for j in range(40)] for i in range(8)], 96)
+        options = ('--group-size', 32)
+        embed, head = 'model.embed_tokens.weight', 'lm_head.weight'
+        same, other = (harness.copy_model(tiny, self.root / name) for name in ('tied-same', 'tied-other'))
+        harness.add_tensor(same, head, embed, lambda x: x)
+        harness.add_tensor(other, head, embed, lambda x: np.concatenate([x[:-1], -x[-1:]]))
+        self.assertEqual([w for w in self.warnings(same, calib, *options) if 'tie_word_embeddings' in w], [])
+        found = [w for w in self.warnings(other, calib, *options) if 'tie_word_embeddings' in w]
+        self.assertEqual(len(found), 1)
+        self.assertIn(head, found[0])
+        done = harness.run(2, 'eval', other, '--tokens', calib)
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertIn('tie_word_embeddings', done.stderr)
+        harness.edit(other, head, lambda x: np.full_like(x, np.nan))
+        self.refuse(NUMERIC, [head], model=other, calib=calib, options=options, ranks=(2,))
+
     # ---- the token file ----
 
     def test_token_outside_the_vocabulary(self):

@@ -1,4 +1,5 @@
-"""`mpiquant inspect` of token files: what it prints, and files that want to be read as something else."""
+"""`mpiquant inspect` of token files: what it prints, and files that want to be read as something else;
+`inspect --arch` of models: all that stands in the way, not only the first thing."""
 import json
 import unittest
 
@@ -132,6 +133,128 @@ class TokenFiles(harness.InScratch):
             path = self.root / 'cut.h5'
             path.write_bytes(data[:n])
             self.check_refused(path)
+
+
+class Models(harness.InScratch):
+    TINY = harness.ROOT / 'tests' / 'data' / 'tiny' / 'qwen3'
+
+    def model(self, name, **keys):
+        """A copy of the tiny model, with keys of config.json set, or taken out where they are None."""
+        folder = self.root / name
+        folder.mkdir()
+        config = json.loads((self.TINY / 'config.json').read_text(encoding='utf-8'))
+        config = {k: v for k, v in {**config, **keys}.items() if v is not None}
+        (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
+        (folder / 'model.safetensors').write_bytes((self.TINY / 'model.safetensors').read_bytes())
+        return folder
+
+    def rewrite(self, model, change):
+        path = model / 'model.safetensors'
+        header, data, start = harness.bf16_raw(path)
+        change(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, 'little') + text + bytes(data[start:]))
+
+    def arch(self, code, model, ranks=1):
+        done = harness.run(ranks, 'inspect', '--arch', model, '--json')
+        self.assertEqual(done.returncode, code, done.stderr)
+        return json.loads(done.stdout)
+
+    def first_error(self, model):
+        """What a run says, which stops at the first thing that is wrong."""
+        calib = harness.write_calib(self.root / 'tiny.h5', [[1, 2, 3]], 96)
+        done = harness.run(1, 'quantize', model, '--calib', calib, '--output', self.root / 'none')
+        self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+        return done.stderr
+
+    def test_every_family(self):
+        for config in sorted(self.TINY.parent.glob('*/config.json')):
+            with self.subTest(config.parent.name):
+                found = self.arch(OK, config.parent)
+                self.assertTrue(found['quantisable'] and found['known'] and found['weights'])
+                header, _, _ = harness.bf16_raw(config.parent / 'model.safetensors')
+                header.pop('__metadata__', None)
+                self.assertEqual(sum(m['tensors'] for m in found['mapped']), len(header))
+                spans = [t['data_offsets'] for t in header.values()]
+                self.assertEqual(sum(m['bytes'] for m in found['mapped']), sum(e - b for b, e in spans))
+
+    def test_what_was_read(self):
+        found = self.arch(OK, self.TINY, ranks=2)
+        read = found['read']
+        self.assertEqual((found['family'], found['model_type']), ('qwen3', 'qwen3'))
+        self.assertEqual((read['hidden'], read['n_blocks'], read['head_dim'], read['qk_norm'], read['rope']),
+                         (64, 2, 24, 'head_shared', 'default'))
+        self.assertIn({'role': 'q', 'tensors': 2, 'bytes': 2 * 2 * 96 * 64}, found['mapped'])
+
+    def test_config_alone(self):
+        model = self.model('config-alone')
+        (model / 'model.safetensors').unlink()
+        found = self.arch(OK, model)
+        self.assertEqual((found['weights'], found['missing'], found['mapped']), (False, [], []))
+        done = harness.run(1, 'inspect', '--arch', model)
+        self.assertEqual(done.returncode, OK, done.stderr)
+        self.assertIn('no safetensors in this folder', done.stdout)
+
+    def test_everything_at_once(self):
+        model = self.model('much', clip_qkv=8.0, experts={'n': 4}, pretraining_tp=2,
+                           rope_parameters={'rope_type': 'spiral', 'rope_theta': 1e6})
+
+        def change(header):
+            for block in (0, 1):
+                header[f'model.layers.{block}.mlp.w_up.weight'] = header.pop(f'model.layers.{block}.mlp.up_proj.weight')
+            shape = header['model.layers.1.self_attn.k_proj.weight']['shape']
+            header['model.layers.1.self_attn.k_proj.weight']['shape'] = shape[::-1]
+        self.rewrite(model, change)
+        for ranks in (1, 2):
+            found = self.arch(BAD_INPUT, model, ranks)
+            self.assertEqual(found['unknown_keys'], ['clip_qkv', 'experts'])
+            self.assertEqual(len(found['config']), 2)
+            self.assertIn('spiral', found['config'][0])
+            self.assertIn('pretraining_tp', found['config'][1])
+            self.assertEqual(found['missing'], [{'name': f'model.layers.{b}.mlp.up_proj.weight', 'shape': [96, 64]}
+                                                for b in (0, 1)])
+            self.assertEqual([w['name'] for w in found['wrong']], ['model.layers.1.self_attn.k_proj.weight'])
+            self.assertIn('[48, 64]', found['wrong'][0]['message'])
+            self.assertEqual(found['unmapped'], [f'model.layers.{b}.mlp.w_up.weight' for b in (0, 1)])
+            self.assertFalse(found['quantisable'])
+        self.assertIn(found['config'][0], self.first_error(model))
+        done = harness.run(1, 'inspect', '--arch', model)
+        self.assertEqual(done.returncode, BAD_INPUT)
+        self.assertIn('model.layers.0.mlp.up_proj.weight  [96,64]  and 1 more', done.stdout)
+
+    def test_sizes_that_are_missing(self):
+        found = self.arch(BAD_INPUT, self.model('sizes', hidden_size=None, vocab_size=None, odd_key=3))
+        self.assertEqual(len(found['config']), 2)
+        self.assertIn('"hidden_size" is missing', found['config'][0])
+        self.assertIn('"vocab_size" is missing', found['config'][1])
+        self.assertEqual((found['unknown_keys'], found['tensors_checked'], found['missing']), (['odd_key'], False, []))
+
+    def test_unknown_model_type(self):
+        model = self.model('unknown', model_type='mystery', odd_key=3)
+        found = self.arch(BAD_INPUT, model)
+        self.assertFalse(found['known'] or found['quantisable'])
+        self.assertEqual(found['nearest'][0], {'family': 'qwen3', 'names_alike': 14, 'names': 14,
+                                               'config_findings': 1})
+        self.assertEqual((found['family'], found['unknown_keys'], found['missing']), ('qwen3', ['odd_key'], []))
+        (model / 'model.safetensors').unlink()      # by its keys alone
+        self.assertEqual(self.arch(BAD_INPUT, model)['nearest'][0]['config_findings'], 1)
+        self.assertIn('inspect --arch', self.first_error(model))
+
+    def test_weights_that_cannot_be_read(self):
+        model = self.model('cut', odd_key=3)
+        data = (model / 'model.safetensors').read_bytes()
+        (model / 'model.safetensors').write_bytes(data[:-10])
+        found = self.arch(BAD_INPUT, model)
+        self.assertEqual((found['unknown_keys'], found['weights'], found['tensors_checked']), (['odd_key'], True, False))
+        self.assertIn('model.safetensors', found['wrong'][0]['message'])
+
+    def test_nothing_to_read(self):
+        done = harness.run(1, 'inspect', '--arch', self.root / 'nowhere')
+        self.assertEqual(done.returncode, 4, done.stderr)
+        model = self.model('typeless', model_type=None)
+        done = harness.run(1, 'inspect', '--arch', model)
+        self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+        self.assertIn('model_type', done.stderr)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 /* config.json under a descriptor of configs/arch, or (first byte 0x80 and above) a descriptor under
- * a config.json of its family. */
+ * a config.json of its family. Reading that goes on after what is wrong finds something exactly
+ * where reading that stops does. */
 #include "fuzz.h"
 #include "model/arch_parse.h"
 
@@ -57,10 +58,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text = fuzz_text(&in);
     mq_arch *arch = calloc(1, sizeof *arch);
     FUZZ_CHECK(arch);
-    mq_status status =
-        kind < 0x80 ? mq_arch_parse(text, "fuzz", descriptors[kind % N_FAMILIES], common, arch)
-                    : mq_arch_parse(good, "fuzz", text, common, arch);
+    const char *config = kind < 0x80 ? text : good;
+    const char *descriptor = kind < 0x80 ? descriptors[kind % N_FAMILIES] : text;
+    mq_findings findings = {.item = NULL};
+    mq_status all = mq_arch_examine(config, "fuzz", descriptor, common, &findings, arch);
+    mq_status status = mq_arch_parse(config, "fuzz", descriptor, common, arch);
+    FUZZ_CHECK((status == MQ_OK) == (all == MQ_OK && findings.n == 0));
+    FUZZ_CHECK(status == MQ_OK || all != MQ_OK ||
+               strcmp(findings.item[0].message, mq_message()) == 0);
     if (status == MQ_OK) check_arch(arch);
+    mq_findings_free(&findings);
     free(arch);
     free(text);
     return 0;

@@ -5,6 +5,7 @@
 #include "model/tensors.h"
 
 #include <math.h>
+#include <regex.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -726,6 +727,10 @@ static void test_bad_descriptors(void **state)
         {"\"scaling\": {", "\"partail\": 1, \"scaling\": {", "partail"},
         {"\"ignored_tensors\"", "\"windwo\": {}, \"ignored_tensors\"", "windwo"},
         {"\"embed\":", "\"o_nrom\": \"none\", \"embed\":", "o_nrom"},
+        {"\"source\":", "\"sauce\":", "source"},
+        {"\"bits8\"", "\"bits9\"", "bits9"},
+        {"\"bits8\": [", "\"bits8\": [\"a\", \"b\", \"c\", \"d\", ", "up to 4"},
+        {"\"bits8\": [", "\"bits8\": [\"\", ", "1 to 127"},
         {"\"embed\":", "\"sinks\": \"model.sinks\", \"embed\":", "\"sinks\""},
         {"\"qk_norm\": \"none\"", "\"qk_norm\": \"head_shared\"", "q_norm"},
         {"\"q\": \"model.layers.{i}.self_attn.q_proj\"",
@@ -736,6 +741,31 @@ static void test_bad_descriptors(void **state)
         assert_int_equal(parse_edited(edits[i].from, edits[i].to, &a), MQ_E_INPUT);
         if (!strstr(mq_message(), edits[i].message)) {
             fail_msg("edit %zu: \"%s\" lacks \"%s\"", i, mq_message(), edits[i].message);
+        }
+    }
+}
+
+/* Patterns have the number of the last block put in, and every one of them matches a layer. */
+static void test_sensitive(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"llama", "mistral", "gemma"};
+    mq_arch a;
+    accepts("llama", "", &a);
+    assert_int_equal(a.sensitive.n_bits8, 1);
+    assert_string_equal(a.sensitive.bits8[0], "\\.(0|1|2|3|2)\\.mlp\\.down_proj$");
+    accepts("qwen3", "", &a);
+    assert_int_equal(a.sensitive.n_skip + a.sensitive.n_bits8, 0);
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        char name[128];
+        accepts(families[f], strcmp(families[f], "gemma") == 0 ? "\"head_dim\": 16" : "", &a);
+        assert_true(a.sensitive.n_skip + a.sensitive.n_bits8 > 0);
+        mq_arch_linear_name(&a, MQ_DOWN, a.n_blocks - 1, name, sizeof name);
+        for (int i = 0; i < a.sensitive.n_bits8; i++) {
+            regex_t regex;
+            assert_int_equal(regcomp(&regex, a.sensitive.bits8[i], REG_EXTENDED | REG_NOSUB), 0);
+            assert_int_equal(regexec(&regex, name, 0, NULL, 0), 0);
+            regfree(&regex);
         }
     }
 }
@@ -881,6 +911,7 @@ int main(void)
         cmocka_unit_test(test_quantised),
         cmocka_unit_test(test_bad_descriptors),
         cmocka_unit_test(test_names_and_shapes),
+        cmocka_unit_test(test_sensitive),
         cmocka_unit_test(test_taps),
         cmocka_unit_test(test_layers_of_several),
         cmocka_unit_test(test_head),

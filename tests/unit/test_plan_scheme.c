@@ -116,6 +116,39 @@ static void overrides_and_skips(void **state)
     mq_scheme_destroy(&s);
 }
 
+/* What a family is sensitive in: overrides and skips of the user come first. */
+static void protection(void **state)
+{
+    (void)state;
+    mq_arch arch = small_arch();
+    mq_quantize_options o = options_of(4, 32);
+    const mq_override list[] = {{"layers\\.0\\..*down", 3, 0}};
+    mq_scheme *s = NULL;
+    o.protect = true;
+    snprintf(arch.family, sizeof arch.family, "plain");
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_E_USAGE);
+    assert_non_null(strstr(mq_message(), "configs/arch/plain.json"));
+    arch.sensitive = (mq_sensitive){.skip = {"\\.0\\.self_attn\\.o_proj$"},
+                                    .bits8 = {"\\.(0|2)\\.mlp\\.down_proj$", "nothing"},
+                                    .n_skip = 1,
+                                    .n_bits8 = 2};
+    o.override_ = list;
+    o.n_override = 1;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(plan_of(s, 0, MQ_DOWN)->quant.bits, 3);
+    assert_int_equal(plan_of(s, 1, MQ_DOWN)->quant.bits, 4);
+    assert_int_equal(plan_of(s, 2, MQ_DOWN)->quant.bits, 8);
+    assert_true(plan_of(s, 2, MQ_DOWN)->fixed && plan_of(s, 2, MQ_DOWN)->quant.group == 32);
+    assert_false(plan_of(s, 0, MQ_O)->quantise);
+    assert_true(plan_of(s, 1, MQ_O)->quantise);
+    assert_true(mq_scheme_needs_rules(s));
+    mq_scheme_destroy(&s);
+    o.protect = false;
+    assert_int_equal(mq_scheme_create(&arch, &o, &s), MQ_OK);
+    assert_int_equal(plan_of(s, 2, MQ_DOWN)->quant.bits, 4);
+    mq_scheme_destroy(&s);
+}
+
 static void assert_no_head(const mq_arch *arch, const mq_quantize_options *o, const char *word)
 {
     mq_scheme *s = NULL;
@@ -319,6 +352,7 @@ int main(void)
         cmocka_unit_test(all_alike),
         cmocka_unit_test(a_group_that_does_not_divide),
         cmocka_unit_test(overrides_and_skips),
+        cmocka_unit_test(protection),
         cmocka_unit_test(head),
         cmocka_unit_test(zero_points_and_signs),
         cmocka_unit_test(every_layer_overridden),
