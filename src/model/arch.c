@@ -150,6 +150,14 @@ bool mq_arch_has(const mq_arch *arch, int64_t block, mq_linear_id linear)
     return linear != MQ_HEAD && linear_pattern(arch, block, linear)[0] != '\0';
 }
 
+bool mq_arch_has_bias(const mq_arch *arch, int64_t block, mq_linear_id linear)
+{
+    const mq_stack_names *stack = &arch->moe.stack;
+    if (!mq_arch_has(arch, block, linear)) return false;
+    if (linear < MQ_EXPERTS) return arch->has_bias[linear];
+    return (mq_linear_role(linear) == MQ_DOWN ? stack->down_bias : stack->gate_up_bias)[0] != '\0';
+}
+
 /* Width between up and down. */
 static int64_t mlp_width(const mq_arch *arch, int64_t block, bool expert)
 {

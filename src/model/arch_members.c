@@ -64,11 +64,16 @@ static const section sections[] = {
       "shared_gate",
       "shared_up",
       "shared_down",
-      "shared_weight"}},
-    {"moe",
-     {"n_experts", "top_k", "score", "normalised", "least_sum", "scale", "n_groups", "top_groups",
-      "group_score", "intermediate", "n_shared", "shared_intermediate", "list", "first", "last",
-      "every", "dense"}},
+      "shared_weight",
+      "experts_gate_up",
+      "experts_down",
+      "experts_gate_up_bias",
+      "experts_down_bias"}},
+    {"moe", {"n_experts",   "top_k",        "score",       "normalised",
+             "least_sum",   "scale",        "n_groups",    "top_groups",
+             "group_score", "intermediate", "n_shared",    "shared_intermediate",
+             "list",        "first",        "last",        "every",
+             "dense",       "transposed",   "interleaved", "scales_inputs"}},
 };
 
 static bool has(const section *s, const char *name)

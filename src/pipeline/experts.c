@@ -197,8 +197,8 @@ static mq_status gather(const mq_run *run, const mq_stream *stream, int64_t u, v
                (size_t)(run->calib->unit[u].n_tokens * y->width) * mq_dtype_size(y->dtype));
         return MQ_OK;
     }
-    return mq_gather_rows(rows, y->width, y->dtype, route->token + route->begin[x->expert],
-                          x->unit[u].n_tokens, in);
+    return mq_expert_gather(stream->weights, route, route->begin[x->expert], x->unit[u].n_tokens,
+                            rows, in);
 }
 
 mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap)
@@ -236,8 +236,8 @@ static mq_status find_mid(const mq_run *run, int s, int64_t u, const void **mid)
         return MQ_OK;
     }
     *mid = x->room.mid;
-    MQ_TRY(mq_gather_rows(mq_activations_unit(y, run->calib, u), y->width, y->dtype,
-                          route->token + first, n, x->room.in));
+    MQ_TRY(mq_expert_gather(stream->weights, route, first, n, mq_activations_unit(y, run->calib, u),
+                            x->room.in));
     return mq_expert_mid(stream->weights, x->expert, x->room.in, n, x->room.work, x->room.mid);
 }
 
@@ -249,7 +249,7 @@ mq_status mq_experts_outputs(const mq_run *run, int s, int64_t u, mq_expert_rows
     int64_t first = route->begin[x->expert];
     *out = (mq_expert_rows){.n = route->begin[x->expert + 1] - first,
                             .token = route->token + first,
-                            .weight = route->weight + first,
+                            .weight = mq_expert_weights(run->arch, route, first),
                             .rows = x->room.out};
     if (out->n == 0) return MQ_OK;
     MQ_TRY(find_mid(run, s, u, &mid));

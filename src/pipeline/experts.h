@@ -61,7 +61,7 @@ void mq_experts_release(mq_run *run, mq_tap_id tap);
 typedef struct mq_expert_rows {
     int64_t n;
     const int32_t *token; /* (n) in the unit */
-    const float *weight;  /* (n) */
+    const float *weight;  /* (n); NULL: 1 */
     const void *rows;     /* (n, hidden) of the stream's type, not weighed; until the next call */
 } mq_expert_rows;
 

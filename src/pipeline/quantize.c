@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "model/packed.h"
 #include "model/tensors.h"
 #include "pipeline/column_scales.h"
 #include "pipeline/complete.h"
@@ -51,6 +52,7 @@ static mq_status open_inputs(mq_run *run)
     run->scheme->scale_columns =
         run->solver.scale_columns && run->scheme->format->columns != MQ_COLUMNS_NEVER;
     MQ_TRY(mq_agree(comm, check_head(run)));
+    MQ_TRY(mq_packed_check(comm, run->source, run->arch));
     mq_scheme_take_types(run->scheme, run->source);
     if (run->scheme->format->gguf) {
         MQ_TRY(mq_gguf_header(comm, run->options, run->scheme, &run->gguf));

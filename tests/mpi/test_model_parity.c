@@ -430,6 +430,9 @@ static const char *const cases[] = {
     "minicpmv",
     "glm4v_moe",
     "kimi_k25",
+    "granitemoe",
+    "gpt_oss",
+    "llama4_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
