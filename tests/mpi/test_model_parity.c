@@ -433,6 +433,7 @@ static const char *const cases[] = {
     "granitemoe",
     "gpt_oss",
     "llama4_moe",
+    "qwen3_vl_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

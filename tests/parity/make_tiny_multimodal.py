@@ -75,6 +75,12 @@ CASES = {
         "vision_config": {"patch_size": 2, "pos_emb_height": 4, "pos_emb_width": 4, "pos_emb_time": 2,
                           "num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16,
                           "intermediate_size": 16, "merge_kernel_size": [1, 1]}}),
+    "qwen3_vl_moe": ("qwen3_vl_moe", {
+        "head_dim": 16, "tie_word_embeddings": False, "num_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48, "mlp_only_layers": [0],
+        "rope_parameters": rope(1000.0, mrope_section=[4, 2, 2], mrope_interleaved=True)}, {
+        "tie_word_embeddings": False,
+        "vision_config": {**VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
@@ -83,13 +89,13 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "glm4v": {"image_token_id": 90, "video_token_id": 91},
              "hunyuan_vl": {"image_token_id": 90}, "got_ocr2": {"image_token_index": 90},
              "glmasr": {"audio_token_id": 90}}
-TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen2_5_vl"]
+TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen3_vl_moe"] = TOKEN_IDS["qwen2_5_vl"]
 # no token of a sample: the class puts others in the place of those
 TOKEN_IDS["kimi_k25"] = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 0, "vision_end_token_id": 2}
 TOKEN_IDS["glm4v_moe"] = TOKEN_IDS["glm4v"]
 # with a sample that has an image, and where what the first block makes is added to at its tokens
-WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v", "glm4v_moe")
-DEEPSTACK = ("qwen3_vl",)
+WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v", "glm4v_moe", "qwen3_vl_moe")
+DEEPSTACK = ("qwen3_vl", "qwen3_vl_moe")
 KIMI = {"ignore_index": -100, "media_placeholder_token_id": 1, "use_unified_vision_chunk": True,
         "video_placeholder": "<|kimi_k25_video_placeholder|>"}
 MINICPM = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 4.5, "query_num": 4, "image_size": 448,
@@ -221,11 +227,15 @@ def add_tower(folder, generator):
     path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
 
 
-def publish_kimi(folder):
-    """Names as the published checkpoints have them; transformers 5 reads those, and writes others."""
-    tensors = {re.sub(r"^language_model\.model\.blocks\.", "language_model.model.layers.",
-                      name.removeprefix("model.")): values
-               for name, values in load_file(folder / "model.safetensors").items()}
+def publish(folder, name):
+    """Tensors as the published checkpoints have them; transformers 5 reads those, and writes others."""
+    tensors = load_file(folder / "model.safetensors")
+    if name == "kimi_k25":
+        tensors = {re.sub(r"^language_model\.model\.blocks\.", "language_model.model.layers.",
+                          key.removeprefix("model.")): values for key, values in tensors.items()}
+    if name == "qwen3_vl_moe":
+        tensors = {key: values.transpose(1, 2).contiguous() if ".experts." in key else values
+                   for key, values in tensors.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
@@ -247,8 +257,8 @@ def make_case(folder, name):
     make_tiny.randomise(model, seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    if name == "kimi_k25":
-        publish_kimi(folder)
+    if name in ("kimi_k25", "qwen3_vl_moe"):
+        publish(folder, name)
     known = hasattr(config, "text_config")
     expected = expected_outputs((load if known else make_tiny.load)(folder), seed)
     make_tiny.save_expected(folder, expected)
