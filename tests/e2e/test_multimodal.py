@@ -17,6 +17,7 @@ sys.path.insert(0, str(harness.ROOT / 'tests' / 'unit'))
 
 MODEL = harness.ROOT / 'tests' / 'data' / 'tiny' / 'qwen2_5_vl'
 HIDDEN = 32
+MIXTURES = ('glm4v_moe', 'qwen3_vl_moe')
 with_transformers = unittest.skipUnless(importlib.util.find_spec('transformers'), 'needs torch and transformers')
 
 
@@ -122,6 +123,26 @@ class Multimodal(harness.InScratch):
                                 self.root / 'no', code=3)
         self.assertIn('deepstack_embeds_0', message)
 
+    def test_experts(self):
+        """Rows and three positions are routed as tokens are; those of images to other experts."""
+        for name in MIXTURES:
+            model, routes = MODEL.parent / name, []
+            for calib in (self.text, self.images):
+                outs = [self.root / f'{name}-{calib.stem}-{ranks}' for ranks in (1, 3)]
+                for ranks, out in zip((1, 3), outs):
+                    self.mpiquant(ranks, 'quantize', model, '--calib', calib, '--output', out, '--bits', 4,
+                                  '--group-size', 16, '--unit-tokens', 70)
+                self.assertEqual(*map(harness.files_hash, outs))
+                self.mpiquant(2, 'verify', outs[0], '--source', model)
+                report = json.loads((outs[0] / 'mq_report.json').read_text(encoding='utf-8'))
+                routes.append({layer['name']: layer['routed_tokens'] for layer in report['layers']
+                               if '.experts.' in layer['name']})
+            self.assertEqual(*(sum(tokens.values()) for tokens in routes))
+            self.assertNotEqual(*routes)
+            one, three = (self.mpiquant(ranks, 'eval', outs[0], '--tokens', self.images, '--json')
+                          for ranks in (1, 3))
+            self.assertEqual(json.loads(one)['perplexity'], json.loads(three)['perplexity'])
+
     def test_unknown_tensor(self):
         model = harness.copy_model(MODEL, self.root / 'unknown')
         data = (model / 'model.safetensors').read_bytes().replace(b'"visual.merger.ln_q', b'"visuax.merger.ln_q')
@@ -226,6 +247,12 @@ class Multimodal(harness.InScratch):
         for path in (self.text, self.images):
             self.check_transformers(MODEL, path)
             self.check_transformers(out, path)
+
+    @with_transformers
+    def test_transformers_reads_experts(self):
+        for name in MIXTURES:
+            for path in (self.text, self.images):
+                self.check_transformers(MODEL.parent / name, path)
 
     @with_transformers
     def test_transformers_reads_packed(self):
