@@ -92,14 +92,6 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
     }
 }
 
-bool mq_arch_is_copied(const mq_arch *arch, const char *tensor)
-{
-    for (int i = 0; i < arch->n_copied; i++) {
-        if (strncmp(tensor, arch->copied[i], strlen(arch->copied[i])) == 0) return true;
-    }
-    return false;
-}
-
 int64_t mq_arch_value_dim(const mq_arch *arch)
 {
     return arch->latent.kv_rank > 0 ? arch->latent.v_dim : arch->head_dim;

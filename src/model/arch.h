@@ -206,11 +206,17 @@ typedef struct mq_stack_names {
 /** Mixture of experts; n_experts is 0 in families without. */
 typedef struct mq_moe {
     mq_routing_kind routing;
-    int64_t intermediate;           /* of a routed expert */
-    int64_t shared_intermediate;    /* of the one that all tokens share; 0: there is none */
-    char router[MQ_ARCH_NAME];      /* (n_experts, hidden) */
-    char router_bias[MQ_ARCH_NAME]; /* (n_experts) added to what it makes; "": none */
-    char correction[MQ_ARCH_NAME];  /* (n_experts) added to scores for the choice; "": none */
+    int64_t intermediate;            /* of a routed expert */
+    int64_t shared_intermediate;     /* of the one that all tokens share; 0: there is none */
+    char router[MQ_ARCH_NAME];       /* (n_experts, hidden), */
+    bool router_transposed;          /* or (hidden, n_experts) */
+    char router_bias[MQ_ARCH_NAME];  /* (n_experts) added to what it makes; "": none */
+    char correction[MQ_ARCH_NAME];   /* (n_experts) added to scores for the choice; "": none */
+    int64_t other_kinds;             /* of input but text, whose tokens go to n_experts experts each
+                                        of their own, numbered after those of text: they and their
+                                        routers are only copied, and `correction` has a row for each
+                                        kind, the first for text */
+    char other_router[MQ_ARCH_NAME]; /* of one of them */
     char expert[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "{i}" is the block, "{e}" the expert; of
                                                      stacked ones, the modules they become */
     mq_stack_names stack;

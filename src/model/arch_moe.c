@@ -88,6 +88,17 @@ static mq_status check_routing(const mq_arch_texts *texts, const mq_routing_kind
     return MQ_OK;
 }
 
+/* Experts that text does not go to. */
+static mq_status read_other_kinds(const mq_arch_texts *texts, mq_arch *arch)
+{
+    mq_moe *moe = &arch->moe;
+    MQ_TRY(optional_bool(texts, "router_transposed", &moe->router_transposed));
+    MQ_TRY(optional_int(texts, "other_kinds", 0, arch, &moe->other_kinds));
+    if (moe->other_kinds >= 0 && moe->other_kinds < MOST_EXPERTS) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: experts of %" PRId64 " other kinds of input", texts->where,
+                   moe->other_kinds);
+}
+
 /* ---- sizes ---------------------------------------------------------------------------------- */
 
 /* The shared expert is as wide as so many routed ones, or as its own key says. */
@@ -131,12 +142,37 @@ static mq_status mark_listed(const mq_arch_texts *texts, const char *field, bool
     return MQ_OK;
 }
 
-/* Those of "list", where config.json has it; else those from "first" to "last", each "every"-th of
- * them, without those of "dense". */
+/* A list of one word for each block; false in *given where there is none. */
+static mq_status mark_types(const mq_arch_texts *texts, mq_arch *arch, bool *given)
+{
+    mq_spec_value list = {.json = NULL};
+    const cJSON *item = NULL;
+    int64_t b = 0;
+    if (moe_member(texts, "types")) MQ_TRY(mq_spec_find(texts, "moe", "types", &list));
+    *given = list.json && !cJSON_IsNull(list.json);
+    if (!*given) return MQ_OK;
+    bool good = cJSON_IsArray(list.json) && cJSON_GetArraySize(list.json) == arch->n_blocks;
+    const cJSON *words = good ? list.json : NULL;
+    cJSON_ArrayForEach(item, words)
+    {
+        const char *word = cJSON_GetStringValue(item);
+        arch->block[b].routed = word && strcmp(word, "sparse") == 0;
+        good = good && word && (arch->block[b++].routed || strcmp(word, "dense") == 0);
+    }
+    if (good) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "%s: \"%s\" must say \"dense\" or \"sparse\" of %" PRId64 " blocks",
+                   texts->where, list.name, arch->n_blocks);
+}
+
+/* Those of "types" or of "list", where config.json has it; else those from "first" to "last", each
+ * "every"-th of them, without those of "dense". */
 static mq_status mark_blocks(const mq_arch_texts *texts, mq_arch *arch)
 {
     int64_t first = 0, last = 0, every = 1;
+    bool given = false;
     mq_spec_value list = {.json = NULL};
+    MQ_TRY(mark_types(texts, arch, &given));
+    if (given) return MQ_OK;
     if (moe_member(texts, "list")) MQ_TRY(mq_spec_find(texts, "moe", "list", &list));
     if (list.json && !cJSON_IsNull(list.json)) return mark_listed(texts, "list", true, arch);
     MQ_TRY(optional_int(texts, "first", 0, arch, &first));
@@ -193,6 +229,16 @@ static mq_status read_stack(const mq_arch_texts *texts, mq_stack_names *stack)
                    texts->family);
 }
 
+/* Modules of experts are told to readers by what their names have between the two numbers. */
+static mq_status read_other_names(const mq_arch_texts *texts, mq_moe *moe)
+{
+    MQ_TRY(read_name(texts, "other_router", false, false, moe->other_router));
+    const char *block = strstr(moe->expert[0], "{i}.");
+    if (block && strstr(block, ".{e}.")) return MQ_OK;
+    return mq_fail(MQ_E_INPUT, "descriptor \"%s\": \"expert_gate\" must have .{e}. behind {i}.",
+                   texts->family);
+}
+
 static mq_status read_names(const mq_arch_texts *texts, mq_moe *moe)
 {
     MQ_TRY(read_name(texts, "router", false, false, moe->router));
@@ -202,6 +248,7 @@ static mq_status read_names(const mq_arch_texts *texts, mq_moe *moe)
     MQ_TRY(read_name(texts, "expert_up", true, false, moe->expert[1]));
     MQ_TRY(read_name(texts, "expert_down", true, false, moe->expert[2]));
     MQ_TRY(read_stack(texts, &moe->stack));
+    if (moe->other_kinds > 0) MQ_TRY(read_other_names(texts, moe));
     if (moe->shared_intermediate == 0) return MQ_OK;
     MQ_TRY(read_name(texts, "shared_gate", false, false, moe->shared[0]));
     MQ_TRY(read_name(texts, "shared_up", false, false, moe->shared[1]));
@@ -231,6 +278,7 @@ mq_status mq_arch_parse_moe(const mq_arch_texts *texts, mq_arch *arch)
     if (!cJSON_GetObjectItemCaseSensitive(texts->descriptor, "moe")) return MQ_OK;
     MQ_TRY(read_routing(texts, arch));
     MQ_TRY(check_routing(texts, &arch->moe.routing));
+    MQ_TRY(read_other_kinds(texts, arch));
     MQ_TRY(read_widths(texts, arch));
     MQ_TRY(mark_blocks(texts, arch));
     MQ_TRY(refuse_mixtures(texts, arch));

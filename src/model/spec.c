@@ -37,6 +37,11 @@ mq_status mq_spec_find(const mq_arch_texts *texts, const char *section, const ch
     } else {
         out->json = cJSON_GetObjectItemCaseSensitive(spec, "default");
     }
+    /* Of a list the value at a place. */
+    const cJSON *at = cJSON_GetObjectItemCaseSensitive(spec, "at");
+    if (cJSON_IsNumber(at) && cJSON_IsArray(out->json)) {
+        out->json = cJSON_GetArrayItem(out->json, at->valueint);
+    }
     return MQ_OK;
 }
 

@@ -81,12 +81,16 @@ static void add_router(const mq_arch *arch, int64_t block, mq_vector *list, int 
 {
     const mq_moe *moe = &arch->moe;
     int64_t experts = moe->routing.n_experts, hidden = arch->hidden;
-    add_vector(list, n, MQ_VECTOR_ROUTER, moe->router, block, 2, experts, hidden);
+    bool turned = moe->router_transposed;
+    add_vector(list, n, MQ_VECTOR_ROUTER, moe->router, block, 2, turned ? hidden : experts,
+               turned ? experts : hidden);
     if (moe->router_bias[0]) {
         add_vector(list, n, MQ_VECTOR_ROUTER_BIAS, moe->router_bias, block, 1, experts, 0);
     }
     if (moe->correction[0]) {
-        add_vector(list, n, MQ_VECTOR_CORRECTION, moe->correction, block, 1, experts, 0);
+        int64_t kinds = 1 + moe->other_kinds;
+        add_vector(list, n, MQ_VECTOR_CORRECTION, moe->correction, block, kinds > 1 ? 2 : 1,
+                   kinds > 1 ? kinds : experts, experts);
     }
     if (moe->shared_weight[0]) {
         add_vector(list, n, MQ_VECTOR_SHARED_WEIGHT, moe->shared_weight, block, 2, 1, hidden);

@@ -8,6 +8,7 @@
 #include "par/collectives.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum { ALIGNMENT = 64 };
 
@@ -224,6 +225,19 @@ const float *mq_block_bias(const mq_block_weights *w, mq_linear_id linear)
     return all ? all + mq_linear_expert(linear) * n_out : NULL;
 }
 
+/* w (n_in, n_out) as it is stored becomes (n_out, n_in). */
+static mq_status transpose(float *w, int64_t n_in, int64_t n_out)
+{
+    float *stored = NULL;
+    MQ_TRY(mq_alloc(n_in * n_out, sizeof *stored, "a router", &stored));
+    memcpy(stored, w, (size_t)(n_in * n_out) * sizeof *stored);
+    for (int64_t r = 0; r < n_out; r++) {
+        for (int64_t j = 0; j < n_in; j++) w[r * n_in + j] = stored[j * n_out + r];
+    }
+    mq_free(&stored);
+    return MQ_OK;
+}
+
 /* Norms and biases, on rank 0. */
 static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights *w)
 {
@@ -235,6 +249,9 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
         float *to = *vector_place(w, list[i].id);
         MQ_TRY(mq_folder_read_rows(folder, tensor, 0, tensor->dim[0], MQ_F32, to));
         if (list[i].id < MQ_N_VECTOR_NORMS) mq_norm_complete(w->arch, list[i].count, to);
+        if (list[i].id == MQ_VECTOR_ROUTER && w->arch->moe.router_transposed) {
+            MQ_TRY(transpose(to, list[i].dim[0], list[i].dim[1]));
+        }
     }
     for (int role = 0; role < MQ_EXPERT_LINEARS; role++) {
         if (w->expert_bias[role]) MQ_TRY(read_expert_biases(folder, w, role));

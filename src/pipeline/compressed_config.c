@@ -31,7 +31,7 @@ static mq_status append_module(const mq_arch *arch, const char *name, cJSON *lis
 /* Other parts of the model, none of which is packed. */
 static mq_status add_others(const mq_arch *arch, cJSON *list)
 {
-    for (int i = 0; i < arch->n_copied; i++) {
+    for (int64_t i = 0; i < mq_n_other_patterns(arch); i++) {
         char pattern[MQ_PATTERN_BYTES] = "re:";
         mq_other_pattern(arch, i, pattern);
         MQ_TRY(append(pattern, list));

@@ -205,7 +205,7 @@ static mq_status add_router_rules(cJSON *dynamic, const mq_arch *arch)
 /* Other parts of the model, none of which is packed. */
 static mq_status add_other_rules(cJSON *dynamic, const mq_arch *arch)
 {
-    for (int i = 0; i < arch->n_copied; i++) {
+    for (int64_t i = 0; i < mq_n_other_patterns(arch); i++) {
         char rule[MQ_PATTERN_BYTES] = "-:";
         mq_other_pattern(arch, i, rule);
         MQ_TRY(add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0));

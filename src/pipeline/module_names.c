@@ -1,5 +1,6 @@
 #include "pipeline/module_names.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,9 +46,30 @@ void mq_module_pattern(const mq_arch *arch, const char *name, char out[MQ_PATTER
     mq_pattern_escape(out, name);
 }
 
-void mq_other_pattern(const mq_arch *arch, int i, char out[MQ_PATTERN_BYTES])
+int64_t mq_n_other_patterns(const mq_arch *arch)
+{
+    return arch->n_copied + arch->moe.other_kinds * arch->moe.routing.n_experts;
+}
+
+/* Of an expert of any block. */
+static void expert_pattern(const mq_arch *arch, int64_t expert, char out[MQ_PATTERN_BYTES])
+{
+    static const char block_mark[] = "{i}.";
+    char name[MQ_ARCH_NAME + 32];
+    const char *begin = strstr(arch->moe.expert[0], block_mark) + sizeof block_mark - 1;
+    const char *end = strstr(begin, "{e}");
+    snprintf(name, sizeof name, "%.*s%" PRId64 ".", (int)(end - begin), begin, expert);
+    mq_pattern_append(out, any_parents);
+    mq_pattern_escape(out, name);
+}
+
+void mq_other_pattern(const mq_arch *arch, int64_t i, char out[MQ_PATTERN_BYTES])
 {
     static const char outer[] = "model.";
+    if (i >= arch->n_copied) {
+        expert_pattern(arch, arch->moe.routing.n_experts + i - arch->n_copied, out);
+        return;
+    }
     const char *prefix = arch->copied[i];
     if (!arch->towers) {
         mq_pattern_append(out, "^");

@@ -13,8 +13,12 @@ enum { MQ_PATTERN_BYTES = 1024 };
 /** Appends the pattern of a module's name, or of its beginning up to some dot. */
 void mq_module_pattern(const mq_arch *arch, const char *name, char out[MQ_PATTERN_BYTES]);
 
-/** Appends that of all modules of another part, i < arch->n_copied. */
-void mq_other_pattern(const mq_arch *arch, int i, char out[MQ_PATTERN_BYTES]);
+/** Parts of a model whose modules are only copied: those of arch->copied, and each expert that text
+ *  does not go to. */
+int64_t mq_n_other_patterns(const mq_arch *arch);
+
+/** Appends the pattern of all modules of the i-th of them. */
+void mq_other_pattern(const mq_arch *arch, int64_t i, char out[MQ_PATTERN_BYTES]);
 
 /** Appends a part of a name that all readers share. */
 void mq_pattern_escape(char out[MQ_PATTERN_BYTES], const char *text);

@@ -127,6 +127,15 @@ static void warn_about_source(const mq_run *run)
             run->options->model, mq_packed_form_name(run->arch->packed));
 }
 
+static void warn_about_other_experts(const mq_run *run)
+{
+    const mq_moe *moe = &run->arch->moe;
+    if (moe->other_kinds == 0) return;
+    mq_warn("%" PRId64 " experts of a block are for images and sound: no text reaches them, and "
+            "they stay as they are",
+            moe->other_kinds * moe->routing.n_experts);
+}
+
 static void warn_about_readers(const mq_run *run)
 {
     mq_packed_form form = run->scheme->format->form;
@@ -348,6 +357,7 @@ static mq_status prepare(mq_run *run, const mq_output *output)
     warn_about_damping(run);
     warn_about_zero_points(run);
     warn_about_source(run);
+    warn_about_other_experts(run);
     MQ_TRY(plan_and_allocate(run));
     mq_timing_lap(&run->timing, MQ_T_SETUP);
     MQ_TRY(spend_budget(run));

@@ -47,6 +47,13 @@ static mq_status check_positions(const mq_arch *arch, const mq_calib *calib)
             "of %" PRId64 " blocks have no place for them",
             calib->path, calib->n_deep, arch->family, arch->n_blocks);
     }
+    if (calib->hidden > 0 && arch->moe.other_kinds > 0) {
+        return mq_fail(MQ_E_INPUT,
+                       "%s: has rows in the place of embeddings, some of which go to experts of "
+                       "images in %s models: this version computes those of text only, so take "
+                       "text alone",
+                       calib->path, arch->family);
+    }
     if (calib->n_axes <= 1 || arch->rope.n_axes == calib->n_axes) return MQ_OK;
     return mq_fail(MQ_E_INPUT,
                    "%s: has %d positions for each token; this version turns %s models by one, "

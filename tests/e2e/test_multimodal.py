@@ -30,14 +30,15 @@ def raw_tensors(folder):
             for name, t in header.items() if name != '__metadata__'}
 
 
-def add_rows(path, lengths, seed=1, tokens=True):
+def add_rows(path, lengths, seed=1, tokens=True, positions=True):
     """Random rows, and three positions that differ, for a token file."""
     n = sum(lengths)
     rows = np.random.default_rng(seed).standard_normal((n, HIDDEN)).astype(np.float32)
     one = np.concatenate([np.arange(length) for length in lengths])
     with h5py.File(path, 'a') as f:
         f['inputs_embeds'] = (rows.view(np.uint32) >> 16).astype(np.uint16)
-        f['position_ids'] = np.stack([one // k for k in (1, 2, 3)])
+        if positions:
+            f['position_ids'] = np.stack([one // k for k in (1, 2, 3)])
         if not tokens:
             del f['tokens']
     return path
@@ -51,6 +52,7 @@ class Multimodal(harness.InScratch):
         cls.lengths = [len(s) for s in cls.samples]
         cls.text = harness.write_calib(cls.root / 'text.h5', cls.samples, 96)
         cls.images = add_rows(harness.write_calib(cls.root / 'images.h5', cls.samples, 96), cls.lengths)
+        cls.one = add_rows(harness.write_calib(cls.root / 'one.h5', cls.samples, 96), cls.lengths, positions=False)
         cls.rows = add_rows(harness.write_calib(cls.root / 'rows.h5', cls.samples, 96), cls.lengths, tokens=False)
 
     def mpiquant(self, ranks, *arguments, code=0):
@@ -142,6 +144,30 @@ class Multimodal(harness.InScratch):
             one, three = (self.mpiquant(ranks, 'eval', outs[0], '--tokens', self.images, '--json')
                           for ranks in (1, 3))
             self.assertEqual(json.loads(one)['perplexity'], json.loads(three)['perplexity'])
+
+    def test_experts_of_images(self):
+        """Of ERNIE 4.5-VL: no text goes to them, so they are copied, and rows of images are refused."""
+        model = MODEL.parent / 'ernie4_5_vl_moe'
+        source = raw_tensors(model)
+        images = {name for name in source if re.search(r'experts\.[4-7]\.|weight_1$|vision_model|resampler', name)}
+        self.assertEqual(len(images), 4 * 3 + 1 + 30)
+        for form in ('gptq', 'compressed-tensors', 'dense'):
+            out = self.quantise(self.text, f'kinds-{form}', '--format', form, model=model)
+            tensors = raw_tensors(out)
+            self.assertEqual({name for name in images if tensors.get(name) == source[name]}, images)
+            config = json.loads((out / 'config.json').read_text(encoding='utf-8'))
+            report = json.loads((out / 'mq_report.json').read_text(encoding='utf-8'))
+            self.assertTrue(any('4 experts of a block are for images' in text for text in report['warnings']))
+            settings = config.get('quantization_config')
+            if settings:
+                rules = [re.sub('^(re|-):', '', rule) for rule in settings.get('ignore', settings.get('dynamic'))]
+                for expert, left_out in ((3, False), (4, True), (7, True)):
+                    name = f'model.layers.1.mlp.experts.{expert}.up_proj'
+                    self.assertEqual(any(re.match(rule, name) for rule in rules), left_out, (rules, name))
+        for command in (('quantize', model, '--calib'), ('eval', model, '--tokens')):
+            more = ('--output', self.root / 'no', '--group-size', 32) if command[0] == 'quantize' else ()
+            message = self.mpiquant(2, *command, self.one, *more, code=3)
+            self.assertIn('go to experts of images', message)
 
     def test_unknown_tensor(self):
         model = harness.copy_model(MODEL, self.root / 'unknown')

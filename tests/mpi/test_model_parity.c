@@ -434,6 +434,7 @@ static const char *const cases[] = {
     "gpt_oss",
     "llama4_moe",
     "qwen3_vl_moe",
+    "ernie4_5_vl_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

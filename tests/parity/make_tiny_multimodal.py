@@ -81,6 +81,13 @@ CASES = {
         "rope_parameters": rope(1000.0, mrope_section=[4, 2, 2], mrope_interleaved=True)}, {
         "tie_word_embeddings": False,
         "vision_config": {**VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}}),
+    "ernie4_5_vl_moe": ("ernie4_5_vl_moe", {
+        "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": [32, 16], "moe_num_shared_experts": 1,
+        "mlp_layer_types": ["dense", "sparse"], "tie_word_embeddings": True,
+        "rope_parameters": rope(1000.0, mrope_section=[1, 1, 2])}, {
+        "tie_word_embeddings": True,
+        "vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "patch_size": 2,
+                          "spatial_merge_size": 1, "temporal_merge_size": 1}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
@@ -92,6 +99,8 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
 TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen3_vl_moe"] = TOKEN_IDS["qwen2_5_vl"]
 # no token of a sample: the class puts others in the place of those
 TOKEN_IDS["kimi_k25"] = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 0, "vision_end_token_id": 2}
+TOKEN_IDS["ernie4_5_vl_moe"] = {"image_token_id": 90, "video_token_id": 91, "image_start_token_id": 92,
+                                "image_end_token_id": 93, "video_start_token_id": 94, "video_end_token_id": 95}
 TOKEN_IDS["glm4v_moe"] = TOKEN_IDS["glm4v"]
 # with a sample that has an image, and where what the first block makes is added to at its tokens
 WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v", "glm4v_moe", "qwen3_vl_moe")

@@ -99,6 +99,45 @@ static void test_copied(void **state)
     assert_false(mq_arch_is_copied(&a, "model.language_model.norm.weight"));
 }
 
+#define ERNIE                                                                       \
+    ", \"moe_num_experts\": 4, \"moe_k\": 2, \"moe_intermediate_size\": [48, 16], " \
+    "\"rope_theta\": 1e4, \"mlp_layer_types\": "
+
+/* Experts of images, numbered after those of text, stay where they are. */
+static void test_other_kinds(void **state)
+{
+    (void)state;
+    mq_arch a;
+    accepts("ernie4_5_vl_moe", "", ERNIE "[\"sparse\", \"dense\"]", &a);
+    assert_true(a.block[0].routed && !a.block[1].routed);
+    assert_int_equal(a.moe.intermediate, 48);
+    assert_int_equal(a.moe.shared_intermediate, 96);
+    static const struct {
+        const char *name;
+        bool copied;
+    } names[] = {
+        {"model.layers.0.mlp.experts.4.gate_proj.weight", true},
+        {"model.layers.0.mlp.experts.7.down_proj.weight", true},
+        {"model.layers.0.mlp.experts.3.down_proj.weight", false},
+        {"model.layers.0.mlp.experts.8.down_proj.weight", false},
+        {"model.layers.0.mlp.experts.4.down_projector.weight", false},
+        {"model.layers.0.mlp.experts.down_proj.weight", false},
+        {"model.layers.0.mlp.experts.99999999999999999999.down_proj.weight", false},
+        {"model.layers.1.mlp.experts.4.down_proj.weight", false},
+        {"model.layers.2.mlp.experts.4.down_proj.weight", false},
+        {"model.layers.0.mlp.gate.weight_1", true},
+        {"model.layers.0.mlp.gate.weight_12", false},
+        {"model.layers.1.mlp.gate.weight_1", false},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (mq_arch_is_copied(&a, names[i].name) != names[i].copied) fail_msg("%s", names[i].name);
+    }
+    accepts("ernie4_5_vl_moe", "", ERNIE "null", &a);
+    assert_true(!a.block[0].routed && a.block[1].routed);
+    refuses("ernie4_5_vl_moe", "", ERNIE "[\"sparse\"]", "\"mlp_layer_types\" must say");
+    refuses("ernie4_5_vl_moe", "", ERNIE "[\"sparse\", \"thin\"]", "\"mlp_layer_types\" must say");
+}
+
 static void check_axes(const mq_arch *a, const int *axis, int n)
 {
     assert_int_equal(a->rope.n_axes, 3);
@@ -137,9 +176,8 @@ static void test_axes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_keys),
-        cmocka_unit_test(test_where),
-        cmocka_unit_test(test_copied),
+        cmocka_unit_test(test_keys),   cmocka_unit_test(test_where),
+        cmocka_unit_test(test_copied), cmocka_unit_test(test_other_kinds),
         cmocka_unit_test(test_axes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
