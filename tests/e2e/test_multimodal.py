@@ -60,10 +60,10 @@ class Multimodal(harness.InScratch):
         self.assertEqual(done.returncode, code, done.stderr)
         return done.stdout if code == 0 else done.stderr
 
-    def quantise(self, calib, name, *options, ranks=1, model=MODEL):
+    def quantise(self, calib, name, *options, ranks=1, model=MODEL, group_size=32):
         out = self.root / name
-        self.mpiquant(ranks, 'quantize', model, '--calib', calib, '--output', out, '--bits', 4, '--group-size', 32,
-                      '--unit-tokens', 70, *options)
+        self.mpiquant(ranks, 'quantize', model, '--calib', calib, '--output', out, '--bits', 4, '--group-size',
+                      group_size, '--unit-tokens', 70, *options)
         return out
 
     def test_same_bytes(self):
@@ -276,9 +276,12 @@ class Multimodal(harness.InScratch):
 
     @with_transformers
     def test_transformers_reads_experts(self):
-        for name in MIXTURES:
-            for path in (self.text, self.images):
+        for name in (*MIXTURES, 'ernie4_5_vl_moe'):
+            out = self.quantise(self.text, f'{name}-dense', '--format', 'dense', '--preset', 'fast',
+                                model=MODEL.parent / name, group_size=16)
+            for path in (self.text, self.images) if name in MIXTURES else (self.text,):
                 self.check_transformers(MODEL.parent / name, path)
+                self.check_transformers(out, path)
 
     @with_transformers
     def test_transformers_reads_packed(self):
