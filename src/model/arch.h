@@ -198,7 +198,8 @@ typedef struct mq_latent {
 typedef struct mq_stack_names {
     char gate_up[MQ_ARCH_NAME], down[MQ_ARCH_NAME];           /* (n_experts, n_out, n_in) */
     char gate_up_bias[MQ_ARCH_NAME], down_bias[MQ_ARCH_NAME]; /* (n_experts, n_out); "": none */
-    bool transposed;  /* they are (n_experts, n_in, n_out), but for biases */
+    bool transposed;  /* they are (n_experts, n_in, n_out), but for biases, */
+    bool either_way;  /* or the other way, as their shapes say: some writers turn them */
     bool interleaved; /* the outputs of gate have even numbers, those of up odd ones; else the
                          former come first */
 } mq_stack_names;

@@ -93,7 +93,8 @@ static const section sections[] = {
       "scales_inputs",
       "types",
       "other_kinds",
-      "router_transposed"}},
+      "router_transposed",
+      "either_way"}},
 };
 
 static bool has(const section *s, const char *name)

@@ -218,6 +218,7 @@ static mq_status read_stack(const mq_arch_texts *texts, mq_stack_names *stack)
     MQ_TRY(read_name(texts, "experts_gate_up_bias", false, true, stack->gate_up_bias));
     MQ_TRY(read_name(texts, "experts_down_bias", false, true, stack->down_bias));
     MQ_TRY(optional_bool(texts, "transposed", &stack->transposed));
+    MQ_TRY(optional_bool(texts, "either_way", &stack->either_way));
     MQ_TRY(optional_bool(texts, "interleaved", &stack->interleaved));
     bool both = stack->gate_up[0] && stack->down[0], either = stack->gate_up[0] || stack->down[0];
     bool more =

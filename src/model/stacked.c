@@ -108,6 +108,27 @@ static mq_status expect_mxfp4(const mq_folder *folder, const mq_arch *arch, cons
     return mq_tensor_expect_type(folder, name, 3, codes, MQ_U8, &out->packed[MQ_STORED_SCALES]);
 }
 
+static bool is_turned(const mq_tensor *t, const int64_t dims[3])
+{
+    return t && t->n_dims == 3 && t->dim[0] == dims[0] && t->dim[1] == dims[2] &&
+           t->dim[2] == dims[1];
+}
+
+/* Whether the stacks of a block lie the other way than the descriptor says, where it allows that.
+ * A square one does not tell; but then the other is none, being as high or as wide and half or
+ * twice as much the other way. */
+static bool lie_other_way(const mq_folder *folder, const mq_arch *arch, int64_t block)
+{
+    static const mq_linear_id one_of_each[] = {MQ_GATE, MQ_DOWN};
+    for (int i = 0; i < 2 && arch->moe.stack.either_way; i++) {
+        char name[MQ_NAME_BYTES];
+        int64_t dims[3];
+        mq_stack_shape(arch, mq_expert_linear(0, one_of_each[i]), block, name, dims);
+        if (dims[1] != dims[2]) return is_turned(mq_folder_find(folder, name), dims);
+    }
+    return false;
+}
+
 mq_status mq_stack_expect(const mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
                           int64_t block, mq_linear_source *out)
 {
@@ -118,6 +139,11 @@ mq_status mq_stack_expect(const mq_folder *folder, const mq_arch *arch, mq_linea
     bool packed = !mq_folder_find(folder, name) && find_blocks(folder, name);
     out->stack = mq_stack_part_of(arch, linear, packed);
     if (packed) return expect_mxfp4(folder, arch, name, out);
+    if (lie_other_way(folder, arch, block)) {
+        const int64_t turned[3] = {dims[0], dims[2], dims[1]};
+        out->stack.transposed = !out->stack.transposed;
+        return mq_tensor_expect(folder, name, 3, turned, &out->weight);
+    }
     return mq_tensor_expect(folder, name, 3, dims, &out->weight);
 }
 

@@ -12,6 +12,7 @@ import unittest
 import h5py
 import harness
 import numpy as np
+import test_packed_sources as packed
 
 sys.path.insert(0, str(harness.ROOT / 'tests' / 'unit'))
 
@@ -144,6 +145,27 @@ class Multimodal(harness.InScratch):
             one, three = (self.mpiquant(ranks, 'eval', outs[0], '--tokens', self.images, '--json')
                           for ranks in (1, 3))
             self.assertEqual(json.loads(one)['perplexity'], json.loads(three)['perplexity'])
+
+    def test_stacks_either_way(self):
+        """Published checkpoints have experts transposed, those that transformers 5 writes have not."""
+        model = MODEL.parent / 'qwen3_vl_moe'
+        tensors = raw_tensors(model)
+        for name, (dtype, shape, data) in tensors.items():
+            if '.experts.' in name:
+                turned = np.frombuffer(data, np.uint16).reshape(shape).swapaxes(1, 2)
+                tensors[name] = (dtype, list(turned.shape), turned.tobytes())
+        turned = packed.write_folder(model, self.root / 'turned', {
+            name: (dtype, np.frombuffer(data, np.uint8).view({'BF16': '<u2', 'F32': '<f4'}[dtype]).reshape(shape))
+            for name, (dtype, shape, data) in tensors.items()}, None)
+        for form in ('gptq', 'dense'):
+            outs = [self.quantise(self.images, f'{form}-{source.name}-{ranks}', '--format', form, ranks=ranks,
+                                  model=source, group_size=16) for source, ranks in ((model, 1), (turned, 1), (turned, 3))]
+            self.assertEqual(raw_tensors(outs[0]), raw_tensors(outs[1]))
+            self.assertEqual(harness.files_hash(outs[1]), harness.files_hash(outs[2]))
+            self.mpiquant(2, 'verify', outs[1], '--source', turned)
+        kept = self.quantise(self.text, 'turned-kept', '--format', 'dense', '--skip', 'experts', model=turned)
+        name = 'model.language_model.layers.1.mlp.experts.gate_up_proj'
+        self.assertEqual(raw_tensors(kept)[name], raw_tensors(turned)[name])
 
     def test_experts_of_images(self):
         """Of ERNIE 4.5-VL: no text goes to them, so they are copied, and rows of images are refused."""
