@@ -251,6 +251,14 @@ class Multimodal(harness.InScratch):
         flat = raw_tensors(self.quantise(self.images, 'from-flat', model=model))
         self.assertEqual(flat, raw_tensors(self.quantise(self.images, 'from-nested')))
 
+    def test_another_name(self):
+        """transformers computes the same of a GLM-4.1V that is called glm46v."""
+        model = harness.copy_model(MODEL.parent / 'glm4v', self.root / 'glm46v')
+        config = json.loads((model / 'config.json').read_text(encoding='utf-8'))
+        (model / 'config.json').write_text(json.dumps({**config, 'model_type': 'glm46v'}), encoding='utf-8')
+        outs = [self.quantise(self.text, f'{source.name}-out', model=source) for source in (MODEL.parent / 'glm4v', model)]
+        self.assertEqual(*map(raw_tensors, outs))
+
     # ---- against transformers
 
     def perplexity(self, folder, path):
