@@ -128,9 +128,9 @@ class Multimodal(harness.InScratch):
 
     def test_experts(self):
         """Rows and three positions are routed as tokens are; those of images to other experts."""
-        for name in MIXTURES:
+        for name, rows in ((MIXTURES[0], self.images), (MIXTURES[1], self.images), ('kimi_k25', self.one)):
             model, routes = MODEL.parent / name, []
-            for calib in (self.text, self.images):
+            for calib in (self.text, rows):
                 outs = [self.root / f'{name}-{calib.stem}-{ranks}' for ranks in (1, 3)]
                 for ranks, out in zip((1, 3), outs):
                     self.mpiquant(ranks, 'quantize', model, '--calib', calib, '--output', out, '--bits', 4,
@@ -142,7 +142,7 @@ class Multimodal(harness.InScratch):
                                if '.experts.' in layer['name']})
             self.assertEqual(*(sum(tokens.values()) for tokens in routes))
             self.assertNotEqual(*routes)
-            one, three = (self.mpiquant(ranks, 'eval', outs[0], '--tokens', self.images, '--json')
+            one, three = (self.mpiquant(ranks, 'eval', outs[0], '--tokens', rows, '--json')
                           for ranks in (1, 3))
             self.assertEqual(json.loads(one)['perplexity'], json.loads(three)['perplexity'])
 
@@ -329,7 +329,7 @@ class Multimodal(harness.InScratch):
         self.assertEqual(unit.make_file(unit.load_tool(), folder, path, name=name)[0], 0)
         self.check_transformers(folder / 'model', path)
         one, three = (self.quantise(path, f'{name}-{ranks}', '--unit-tokens', 30, ranks=ranks,
-                                    model=folder / 'model') for ranks in (1, 3))
+                                    model=folder / 'model', group_size=16) for ranks in (1, 3))
         self.assertEqual(harness.files_hash(one), harness.files_hash(three))
 
     @with_transformers
@@ -339,6 +339,11 @@ class Multimodal(harness.InScratch):
     @with_transformers
     def test_companion_deepstack(self):
         self.check_companion('qwen3_vl')
+
+    @with_transformers
+    def test_companion_experts(self):
+        for name in MIXTURES:
+            self.check_companion(name)
 
 
 if __name__ == '__main__':
