@@ -159,7 +159,8 @@ class Multimodal(harness.InScratch):
             for name, (dtype, shape, data) in tensors.items()}, None)
         for form in ('gptq', 'dense'):
             outs = [self.quantise(self.images, f'{form}-{source.name}-{ranks}', '--format', form, ranks=ranks,
-                                  model=source, group_size=16) for source, ranks in ((model, 1), (turned, 1), (turned, 3))]
+                                  model=source, group_size=16)
+                    for source, ranks in ((model, 1), (turned, 1), (turned, 3))]
             self.assertEqual(raw_tensors(outs[0]), raw_tensors(outs[1]))
             self.assertEqual(harness.files_hash(outs[1]), harness.files_hash(outs[2]))
             self.mpiquant(2, 'verify', outs[1], '--source', turned)
@@ -256,7 +257,8 @@ class Multimodal(harness.InScratch):
         model = harness.copy_model(MODEL.parent / 'glm4v', self.root / 'glm46v')
         config = json.loads((model / 'config.json').read_text(encoding='utf-8'))
         (model / 'config.json').write_text(json.dumps({**config, 'model_type': 'glm46v'}), encoding='utf-8')
-        outs = [self.quantise(self.text, f'{source.name}-out', model=source) for source in (MODEL.parent / 'glm4v', model)]
+        outs = [self.quantise(self.text, f'{source.name}-out', model=source)
+                for source in (MODEL.parent / 'glm4v', model)]
         self.assertEqual(*map(raw_tensors, outs))
 
     # ---- against transformers

@@ -245,8 +245,8 @@ class PackedSources(harness.InScratch):
             outs = []
             for ranks, folder in ((1, folders[0]), (3, folders[0]), (1, folders[1])):
                 outs.append(self.root / f'{model}-out-{len(list(self.root.iterdir()))}')
-                done = harness.run(ranks, 'quantize', folder, '--calib', calib, '--output', outs[-1], '--group-size', 32,
-                                   '--unit-tokens', 70, *options)
+                done = harness.run(ranks, 'quantize', folder, '--calib', calib, '--output', outs[-1],
+                                   '--group-size', 32, '--unit-tokens', 70, *options)
                 self.assertEqual(done.returncode, OK, done.stderr)
             self.assertEqual(harness.files_hash(outs[0]), harness.files_hash(outs[1]))
             self.assertEqual((outs[0] / 'model.safetensors').read_bytes(), (outs[2] / 'model.safetensors').read_bytes())
