@@ -97,6 +97,13 @@ static void test_copied(void **state)
     assert_true(mq_arch_is_copied(&a, "model.visual.blocks.0.norm1.weight"));
     assert_false(mq_arch_is_copied(&a, "model.visuals.weight"));
     assert_false(mq_arch_is_copied(&a, "model.language_model.norm.weight"));
+    /* a block that predicts the token after the next */
+    accepts("glm4v_moe", "",
+            ", \"n_routed_experts\": 4, \"num_experts_per_tok\": 2, \"n_shared_experts\": 1, "
+            "\"moe_intermediate_size\": 32, \"rope_theta\": 1e4, \"num_nextn_predict_layers\": 1",
+            &a);
+    assert_true(mq_arch_is_copied(&a, "model.language_model.layers.2.eh_proj.weight"));
+    assert_false(mq_arch_is_copied(&a, "model.language_model.layers.1.eh_proj.weight"));
 }
 
 #define ERNIE                                                                       \
