@@ -313,10 +313,9 @@ typedef struct mq_arch {
     int64_t extra_blocks; /* behind those of the model, which are only copied */
     char copied[MQ_ARCH_COPIED][MQ_ARCH_NAME]; /* how names of other parts' tensors begin */
     int n_copied;
-    bool towers; /* for images or sound stand beside the language model, */
-    char
-        language[64]; /* whose settings this key of config.json holds; "": the top level has them */
-    bool deepstack;   /* what the first blocks make is added to, at tokens of images */
+    bool towers;       /* for images or sound stand beside the language model, */
+    char language[64]; /* whose settings are those of this key of config.json; "": all are */
+    bool deepstack;    /* what the first blocks make is added to, at tokens of images */
 
     mq_gguf_family gguf;
     mq_sensitive sensitive;
