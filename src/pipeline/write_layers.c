@@ -112,11 +112,12 @@ static mq_status write_part(mq_run *run, const char *module, int owner, pack_job
     return job->r0 < job->r1 ? write_rows(run, module, job) : MQ_OK;
 }
 
-static mq_status write_half_bias(mq_run *run, const mq_tap_layer *layer, const char *module)
+static mq_status write_half_bias(mq_run *run, int64_t block, const mq_tap_layer *layer,
+                                 const char *module)
 {
     uint16_t *half = NULL;
     char name[320];
-    if (layer->linear >= MQ_HEAD || !run->arch->has_bias[layer->linear]) return MQ_OK;
+    if (!mq_arch_has_bias(run->arch, block, layer->linear)) return MQ_OK;
     const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));
     mq_status status = mq_from_f32(bias, layer->n_out, MQ_F16, half);
@@ -154,7 +155,7 @@ static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *lay
         MQ_TRY(write_part(run, module, owner, &job));
     }
     if (!format->half_biases || owner != run->comm->rank) return MQ_OK;
-    return write_half_bias(run, layer, module);
+    return write_half_bias(run, block, layer, module);
 }
 
 mq_status mq_run_write_layers(mq_run *run, int64_t block)

@@ -421,6 +421,8 @@ static const char *const cases[] = {
     "deepseek_v2",
     "deepseek_v2_lite",
     "deepseek_v3",
+    "qwen3_5_delta",
+    "qwen3_next",
     "qwen2_5_vl",
     "qwen3_vl",
     "glm4v",
