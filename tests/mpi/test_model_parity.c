@@ -425,6 +425,7 @@ static const char *const cases[] = {
     "qwen3_next",
     "qwen2_5_vl",
     "qwen3_vl",
+    "qwen3_5_vl",
     "glm4v",
     "hunyuan_vl",
     "got_ocr2",

@@ -37,7 +37,7 @@ UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window ge
 COHERE = ("cohere", "cohere2")
 OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
 # store the weights of norms less 1
-GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text", "qwen3_next")
+GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text", "qwen3_next", "qwen3_5")
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}

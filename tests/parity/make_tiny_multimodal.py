@@ -60,6 +60,11 @@ CASES = {
         "audio_config": {"model_type": "glmasr_encoder", "hidden_size": 16, "intermediate_size": 16,
                          "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16,
                          "num_mel_bins": 8}}),
+    "qwen3_5_vl": ("qwen3_5", {
+        **{key: value for key, value in make_tiny.DELTA.items() if key != "rope_parameters"},
+        "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "head_dim": 16,
+        "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}, {
+        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 16}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
@@ -68,9 +73,9 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "glm4v": {"image_token_id": 90, "video_token_id": 91},
              "hunyuan_vl": {"image_token_id": 90}, "got_ocr2": {"image_token_index": 90},
              "glmasr": {"audio_token_id": 90}}
-TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen2_5_vl"]
+TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen3_5_vl"] = TOKEN_IDS["qwen2_5_vl"]
 # with a sample that has an image, and where what the first block makes is added to at its tokens
-WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v")
+WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
 DEEPSTACK = ("qwen3_vl",)
 MINICPM = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 4.5, "query_num": 4, "image_size": 448,
            "slice_mode": True, "use_image_id": True, "vision_batch_size": 16, "batch_vision_input": True,
