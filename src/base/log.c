@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/memory.h"
+
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,6 +14,7 @@ enum { LINE_BYTES = 2048, MAX_WARNINGS = 256 };
 static bool enabled = true;
 static char *warnings[MAX_WARNINGS];
 static int n_warnings;
+static bool diverted;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static double start_seconds = -1;
 
@@ -61,14 +64,34 @@ static void keep_warning(const char *fmt, va_list args)
 
 void mq_warn(const char *fmt, ...)
 {
-    if (!enabled) return;
+    if (!enabled && !diverted) return;
     va_list args, again;
     va_start(args, fmt);
     va_copy(again, args);
-    print_line("warning: ", fmt, args);
+    if (enabled) print_line("warning: ", fmt, args);
     keep_warning(fmt, again);
     va_end(again);
     va_end(args);
+}
+
+void mq_warnings_divert(bool on)
+{
+    diverted = on && !enabled;
+    if (diverted) mq_warnings_clear();
+}
+
+mq_status mq_warnings_take(char **out)
+{
+    size_t bytes = 0, used = 0;
+    *out = NULL;
+    if (!diverted || n_warnings == 0) return MQ_OK;
+    for (int i = 0; i < n_warnings; i++) bytes += strlen(warnings[i]) + 1;
+    MQ_TRY(mq_alloc((int64_t)bytes, 1, "warnings", out));
+    for (int i = 0; i < n_warnings; i++) {
+        used += (size_t)snprintf(*out + used, bytes - used, "%s%s", i ? "\n" : "", warnings[i]);
+    }
+    mq_warnings_clear();
+    return MQ_OK;
 }
 
 void mq_warnings_clear(void)

@@ -14,6 +14,12 @@ void mq_log(const char *fmt, ...) MQ_PRINTF(1, 2);
 /** The same, marked as a warning; the first 256 are kept, so that a report can repeat them. */
 void mq_warn(const char *fmt, ...) MQ_PRINTF(1, 2);
 
+/** While on, warnings of a process whose log is off are held back instead of dropped. */
+void mq_warnings_divert(bool on);
+
+/** Hands over what was held back, a line each; NULL when that is nothing. Free with mq_free. */
+mq_status mq_warnings_take(char **out);
+
 /** Forgets the warnings of an earlier run in this process. */
 void mq_warnings_clear(void);
 

@@ -35,6 +35,8 @@ mq_status mq_stored_check(const mq_stored_layer *layer, const char *name)
         return mq_gptq_check(&layer->gptq, name);
     case MQ_PACKED_COMPRESSED:
         return mq_compressed_check(&layer->compressed, name);
+    case MQ_PACKED_MXFP4:
+        return mq_mxfp4_check(&layer->mxfp4, name);
     case MQ_PACKED_EXL2:
         return mq_exl2_check(&layer->exl2, name);
     default:

@@ -36,9 +36,8 @@ const char *mq_packed_form_name(mq_packed_form form);
 mq_status mq_stored_dequantise(const mq_stored_layer *layer, const char *name, int64_t n0,
                                int64_t n1, float *dst);
 
-/** What dequantising all rows of a layer in a form that is also written would refuse; the codes are
- *  not read, and need not be there. Errors: those of the form's function; MQ_E_INPUT for the other
- *  forms. */
+/** What dequantising all rows of a layer would refuse; the codes are not read, and need not be
+ * there. Errors: those of the form's function; MQ_E_INPUT for FP8, in which nothing is written. */
 mq_status mq_stored_check(const mq_stored_layer *layer, const char *name);
 
 /** True when every zero point is 2^(bits-1), or there are none. Cost: may read all zero points. */

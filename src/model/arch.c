@@ -171,8 +171,11 @@ bool mq_arch_has(const mq_arch *arch, int64_t block, mq_linear_id linear)
 
 bool mq_arch_has_bias(const mq_arch *arch, int64_t block, mq_linear_id linear)
 {
-    if (linear >= MQ_N_LINEARS || (linear == MQ_O && arch->block[block].linear)) return false;
-    return arch->has_bias[linear] && mq_arch_has(arch, block, linear);
+    const mq_stack_names *stack = &arch->moe.stack;
+    if (!mq_arch_has(arch, block, linear)) return false;
+    if (linear == MQ_O && arch->block[block].linear) return false;
+    if (linear < MQ_EXPERTS) return arch->has_bias[linear];
+    return (mq_linear_role(linear) == MQ_DOWN ? stack->down_bias : stack->gate_up_bias)[0] != '\0';
 }
 
 /* Width of what o reads. */

@@ -209,6 +209,17 @@ typedef struct mq_linear_attention {
     char out[MQ_ARCH_NAME];                /* MQ_O */
 } mq_linear_attention;
 
+/** The tensors of families that have what the experts of a block have alike in one tensor for all
+ * of them, gate and up in one too. "{i}" is the block; "" where every expert has tensors of its
+ * own. */
+typedef struct mq_stack_names {
+    char gate_up[MQ_ARCH_NAME], down[MQ_ARCH_NAME];           /* (n_experts, n_out, n_in) */
+    char gate_up_bias[MQ_ARCH_NAME], down_bias[MQ_ARCH_NAME]; /* (n_experts, n_out); "": none */
+    bool transposed;  /* they are (n_experts, n_in, n_out), but for biases */
+    bool interleaved; /* the outputs of gate have even numbers, those of up odd ones; else the
+                         former come first */
+} mq_stack_names;
+
 /** Mixture of experts; n_experts is 0 in families without. */
 typedef struct mq_moe {
     mq_routing_kind routing;
@@ -217,7 +228,9 @@ typedef struct mq_moe {
     char router[MQ_ARCH_NAME];      /* (n_experts, hidden) */
     char router_bias[MQ_ARCH_NAME]; /* (n_experts) added to what it makes; "": none */
     char correction[MQ_ARCH_NAME];  /* (n_experts) added to scores for the choice; "": none */
-    char expert[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "{i}" is the block, "{e}" the expert */
+    char expert[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "{i}" is the block, "{e}" the expert; of
+                                                     stacked ones, the modules they become */
+    mq_stack_names stack;
     char shared[MQ_EXPERT_LINEARS][MQ_ARCH_NAME]; /* "": there is none */
     char shared_weight[MQ_ARCH_NAME]; /* (1, hidden): the sigmoid of what it makes of a token weighs
                                          the shared expert; "": none */
@@ -376,7 +389,7 @@ int mq_arch_n_linears(const mq_arch *arch);
 /** Whether a block has that linear; the head is none of a block. */
 bool mq_arch_has(const mq_arch *arch, int64_t block, mq_linear_id linear);
 
-/** Whether a block has that linear with a bias. */
+/** Whether a linear of a block has a bias. */
 bool mq_arch_has_bias(const mq_arch *arch, int64_t block, mq_linear_id linear);
 
 /** (n_out, n_in) of a linear, the head's whatever the block; (0, 0) of one that is not there. */

@@ -34,6 +34,13 @@ static mq_status optional_double(const mq_arch_texts *texts, const char *field, 
     return moe_member(texts, field) ? mq_spec_double(texts, "moe", field, out) : MQ_OK;
 }
 
+/* False where the descriptor has none. */
+static mq_status optional_bool(const mq_arch_texts *texts, const char *field, bool *out)
+{
+    *out = false;
+    return moe_member(texts, field) ? mq_spec_bool(texts, "moe", field, out) : MQ_OK;
+}
+
 /* ---- routing -------------------------------------------------------------------------------- */
 
 static mq_status read_routing(const mq_arch_texts *texts, mq_arch *arch)
@@ -46,6 +53,7 @@ static mq_status read_routing(const mq_arch_texts *texts, mq_arch *arch)
     MQ_TRY(mq_spec_bool(texts, "moe", "normalised", &r->normalised));
     MQ_TRY(optional_double(texts, "least_sum", 0, &r->least_sum));
     MQ_TRY(optional_double(texts, "scale", 1, &r->scale));
+    MQ_TRY(optional_bool(texts, "scales_inputs", &r->scales_inputs));
     MQ_TRY(optional_int(texts, "n_groups", 1, arch, &r->n_groups));
     MQ_TRY(optional_int(texts, "top_groups", 1, arch, &r->top_groups));
     if (moe_member(texts, "group_score")) {
@@ -107,6 +115,10 @@ static mq_status mark_listed(const mq_arch_texts *texts, const char *field, bool
     mq_spec_value list;
     const cJSON *item = NULL;
     MQ_TRY(mq_spec_find(texts, "moe", field, &list));
+    if (!cJSON_IsArray(list.json)) {
+        return mq_fail(MQ_E_INPUT, "%s: \"%s\" must be a list of numbers of blocks", texts->where,
+                       list.name);
+    }
     cJSON_ArrayForEach(item, list.json)
     {
         int64_t b = cJSON_IsNumber(item) ? (int64_t)item->valuedouble : -1;
@@ -119,12 +131,14 @@ static mq_status mark_listed(const mq_arch_texts *texts, const char *field, bool
     return MQ_OK;
 }
 
-/* All of them, those from "first" to "last", each "every"-th of them, without those of "dense"; or
- * those of "list". */
+/* Those of "list", where config.json has it; else those from "first" to "last", each "every"-th of
+ * them, without those of "dense". */
 static mq_status mark_blocks(const mq_arch_texts *texts, mq_arch *arch)
 {
     int64_t first = 0, last = 0, every = 1;
-    if (moe_member(texts, "list")) return mark_listed(texts, "list", true, arch);
+    mq_spec_value list = {.json = NULL};
+    if (moe_member(texts, "list")) MQ_TRY(mq_spec_find(texts, "moe", "list", &list));
+    if (list.json && !cJSON_IsNull(list.json)) return mark_listed(texts, "list", true, arch);
     MQ_TRY(optional_int(texts, "first", 0, arch, &first));
     MQ_TRY(optional_int(texts, "last", -1, arch, &last));
     MQ_TRY(optional_int(texts, "every", 1, arch, &every));
@@ -160,6 +174,25 @@ static mq_status read_name(const mq_arch_texts *texts, const char *key, bool of_
     return MQ_OK;
 }
 
+/* Experts of a block in one tensor: both or neither, and biases only with them. */
+static mq_status read_stack(const mq_arch_texts *texts, mq_stack_names *stack)
+{
+    MQ_TRY(read_name(texts, "experts_gate_up", false, true, stack->gate_up));
+    MQ_TRY(read_name(texts, "experts_down", false, true, stack->down));
+    MQ_TRY(read_name(texts, "experts_gate_up_bias", false, true, stack->gate_up_bias));
+    MQ_TRY(read_name(texts, "experts_down_bias", false, true, stack->down_bias));
+    MQ_TRY(optional_bool(texts, "transposed", &stack->transposed));
+    MQ_TRY(optional_bool(texts, "interleaved", &stack->interleaved));
+    bool both = stack->gate_up[0] && stack->down[0], either = stack->gate_up[0] || stack->down[0];
+    bool more =
+        stack->gate_up_bias[0] || stack->down_bias[0] || stack->transposed || stack->interleaved;
+    if (both || (!either && !more)) return MQ_OK;
+    return mq_fail(MQ_E_INPUT,
+                   "descriptor \"%s\": stacked experts need both \"experts_gate_up\" and "
+                   "\"experts_down\"",
+                   texts->family);
+}
+
 static mq_status read_names(const mq_arch_texts *texts, mq_moe *moe)
 {
     MQ_TRY(read_name(texts, "router", false, false, moe->router));
@@ -168,6 +201,7 @@ static mq_status read_names(const mq_arch_texts *texts, mq_moe *moe)
     MQ_TRY(read_name(texts, "expert_gate", true, false, moe->expert[0]));
     MQ_TRY(read_name(texts, "expert_up", true, false, moe->expert[1]));
     MQ_TRY(read_name(texts, "expert_down", true, false, moe->expert[2]));
+    MQ_TRY(read_stack(texts, &moe->stack));
     if (moe->shared_intermediate == 0) return MQ_OK;
     MQ_TRY(read_name(texts, "shared_gate", false, false, moe->shared[0]));
     MQ_TRY(read_name(texts, "shared_up", false, false, moe->shared[1]));

@@ -86,12 +86,16 @@ mq_status mq_arch_parse_quantization(const mq_arch_texts *texts, mq_arch *arch)
     if (strcmp(method, "gptq") == 0) return parse_gptq(texts, q, arch);
     if (strcmp(method, "compressed-tensors") == 0) return parse_compressed(texts, q, arch);
     if (strcmp(method, "fp8") == 0) return parse_fp8(texts, q, arch);
+    if (strcmp(method, "mxfp4") == 0) {
+        arch->packed = MQ_PACKED_MXFP4;
+        return MQ_OK;
+    }
     if (strcmp(method, "exl2") == 0) {
         arch->packed = MQ_PACKED_EXL2;
         return MQ_OK;
     }
     return mq_fail(MQ_E_INPUT,
                    "%s: the folder is quantised by \"%s\"; this version reads gptq, "
-                   "compressed-tensors, exl2, fp8, or the unquantised model",
+                   "compressed-tensors, exl2, fp8, mxfp4, or the unquantised model",
                    texts->where, method);
 }

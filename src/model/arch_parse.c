@@ -419,13 +419,16 @@ static mq_status parse(mq_arch_texts *texts, mq_arch *arch)
     snprintf(arch->model_type, sizeof arch->model_type, "%s", model_type);
     snprintf(arch->where, sizeof arch->where, "%s", texts->where);
     snprintf(arch->family, sizeof arch->family, "%s", texts->family);
-    MQ_TRY(mq_arch_find_language(texts));
+    mq_findings *findings = texts->findings;
+    int64_t before = mq_findings_count(findings);
+    MQ_TRY(mq_findings_add(findings, mq_arch_find_language(texts), MQ_FOUND_CONFIG, ""));
+    if (mq_findings_count(findings) > before) return MQ_OK; /* there is nothing to read */
     MQ_TRY(read_fields(texts, arch));
     mq_arch_parse_towers(texts, arch);
-    if (mq_findings_count(texts->findings) == 0) {
-        MQ_TRY(mq_findings_add(texts->findings, check_sizes(texts, arch), MQ_FOUND_CONFIG, ""));
+    if (mq_findings_count(findings) == before) {
+        MQ_TRY(mq_findings_add(findings, check_sizes(texts, arch), MQ_FOUND_CONFIG, ""));
     }
-    if (mq_findings_count(texts->findings) == 0) MQ_TRY(run_steps(texts, arch));
+    if (mq_findings_count(findings) == before) MQ_TRY(run_steps(texts, arch));
     MQ_TRY(mq_arch_check_members(texts));
     return mq_arch_check_keys(texts);
 }

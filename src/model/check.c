@@ -1,8 +1,9 @@
 #include "base/memory.h"
-#include "model/tensors.h"
+#include "model/stacked.h"
 #include "model/weights.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Which tensors of the folder the arch accounts for. */
 typedef struct audit {
@@ -54,6 +55,31 @@ static const char *linear_role(mq_linear_id linear)
     return expert[mq_linear_role(linear) - MQ_GATE];
 }
 
+/* A stack that is not as it should be: found so with each of its linears, and noted with the first.
+ */
+static mq_status note_stack(const audit *a, mq_status status, bool there, mq_linear_id linear,
+                            int64_t block)
+{
+    char name[MQ_NAME_BYTES];
+    int64_t dims[3];
+    bool first = mq_linear_expert(linear) == 0 && mq_linear_role(linear) != MQ_UP;
+    if (a->findings && !first) return MQ_OK;
+    mq_stack_shape(a->arch, linear, block, name, dims);
+    return mq_findings_add_tensor(a->findings, status, there ? MQ_FOUND_WRONG : MQ_FOUND_MISSING,
+                                  name, 3, dims);
+}
+
+static mq_status check_expert_bias(const audit *a, mq_linear_id linear, int64_t block)
+{
+    char name[MQ_NAME_BYTES + 8];
+    mq_expert_bias bias;
+    if (linear < MQ_EXPERTS || !mq_arch_has_bias(a->arch, block, linear)) return MQ_OK;
+    mq_status status = mq_expert_bias_find(a->folder, a->arch, linear, block, &bias);
+    mq_arch_linear_name(a->arch, linear, block, name, MQ_NAME_BYTES);
+    snprintf(name + strlen(name), 8, ".bias");
+    return note(a, status, bias.tensor, name, 1, &bias.n_out, "bias");
+}
+
 static mq_status check_linear(const audit *a, mq_linear_id linear, int64_t block)
 {
     mq_linear_source source;
@@ -68,6 +94,7 @@ static mq_status check_linear(const audit *a, mq_linear_id linear, int64_t block
         there = there || source.packed[p];
     }
     if (status == MQ_OK) return MQ_OK;
+    if (mq_stack_is_due(a->arch, linear)) return note_stack(a, status, there, linear, block);
     mq_arch_linear_name(a->arch, linear, block, module, sizeof module);
     mq_arch_linear_shape(a->arch, block, linear, &dims[0], &dims[1]);
     snprintf(name, sizeof name, "%s.weight", module);
@@ -89,6 +116,7 @@ static mq_status check_block(const audit *a, int64_t block)
     for (int l = 0; l < mq_arch_n_linears(arch); l++) {
         if (!mq_arch_has(arch, block, (mq_linear_id)l)) continue;
         MQ_TRY(check_linear(a, (mq_linear_id)l, block));
+        MQ_TRY(check_expert_bias(a, (mq_linear_id)l, block));
     }
     for (int i = 0; i < arch->n_ignored_tensors; i++) {
         char name[MQ_NAME_BYTES];

@@ -23,7 +23,7 @@ typedef struct mq_finding {
     char *name; /* of the tensor or the key; "" where there is none */
     char *message;
     int n_dims; /* of a missing tensor, the shape that is expected */
-    int64_t dim[2];
+    int64_t dim[3];
 } mq_finding;
 
 typedef struct mq_findings {
@@ -38,7 +38,7 @@ typedef struct mq_findings {
 mq_status mq_findings_add(mq_findings *findings, mq_status status, mq_finding_kind kind,
                           const char *name);
 
-/** The same for a tensor, with the shape that is expected of it (n_dims up to 2). */
+/** The same for a tensor, with the shape that is expected of it (n_dims up to 3). */
 mq_status mq_findings_add_tensor(mq_findings *findings, mq_status status, mq_finding_kind kind,
                                  const char *name, int n_dims, const int64_t *dims);
 

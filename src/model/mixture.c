@@ -58,6 +58,20 @@ mq_status mq_mixture_route(const mq_block_weights *w, const void *y, int64_t n_t
     return status;
 }
 
+mq_status mq_expert_gather(const mq_block_weights *w, const mq_routes *routes, int64_t first,
+                           int64_t n, const void *y, void *out)
+{
+    const mq_arch *a = w->arch;
+    MQ_TRY(mq_gather_rows(y, a->hidden, w->dtype, routes->token + first, n, out));
+    if (!a->moe.routing.scales_inputs) return MQ_OK;
+    return mq_scale_rows(out, a->hidden, w->dtype, routes->weight + first, n);
+}
+
+const float *mq_expert_weights(const mq_arch *arch, const mq_routes *routes, int64_t first)
+{
+    return arch->moe.routing.scales_inputs ? NULL : routes->weight + first;
+}
+
 /* ---- one expert ----------------------------------------------------------------------------- */
 
 mq_status mq_expert_mid(const mq_block_weights *w, int64_t expert, const void *in, int64_t n,
@@ -66,10 +80,11 @@ mq_status mq_expert_mid(const mq_block_weights *w, int64_t expert, const void *i
     const mq_arch *a = w->arch;
     int64_t width = a->moe.intermediate;
     char *up = (char *)work + (size_t)width * mq_dtype_size(w->dtype);
-    MQ_TRY(mq_linear(in, n, a->hidden, w->w[mq_expert_linear(expert, MQ_GATE)], width, NULL, work,
-                     2 * width, w->dtype));
-    MQ_TRY(mq_linear(in, n, a->hidden, w->w[mq_expert_linear(expert, MQ_UP)], width, NULL, up,
-                     2 * width, w->dtype));
+    mq_linear_id gate = mq_expert_linear(expert, MQ_GATE), other = mq_expert_linear(expert, MQ_UP);
+    MQ_TRY(mq_linear(in, n, a->hidden, w->w[gate], width, mq_block_bias(w, gate), work, 2 * width,
+                     w->dtype));
+    MQ_TRY(mq_linear(in, n, a->hidden, w->w[other], width, mq_block_bias(w, other), up, 2 * width,
+                     w->dtype));
     return mq_gated(a->activation, work, 2 * width, up, 2 * width, n, width, mid, w->dtype);
 }
 
@@ -77,8 +92,9 @@ mq_status mq_expert_out(const mq_block_weights *w, int64_t expert, const void *m
                         void *out)
 {
     const mq_arch *a = w->arch;
-    return mq_linear(mid, n, a->moe.intermediate, w->w[mq_expert_linear(expert, MQ_DOWN)],
-                     a->hidden, NULL, out, a->hidden, w->dtype);
+    mq_linear_id down = mq_expert_linear(expert, MQ_DOWN);
+    return mq_linear(mid, n, a->moe.intermediate, w->w[down], a->hidden, mq_block_bias(w, down),
+                     out, a->hidden, w->dtype);
 }
 
 /* ---- all of them ---------------------------------------------------------------------------- */
@@ -129,14 +145,13 @@ static mq_status add_expert(const mq_block_weights *w, int64_t expert, const voi
                             mq_mixture_room *room)
 {
     int64_t begin = room->routes.begin[expert], n = room->routes.begin[expert + 1] - begin;
-    const int32_t *token = room->routes.token + begin;
     const mq_expert_room *rows = &room->expert;
     if (n == 0) return MQ_OK;
-    MQ_TRY(mq_gather_rows(y, w->arch->hidden, w->dtype, token, n, rows->in));
+    MQ_TRY(mq_expert_gather(w, &room->routes, begin, n, y, rows->in));
     MQ_TRY(mq_expert_mid(w, expert, rows->in, n, rows->work, rows->mid));
     MQ_TRY(mq_expert_out(w, expert, rows->mid, n, rows->out));
-    return mq_scatter_add(rows->out, w->arch->hidden, w->dtype, token, room->routes.weight + begin,
-                          n, room->sum);
+    return mq_scatter_add(rows->out, w->arch->hidden, w->dtype, room->routes.token + begin,
+                          mq_expert_weights(w->arch, &room->routes, begin), n, room->sum);
 }
 
 mq_status mq_mixture(const mq_block_weights *w, const mq_unit *unit, const void *y,

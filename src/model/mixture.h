@@ -5,8 +5,8 @@
 #include "model/weights.h"
 
 /* Routed experts: x += residual_scale * sum over a token's experts of weight * down(act(gate(y)) *
- * up(y)), y the normed residual stream (MQ_TAP_MLP_IN). The expert that all tokens share is the
- * block's MLP (model/block.h), and comes after. */
+ * up(y)), y the normed residual stream (MQ_TAP_MLP_IN); or of down(act(gate(weight * y)) * ...).
+ * The expert that all tokens share is the block's MLP (model/block.h), and comes after. */
 
 /** Which rows of a unit go to which expert. */
 typedef struct mq_routes {
@@ -23,6 +23,14 @@ void mq_routes_free(mq_routes *routes);
  *  expert. Not collective. Uses threads. Errors: MQ_E_MEMORY, those of the kernels. */
 mq_status mq_mixture_route(const mq_block_weights *weights, const void *y, int64_t n_tokens,
                            const uint8_t *skipped, mq_routes *routes);
+
+/** out (n, hidden) = what an expert reads for its rows first and on: rows of y (n_tokens, hidden),
+ *  by their weights in families that weigh so. */
+mq_status mq_expert_gather(const mq_block_weights *weights, const mq_routes *routes, int64_t first,
+                           int64_t n, const void *y, void *out);
+
+/** What the outputs of rows first and on are multiplied by; NULL where their inputs were. */
+const float *mq_expert_weights(const mq_arch *arch, const mq_routes *routes, int64_t first);
 
 /** mid (n, expert's width) = act(gate(in)) * up(in) of one expert; in (n, hidden); work: 2 n widths
  *  of the weights' dtype. */

@@ -1,7 +1,10 @@
 #include "model/packed.h"
 
 #include "base/checked.h"
+#include "base/memory.h"
 #include "base/parallel.h"
+#include "model/stacked.h"
+#include "par/collectives.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,17 +18,13 @@ typedef struct staging {
     size_t bytes;
 } staging;
 
-/* 0 for one that the linear does without. */
-static size_t stored_bytes(const mq_tensor *tensor)
-{
-    return tensor ? (size_t)(tensor->end - tensor->begin) : 0;
-}
-
 static mq_status lay_out(int n, const mq_packed_linear *linears, staging *s)
 {
     for (int l = 0; l < n; l++) {
         for (int p = 0; p < MQ_N_STORED; p++) {
-            size_t bytes = stored_bytes(linears[l].source.packed[p]), padded = 0;
+            uint64_t begin = 0;
+            size_t bytes = 0, padded = 0;
+            mq_stored_range(&linears[l].source, p, &begin, &bytes);
             MQ_TRY(mq_add_size(bytes, ALIGNMENT - 1, &padded));
             s->offset[l][p] = s->bytes;
             MQ_TRY(mq_add_size(s->bytes, padded / ALIGNMENT * ALIGNMENT, &s->bytes));
@@ -42,10 +41,12 @@ static mq_status read_part(const mq_comm *comm, mq_folder *folder, int n,
         for (int p = 0; p < MQ_N_STORED; p++) {
             const mq_tensor *tensor = linears[l].source.packed[p];
             int64_t begin = 0, end = 0;
+            uint64_t from = 0;
+            size_t bytes = 0;
             if (!tensor) continue;
-            mq_even_part((int64_t)stored_bytes(tensor), comm->node_rank, comm->node_size, &begin,
-                         &end);
-            MQ_TRY(mq_folder_read(folder, tensor, (uint64_t)begin, (size_t)(end - begin),
+            mq_stored_range(&linears[l].source, p, &from, &bytes);
+            mq_even_part((int64_t)bytes, comm->node_rank, comm->node_size, &begin, &end);
+            MQ_TRY(mq_folder_read(folder, tensor, from + (uint64_t)begin, (size_t)(end - begin),
                                   (char *)s->share->base + s->offset[l][p] + begin));
         }
     }
@@ -113,4 +114,62 @@ mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_arch *
     }
     mq_share_destroy(&s.share);
     return status;
+}
+
+/* ---- the check before any work ----------------------------------------------------------------
+ */
+
+/* What a linear has besides its codes. */
+static mq_status load_small(mq_folder *folder, const mq_linear_source *source,
+                            char *data[MQ_N_STORED])
+{
+    for (int p = 0; p < MQ_N_STORED; p++) {
+        uint64_t begin = 0;
+        size_t bytes = 0;
+        if (p == MQ_STORED_CODES || !source->packed[p]) continue;
+        mq_stored_range(source, p, &begin, &bytes);
+        MQ_TRY(mq_alloc((int64_t)bytes, 1, source->packed[p]->name, &data[p]));
+        MQ_TRY(mq_folder_read(folder, source->packed[p], begin, bytes, data[p]));
+    }
+    return MQ_OK;
+}
+
+static mq_status check_packed(mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
+                              int64_t block)
+{
+    char name[MQ_NAME_BYTES];
+    char *data[MQ_N_STORED] = {NULL};
+    mq_linear_source source;
+    mq_stored_layer layer;
+    int64_t n_out = 0, n_in = 0;
+    MQ_TRY(mq_linear_find(folder, arch, linear, block, &source));
+    if (source.weight) return MQ_OK;
+    mq_arch_linear_shape(arch, block, linear, &n_out, &n_in);
+    mq_arch_linear_name(arch, linear, block, name, sizeof name);
+    mq_status status = load_small(folder, &source, data);
+    if (status == MQ_OK) {
+        mq_linear_stored(&source, arch->gptq_zero_offset, n_out, n_in, (const char *const *)data,
+                         &layer);
+        status = mq_stored_check(&layer, name);
+    }
+    for (int p = 0; p < MQ_N_STORED; p++) mq_free(&data[p]);
+    return status;
+}
+
+static mq_status check_my_share(const mq_comm *comm, mq_folder *folder, const mq_arch *arch)
+{
+    int64_t n = mq_arch_n_linears(arch);
+    for (int64_t i = comm->rank; i < arch->n_blocks * n; i += comm->size) {
+        mq_linear_id linear = (mq_linear_id)(i % n);
+        if (!mq_arch_has(arch, i / n, linear)) continue;
+        MQ_TRY(check_packed(folder, arch, linear, i / n));
+    }
+    return MQ_OK;
+}
+
+mq_status mq_packed_check(const mq_comm *comm, mq_folder *folder, const mq_arch *arch)
+{
+    /* In FP8 the weights themselves may be NaN. */
+    if (arch->packed == MQ_PACKED_NONE || arch->packed == MQ_PACKED_FP8) return MQ_OK;
+    return mq_agree(comm, check_my_share(comm, folder, arch));
 }

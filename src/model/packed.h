@@ -21,4 +21,10 @@ enum { MQ_PACKED_AT_ONCE = 8 };
 mq_status mq_packed_read(const mq_comm *comm, mq_folder *folder, const mq_arch *arch,
                          mq_dtype dtype, int n, const mq_packed_linear *linears);
 
+/** Looks through the scales and zero points of all packed linears for what no weight can come of;
+ *  the codes are not read. Linears are dealt to ranks. Collective. Errors, the same everywhere:
+ * those of mq_stored_check, naming the linear; MQ_E_IO, MQ_E_MEMORY. Those of FP8 are left to
+ * reading. Cost: reads those tensors once. */
+mq_status mq_packed_check(const mq_comm *comm, mq_folder *folder, const mq_arch *arch);
+
 #endif

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "format/bits.h"
 #include "format/gptq.h"
+#include "model/stacked.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -54,6 +55,15 @@ mq_status mq_tensor_expect(const mq_folder *folder, const char *name, int n_dims
     *out = tensor;
     return expect(folder, name, n_dims, dims, "BF16, F16 or F32", tensor && is_float(tensor->dtype),
                   tensor);
+}
+
+mq_status mq_tensor_expect_type(const mq_folder *folder, const char *name, int n_dims,
+                                const int64_t *dims, mq_dtype dtype, const mq_tensor **out)
+{
+    const mq_tensor *tensor = mq_folder_find(folder, name);
+    *out = tensor;
+    return expect(folder, name, n_dims, dims, mq_dtype_name(dtype),
+                  tensor && tensor->dtype == dtype, tensor);
 }
 
 /* ---- norms and biases ----------------------------------------------------------------------- */
@@ -198,10 +208,8 @@ static mq_status expect_stored(const mq_folder *folder, mq_packed_form form, con
                                mq_linear_source *source)
 {
     char name[MQ_NAME_BYTES];
-    const mq_tensor *tensor = find_stored(folder, form, module, which, name);
-    source->packed[which] = tensor;
-    return expect(folder, name, n_dims, dims, mq_dtype_name(dtype),
-                  tensor && tensor->dtype == dtype, tensor);
+    snprintf(name, sizeof name, "%s.%s", module, suffixes[form][which]);
+    return mq_tensor_expect_type(folder, name, n_dims, dims, dtype, &source->packed[which]);
 }
 
 static mq_status find_gptq(const mq_folder *folder, const char *module, int64_t n_out, int64_t n_in,
@@ -344,11 +352,21 @@ mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear
     char module[MQ_NAME_BYTES - 32], name[MQ_NAME_BYTES];
     int64_t n_out = 0, n_in = 0;
     mq_packed_form form = MQ_PACKED_NONE;
-    *out = (mq_linear_source){.weight = NULL};
+    *out = (mq_linear_source){.stack = {.step = 1}};
     mq_arch_linear_name(arch, linear, block, module, sizeof module);
     mq_arch_linear_shape(arch, block, linear, &n_out, &n_in);
+    out->n_in = n_in;
     const mq_tensor *codes = find_codes(folder, module, &form);
     snprintf(name, sizeof name, "%s.weight", module);
+    const mq_tensor *stack = mq_stack_find(folder, arch, linear, block);
+    bool own = codes || mq_folder_find(folder, name);
+    if (stack && own) {
+        return mq_fail(MQ_E_INPUT, "%s: has the tensor %s, and %s beside it", folder->path,
+                       stack->name, codes ? codes->name : name);
+    }
+    if (stack || (!own && mq_stack_is_due(arch, linear))) {
+        return mq_stack_expect(folder, arch, linear, block, out);
+    }
     if (!codes) {
         const int64_t dims[2] = {n_out, n_in};
         return mq_tensor_expect(folder, name, 2, dims, &out->weight);
@@ -389,7 +407,9 @@ void mq_linear_stored(const mq_linear_source *source, int zero_offset, int64_t n
         out->mxfp4 = (mq_mxfp4_layer){.codes = (const void *)at[MQ_STORED_CODES],
                                       .scale = (const void *)at[MQ_STORED_SCALES],
                                       .n_out = n_out,
-                                      .n_in = n_in};
+                                      .n_in = n_in,
+                                      .first = source->stack.first,
+                                      .step = source->stack.step};
         return;
     }
     if (source->form == MQ_PACKED_EXL2) {

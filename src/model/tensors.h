@@ -13,6 +13,10 @@ enum { MQ_NAME_BYTES = MQ_ARCH_NAME + 64 }; /* a name with its block number and 
 mq_status mq_tensor_expect(const mq_folder *folder, const char *name, int n_dims,
                            const int64_t *dims, const mq_tensor **out);
 
+/** The same of one type. */
+mq_status mq_tensor_expect_type(const mq_folder *folder, const char *name, int n_dims,
+                                const int64_t *dims, mq_dtype dtype, const mq_tensor **out);
+
 /* The small tensors of a block, which are never quantised: norms, sinks of attention, biases, the
  * router, what linear attention has beside its large layers. */
 typedef enum mq_vector_id {
@@ -69,6 +73,16 @@ enum {
     MQ_N_STORED
 };
 
+/** Where a linear lies in a tensor that holds those of all experts of a block, as a row of matrices
+ *  (rows, n_in), or (n_in, rows) where it is transposed. */
+typedef struct mq_stack_part {
+    int64_t n_experts; /* 0: it is not in such a tensor */
+    int64_t expert;    /* the matrix, */
+    int64_t rows;
+    int64_t first, step; /* of which row r of the linear is row first + step r */
+    bool transposed;
+} mq_stack_part;
+
 typedef struct mq_linear_source {
     const mq_tensor *weight;              /* NULL when packed */
     const mq_tensor *packed[MQ_N_STORED]; /* NULL when not */
@@ -76,9 +90,12 @@ typedef struct mq_linear_source {
     int bits; /* EXL2: the average of its groups, rounded down */
     int64_t n_groups;
     int64_t fp8_block[2]; /* rows and columns that share a scale */
+    int64_t n_in;
+    mq_stack_part stack;
 } mq_linear_source;
 
-/** Finds the tensors of a linear and checks their shapes and types. Errors: MQ_E_INPUT. */
+/** Finds the tensors of a linear, by its own name or else stacked (model/stacked.h), and checks
+ * their shapes and types. Errors: MQ_E_INPUT. */
 mq_status mq_linear_find(const mq_folder *folder, const mq_arch *arch, mq_linear_id linear,
                          int64_t block, mq_linear_source *out);
 

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "model/packed.h"
+#include "model/stacked.h"
 #include "model/tensors.h"
 #include "par/collectives.h"
 
@@ -78,6 +79,16 @@ static float **vector_place(mq_block_weights *w, int id)
     }
 }
 
+/* Biases of all experts' gates, ups or downs. */
+static int64_t n_expert_biases(const mq_arch *arch, int64_t block, int role)
+{
+    int64_t n_out = 0, n_in = 0;
+    mq_linear_id linear = mq_expert_linear(0, (mq_linear_id)(MQ_GATE + role));
+    if (!mq_arch_has_bias(arch, block, linear)) return 0;
+    mq_arch_linear_shape(arch, block, linear, &n_out, &n_in);
+    return arch->moe.routing.n_experts * n_out;
+}
+
 static void bind_vectors(mq_block_weights *w, int64_t block)
 {
     mq_vector list[MQ_N_VECTORS];
@@ -87,6 +98,11 @@ static void bind_vectors(mq_block_weights *w, int64_t block)
     for (int i = 0; i < n; i++) {
         *vector_place(w, list[i].id) = at;
         at += list[i].count;
+    }
+    for (int role = 0; role < MQ_EXPERT_LINEARS; role++) {
+        int64_t count = n_expert_biases(w->arch, block, role);
+        w->expert_bias[role] = count > 0 ? at : NULL;
+        at += count;
     }
     w->n_vector_values = at - w->vectors;
 }
@@ -116,6 +132,9 @@ static mq_status make_room(mq_block_weights *w, size_t *bytes)
         size_t linears = 0;
         int n = mq_arch_vectors(w->arch, b, list);
         for (int i = 0; i < n; i++) values += list[i].count;
+        for (int role = 0; role < MQ_EXPERT_LINEARS; role++) {
+            values += n_expert_biases(w->arch, b, role);
+        }
         MQ_TRY(lay_out(w->arch, b, w->dtype, w->w_offset, &linears));
         if (linears > *bytes) *bytes = linears;
         most = mq_max_i64(most, values);
@@ -175,16 +194,15 @@ static mq_status find_sources(const mq_folder *folder, mq_block_weights *w)
     return MQ_OK;
 }
 
-/* This rank's rows of the linears that are stored as they are. */
+/* This rank's part of the linears that are stored as they are. */
 static mq_status read_dense(const mq_comm *comm, mq_folder *folder, mq_block_weights *w)
 {
     for (int l = 0; l < mq_arch_n_linears(w->arch); l++) {
-        int64_t n_out = 0, n_in = 0, begin = 0, end = 0;
+        int64_t n_out = 0, n_in = 0;
         if (!w->source[l].weight) continue;
         mq_arch_linear_shape(w->arch, w->block, (mq_linear_id)l, &n_out, &n_in);
-        mq_even_part(n_out, comm->node_rank, comm->node_size, &begin, &end);
-        char *to = (char *)w->w[l] + (size_t)(begin * n_in) * mq_dtype_size(w->dtype);
-        MQ_TRY(mq_folder_read_rows(folder, w->source[l].weight, begin, end, w->dtype, to));
+        MQ_TRY(mq_linear_read_part(folder, &w->source[l], n_out, comm->node_rank, comm->node_size,
+                                   w->dtype, w->w[l]));
     }
     return MQ_OK;
 }
@@ -192,6 +210,30 @@ static mq_status read_dense(const mq_comm *comm, mq_folder *folder, mq_block_wei
 void mq_norm_complete(const mq_arch *arch, int64_t n, float *weight)
 {
     for (int64_t i = 0; i < n && arch->norm_plus_one; i++) weight[i] += 1;
+}
+
+/* Of all experts. */
+static mq_status read_expert_biases(mq_folder *folder, mq_block_weights *w, int role)
+{
+    int64_t n_out = 0, n_in = 0;
+    for (int64_t e = 0; e < w->arch->moe.routing.n_experts; e++) {
+        mq_expert_bias bias;
+        mq_linear_id linear = mq_expert_linear(e, (mq_linear_id)(MQ_GATE + role));
+        mq_arch_linear_shape(w->arch, w->block, linear, &n_out, &n_in);
+        MQ_TRY(mq_expert_bias_find(folder, w->arch, linear, w->block, &bias));
+        MQ_TRY(mq_expert_bias_read(folder, &bias, w->expert_bias[role] + e * n_out));
+    }
+    return MQ_OK;
+}
+
+const float *mq_block_bias(const mq_block_weights *w, mq_linear_id linear)
+{
+    int64_t n_out = 0, n_in = 0;
+    if (linear < MQ_HEAD) return w->bias[linear];
+    if (linear == MQ_HEAD) return NULL;
+    const float *all = w->expert_bias[mq_linear_role(linear) - MQ_GATE];
+    mq_arch_linear_shape(w->arch, w->block, linear, &n_out, &n_in);
+    return all ? all + mq_linear_expert(linear) * n_out : NULL;
 }
 
 /* Norms and biases, on rank 0. */
@@ -205,6 +247,9 @@ static mq_status read_vectors(mq_folder *folder, int64_t block, mq_block_weights
         float *to = *vector_place(w, list[i].id);
         MQ_TRY(mq_folder_read_rows(folder, tensor, 0, tensor->dim[0], MQ_F32, to));
         if (list[i].id < MQ_N_VECTOR_NORMS) mq_norm_complete(w->arch, list[i].count, to);
+    }
+    for (int role = 0; role < MQ_EXPERT_LINEARS; role++) {
+        if (w->expert_bias[role]) MQ_TRY(read_expert_biases(folder, w, role));
     }
     return MQ_OK;
 }

@@ -16,6 +16,7 @@ typedef struct mq_block_weights {
     size_t *w_offset;          /* of w[] in the share, bytes */
     mq_linear_source *source;  /* by linear, where it was read from */
     float *bias[MQ_N_LINEARS]; /* (n_out) or NULL */
+    float *expert_bias[MQ_EXPERT_LINEARS]; /* (n_experts, n_out) of gate, up and down; or NULL */
     /* Of norms, what values are multiplied by (with 1 added where it is stored without); NULL when
      * absent. */
     float *attn_norm, *mlp_norm, *o_norm, *down_norm, *q_norm, *k_norm;
@@ -41,6 +42,9 @@ mq_status mq_block_weights_create(const mq_comm *comm, const mq_arch *arch, mq_d
  *  and found), MQ_E_NUMERIC for NaN or inf naming tensor, row and column; MQ_E_IO. */
 mq_status mq_block_weights_read(const mq_comm *comm, mq_folder *folder, int64_t block,
                                 mq_block_weights *weights);
+
+/** The bias (n_out) of any linear of the block, NULL where it has none. */
+const float *mq_block_bias(const mq_block_weights *weights, mq_linear_id linear);
 
 /** Collective. */
 void mq_block_weights_destroy(mq_block_weights **weights);

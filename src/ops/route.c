@@ -228,7 +228,8 @@ static mq_status scatter_task(void *context, int64_t i)
     float *y = mq_scratch(SLOT, (size_t)job->d * sizeof *y);
     if (!y) return mq_fail(MQ_E_MEMORY, "no memory for a row of an expert");
     for (int64_t r = i * TOKENS; r < tile_end(i, job->n); r++) {
-        float *to = job->sum + job->token[r] * job->d, weight = job->weight[r];
+        float *to = job->sum + job->token[r] * job->d;
+        float weight = job->weight ? job->weight[r] : 1;
         MQ_TRY(mq_to_f32(job->from + (size_t)r * job->bytes, job->dtype, job->d, y));
         for (int64_t j = 0; j < job->d; j++) to[j] += weight * y[j];
     }

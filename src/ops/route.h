@@ -18,9 +18,10 @@ typedef struct mq_routing_kind {
     int64_t n_experts, top_k;
     int64_t n_groups, top_groups; /* neighbours are a group; all can be chosen when 1 of 1 */
     mq_group_score group_score;
-    bool normalised;  /* the weights of a token are divided by their sum, */
-    double least_sum; /* or by this where that is larger, */
-    double scale;     /* then multiplied by this */
+    bool normalised;    /* the weights of a token are divided by their sum, */
+    double least_sum;   /* or by this where that is larger, */
+    double scale;       /* then multiplied by this */
+    bool scales_inputs; /* what an expert reads is multiplied by its weight, not what it makes */
 } mq_routing_kind;
 
 /** Chooses top_k experts for every token and weighs them.
@@ -52,8 +53,8 @@ void mq_route_sort(const mq_routing_kind *kind, const int32_t *expert, const flo
 mq_status mq_gather_rows(const void *x, int64_t d, mq_dtype dtype, const int32_t *token, int64_t n,
                          void *out);
 
-/** sum (n_tok, d) f32, rows token[i], += weight[i] * y[i]; y (n, d). No token twice. Threads over
- *  rows. */
+/** sum (n_tok, d) f32, rows token[i], += weight[i] * y[i]; y (n, d); weight NULL: 1. No token
+ * twice. Threads over rows. */
 mq_status mq_scatter_add(const void *y, int64_t d, mq_dtype dtype, const int32_t *token,
                          const float *weight, int64_t n, float *sum);
 

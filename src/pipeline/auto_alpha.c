@@ -17,7 +17,7 @@
 typedef struct trial {
     const mq_hessian *h, *half;
     mq_tap_system system; /* of the half */
-    mq_sampled_drift drift;
+    const mq_sampled_drift *drift;
     double *pivot; /* (n) */
     float *z, *e;  /* (MQ_ROW_BLOCK, n): the correction, columns in processing order, and scratch */
     double z_h_z[MQ_ROW_BLOCK]; /* by row, on the other half */
@@ -35,7 +35,6 @@ static mq_status allocate(const mq_run *run, trial *t)
 static void free_trial(trial *t)
 {
     mq_tap_system_destroy(&t->system);
-    mq_sampled_drift_free(&t->drift);
     mq_free(&t->pivot);
     mq_free(&t->z);
     mq_free(&t->e);
@@ -48,8 +47,8 @@ static mq_status correct(const mq_run *run, trial *t)
     const double *r = mq_factor_diagonal(s->factor);
     mq_row_block block = {.w = t->z, .e = t->e};
     for (int64_t j = 0; j < s->n; j++) t->pivot[j] = r[j] * r[j] / s->mean;
-    for (int64_t i = 0; i < t->drift.n_rows; i++) {
-        const double *from = t->drift.half->sum + i * s->n;
+    for (int64_t i = 0; i < t->drift->n_rows; i++) {
+        const double *from = t->drift->half->sum + i * s->n;
         for (int64_t k = 0; k < s->n; k++)
             t->e[i * s->n + k] = (float)(from[s->order[k]] / s->mean);
     }
@@ -68,10 +67,10 @@ static mq_status held_out_entries(void *context, int64_t i0, int64_t i1, int64_t
 static double share(const trial *t, int layer, double part)
 {
     double pull = 0, drag = 0;
-    for (int64_t i = 0; i < t->drift.n_rows; i++) {
+    for (int64_t i = 0; i < t->drift->n_rows; i++) {
         const float *z = t->z + i * t->system.n;
-        const double *other = t->drift.held_out->sum + i * t->system.n;
-        if (t->drift.layer[i] != layer) continue;
+        const double *other = t->drift->held_out->sum + i * t->system.n;
+        if (t->drift->layer[i] != layer) continue;
         for (int64_t k = 0; k < t->system.n; k++) pull += (double)z[k] * other[t->system.order[k]];
         drag += t->z_h_z[i];
     }
@@ -89,14 +88,10 @@ static void take(mq_run *run, const trial *t)
     }
 }
 
-static mq_status measure(mq_run *run, int64_t block, mq_tap_id tap, mq_damping damping, trial *t)
+static mq_status measure(mq_run *run, mq_damping damping, trial *t)
 {
     int64_t minor = 0;
-    mq_status status = mq_sampled_drift_create(run, block, tap, t->h, &t->drift);
-    mq_timing_lap(&run->timing, MQ_T_HESSIAN);
-    if (status == MQ_E_NUMERIC) return MQ_OK; /* for mq_run_cross to tell */
-    if (status != MQ_OK || t->drift.half->is_zero) return status;
-    status = mq_agree(run->comm, allocate(run, t));
+    mq_status status = mq_agree(run->comm, allocate(run, t));
     if (status != MQ_OK) return status;
     status = mq_tap_system_try(run, run->comm, damping, 0, &t->system, &minor);
     if (status == MQ_E_NOT_PD) return MQ_OK;
@@ -109,15 +104,37 @@ static mq_status measure(mq_run *run, int64_t block, mq_tap_id tap, mq_damping d
     return status;
 }
 
-mq_status mq_run_alpha(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
-                       const mq_hessian *h, mq_damping damping)
+mq_status mq_run_alpha_drift(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                             const mq_hessian *h, mq_sampled_drift *out)
 {
-    trial t = {.h = h, .half = half};
+    *out = (mq_sampled_drift){.n_rows = 0};
     if (!run->solver.measure_alpha || !half) return MQ_OK;
     if (half->n_tokens == 0 || half->n_tokens == h->n_tokens) return MQ_OK;
-    mq_status status = measure(run, block, tap, damping, &t);
+    mq_status status = mq_sampled_drift_create(run, block, tap, h, out);
+    mq_timing_lap(&run->timing, MQ_T_HESSIAN);
+    if (status == MQ_E_NUMERIC) return MQ_OK; /* for mq_run_cross to tell */
+    if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);
+    return status;
+}
+
+mq_status mq_run_alpha_from(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                            const mq_hessian *h, mq_damping damping, const mq_sampled_drift *drift)
+{
+    trial t = {.h = h, .half = half, .drift = drift};
+    if (!drift->half || drift->half->is_zero) return MQ_OK;
+    mq_status status = measure(run, damping, &t);
     free_trial(&t);
     mq_timing_lap(&run->timing, MQ_T_DAMPING);
     if (status != MQ_OK) mq_fail_in(status, "%s", mq_tap_place(block, tap).text);
+    return status;
+}
+
+mq_status mq_run_alpha(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                       const mq_hessian *h, mq_damping damping)
+{
+    mq_sampled_drift drift;
+    mq_status status = mq_run_alpha_drift(run, block, tap, half, h, &drift);
+    if (status == MQ_OK) status = mq_run_alpha_from(run, block, tap, half, h, damping, &drift);
+    mq_sampled_drift_free(&drift);
     return status;
 }

@@ -315,6 +315,7 @@ static int with_the_others(mq_run *run, const trial *t, mq_tap_id tap, int c)
     mq_gain *gain = &run->gain_unshrunk[mq_tap_kind(tap)];
     gain->blocks++;
     if (c != UNSHRUNK) return c;
+    if (mq_tap_expert(tap) >= 0) return UNSHRUNK + 1; /* few tokens, and no others to go by */
     gain->sum += 1 - held_out(run, t, UNSHRUNK) / held_out(run, t, UNSHRUNK + 1);
     bool agreed = gain->sum >= worth_it[UNSHRUNK] * (double)gain->blocks;
     return agreed ? UNSHRUNK : UNSHRUNK + 1;

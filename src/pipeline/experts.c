@@ -22,6 +22,8 @@ void mq_experts_destroy(mq_experts **experts)
         mq_free(&x->route[s]);
         mq_activations_free(&x->sum[s]);
     }
+    for (int64_t i = 0; x->kept && i < x->batch; i++) mq_activations_free(&x->kept[i]);
+    mq_free(&x->kept);
     mq_free(&x->n_routed);
     mq_free(&x->unit);
     mq_free(&x->offset);
@@ -39,13 +41,15 @@ static mq_status create_stream(const mq_run *run, int s, mq_experts *x)
     return mq_activations_create(calib, run->arch->hidden, MQ_F32, "sum of experts", &x->sum[s]);
 }
 
-static mq_status create(mq_run *run)
+static mq_status create(mq_run *run, int64_t batch)
 {
     const mq_calib *calib = run->calib;
     int64_t n_offsets = calib->n_local_units;
     MQ_TRY(mq_alloc(1, sizeof *run->experts, "experts", &run->experts));
     mq_experts *x = run->experts;
     x->calib = calib;
+    x->batch = batch;
+    MQ_TRY(mq_alloc(batch, sizeof *x->kept, "experts", &x->kept));
     x->part = *calib;
     for (int64_t u = 0; u < calib->n_local_units; u++) n_offsets += calib->unit[u].n_samples;
     MQ_TRY(mq_alloc(calib->n_local_units, sizeof *x->unit, "units of an expert", &x->unit));
@@ -103,10 +107,10 @@ static mq_status route_all(const mq_run *run)
 }
 
 /* Spoilt samples are found before they are routed. */
-static mq_status begin(mq_run *run, int64_t block)
+static mq_status begin(mq_run *run, int64_t block, int64_t batch)
 {
     double *largest = NULL;
-    mq_status status = create(run);
+    mq_status status = create(run, batch);
     if (status == MQ_OK) {
         status = mq_alloc(run->arch->hidden, sizeof *largest, "column bounds", &largest);
     }
@@ -160,9 +164,10 @@ static int64_t *cut_samples(const mq_unit *unit, const mq_routes *route, int64_t
 }
 
 /* The units of the run with the tokens of one expert alone. */
-static void take_in_hand(const mq_run *run, int64_t expert)
+void mq_experts_take(mq_run *run, int64_t block, int64_t expert, bool mid)
 {
     mq_experts *x = run->experts;
+    x->all_tokens = mq_run_takes_all_tokens(run, block, mq_expert_tap(expert, mid));
     int64_t *offset = x->offset, at = 0;
     x->expert = expert;
     for (int64_t u = 0; u < run->calib->n_local_units; u++) {
@@ -192,8 +197,8 @@ static mq_status gather(const mq_run *run, const mq_stream *stream, int64_t u, v
                (size_t)(run->calib->unit[u].n_tokens * y->width) * mq_dtype_size(y->dtype));
         return MQ_OK;
     }
-    return mq_gather_rows(rows, y->width, y->dtype, route->token + route->begin[x->expert],
-                          x->unit[u].n_tokens, in);
+    return mq_expert_gather(stream->weights, route, route->begin[x->expert], x->unit[u].n_tokens,
+                            rows, in);
 }
 
 mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap)
@@ -216,23 +221,23 @@ mq_status mq_experts_produce(mq_run *run, mq_stream *stream, mq_tap_id tap)
 
 /* ---- what experts make ----------------------------------------------------------------------- */
 
-/* The rows between up and down of the tokens that a stream routes to the expert in hand, n of the
- * u-th local unit: at hand in the tap where that is over these tokens, else made anew. */
+/* The rows between up and down of the tokens that a stream routes to the expert in hand, of the
+ * u-th local unit: kept from the tap where that was over these tokens, else made anew. */
 static mq_status find_mid(const mq_run *run, int s, int64_t u, const void **mid)
 {
     mq_experts *x = run->experts;
     const mq_stream *stream = &run->stream[s];
     const mq_routes *route = &x->route[s][u];
     const mq_activations *y = &stream->tap[MQ_TAP_MLP_IN];
+    const mq_activations *kept = &x->kept[x->expert - x->first];
     int64_t first = route->begin[x->expert], n = route->begin[x->expert + 1] - first;
-    if (s == MQ_QUANTISED && !x->all_tokens) {
-        int kind = mq_tap_kind(mq_expert_tap(x->expert, true));
-        *mid = mq_activations_unit(&stream->tap[kind], &x->part, u);
+    if (s == MQ_QUANTISED && kept->rows) {
+        *mid = mq_activations_unit(kept, &x->part, u);
         return MQ_OK;
     }
     *mid = x->room.mid;
-    MQ_TRY(mq_gather_rows(mq_activations_unit(y, run->calib, u), y->width, y->dtype,
-                          route->token + first, n, x->room.in));
+    MQ_TRY(mq_expert_gather(stream->weights, route, first, n, mq_activations_unit(y, run->calib, u),
+                            x->room.in));
     return mq_expert_mid(stream->weights, x->expert, x->room.in, n, x->room.work, x->room.mid);
 }
 
@@ -244,7 +249,7 @@ mq_status mq_experts_outputs(const mq_run *run, int s, int64_t u, mq_expert_rows
     int64_t first = route->begin[x->expert];
     *out = (mq_expert_rows){.n = route->begin[x->expert + 1] - first,
                             .token = route->token + first,
-                            .weight = route->weight + first,
+                            .weight = mq_expert_weights(run->arch, route, first),
                             .rows = x->room.out};
     if (out->n == 0) return MQ_OK;
     MQ_TRY(find_mid(run, s, u, &mid));
@@ -266,25 +271,32 @@ static mq_status add_outputs(const mq_run *run)
     return MQ_OK;
 }
 
-static void free_taps(mq_run *run, bool mid)
+void mq_experts_release(mq_run *run, mq_tap_id tap)
 {
-    for (int s = 0; s < run->n_streams; s++) {
-        mq_activations_free(&run->stream[s].tap[mq_tap_kind(mq_expert_tap(0, mid))]);
+    mq_experts *x = run->experts;
+    int kind = mq_tap_kind(tap);
+    mq_activations *mid = &run->stream[MQ_QUANTISED].tap[kind];
+    if (mq_tap_is_expert_mid(tap) && !x->all_tokens) {
+        x->kept[x->expert - x->first] = *mid;
+        *mid = (mq_activations){.rows = NULL};
     }
+    for (int s = 0; s < run->n_streams; s++) mq_activations_free(&run->stream[s].tap[kind]);
 }
 
-static mq_status run_expert(mq_run *run, int64_t block, int64_t expert, mq_tap_visit visit,
-                            void *context)
+static mq_status run_batch(mq_run *run, int64_t block, int64_t first, int64_t n,
+                           mq_batch_visit visit, void *context)
 {
-    take_in_hand(run, expert);
-    for (int mid = 0; mid < 2; mid++) {
-        mq_tap_id tap = mq_expert_tap(expert, mid == 1);
-        run->experts->all_tokens = mq_run_takes_all_tokens(run, block, tap);
-        MQ_TRY(visit(run, block, tap, context));
-        if (mid == 0) free_taps(run, false);
+    mq_experts *x = run->experts;
+    mq_status status = MQ_OK;
+    x->first = first;
+    MQ_TRY(visit(run, block, first, n, false, context));
+    MQ_TRY(visit(run, block, first, n, true, context));
+    for (int64_t i = 0; i < n; i++) {
+        mq_experts_take(run, block, first + i, true);
+        if (status == MQ_OK) status = add_outputs(run);
+        mq_activations_free(&x->kept[i]);
     }
-    mq_status status = mq_agree(run->comm, add_outputs(run));
-    free_taps(run, true);
+    status = mq_agree(run->comm, status);
     mq_timing_lap(&run->timing, MQ_T_FORWARD);
     return status;
 }
@@ -319,13 +331,15 @@ static void warn_thin(const mq_run *run, int64_t block)
             block, n_thin, n_experts, run->solver.expert_coverage, least);
 }
 
-mq_status mq_run_experts(mq_run *run, int64_t block, mq_tap_visit visit, void *context)
+mq_status mq_run_experts(mq_run *run, int64_t block, int64_t batch, mq_batch_visit visit,
+                         void *context)
 {
-    mq_status status = begin(run, block);
+    int64_t n_experts = run->arch->moe.routing.n_experts;
+    mq_status status = begin(run, block, batch);
     mq_timing_lap(&run->timing, MQ_T_FORWARD);
     if (status == MQ_OK) warn_thin(run, block);
-    for (int64_t e = 0; e < run->arch->moe.routing.n_experts && status == MQ_OK; e++) {
-        status = run_expert(run, block, e, visit, context);
+    for (int64_t e = 0; e < n_experts && status == MQ_OK; e += batch) {
+        status = run_batch(run, block, e, mq_min_i64(batch, n_experts - e), visit, context);
     }
     if (status == MQ_OK) status = mq_agree(run->comm, add_to_streams(run));
     mq_experts_destroy(&run->experts);

@@ -2,12 +2,14 @@
 
 #include "base/memory.h"
 #include "format/gguf.h"
-#include "model/tensors.h"
+#include "pipeline/stacks.h"
 #include "store/writer.h"
 
 #include <stdio.h>
+#include <string.h>
 
-/* True for a layer that is packed in the source and stays. */
+/* True for a layer that is packed in the source and stays; of a stack that is rewritten, for the
+ * first of its layers, which stands for all. */
 static mq_status is_kept(const mq_run *run, int64_t block, mq_linear_id linear, bool *kept)
 {
     const mq_arch *arch = run->arch;
@@ -16,7 +18,10 @@ static mq_status is_kept(const mq_run *run, int64_t block, mq_linear_id linear, 
     if (mq_scheme_layer(run->scheme, block, linear)->quantise) return MQ_OK;
     if (linear == MQ_HEAD && !mq_layout_has_head(run->source, run->scheme)) return MQ_OK;
     MQ_TRY(mq_linear_find(run->source, arch, linear, block, &source));
-    *kept = source.weight == NULL;
+    if (source.weight) return MQ_OK;
+    mq_stack_fate fate = MQ_STACK_NONE;
+    MQ_TRY(mq_stack_fate_of(run->source, run->scheme, block, linear, &fate));
+    *kept = fate != MQ_STACK_REWRITTEN || mq_stack_begins(linear);
     return MQ_OK;
 }
 
@@ -51,6 +56,36 @@ static mq_status write_rows(mq_run *run, int64_t block, mq_linear_id linear, con
     return mq_writer_put(run->writer, name, at, rows, (size_t)n * row);
 }
 
+static mq_status stack_rows(void *context, mq_linear_id linear, int64_t r0, int64_t r1, void *out)
+{
+    const mq_block_weights *w = context;
+    int64_t n_out = 0, n_in = 0;
+    mq_arch_linear_shape(w->arch, w->block, linear, &n_out, &n_in);
+    size_t row = (size_t)n_in * mq_dtype_size(MQ_BF16);
+    memcpy(out, (const char *)w->w[linear] + (size_t)r0 * row, (size_t)(r1 - r0) * row);
+    return MQ_OK;
+}
+
+/* All experts of the stack that a layer is the first of. */
+static mq_status write_stack(mq_run *run, int64_t block, mq_linear_id first)
+{
+    mq_block_weights *w = run->stream[MQ_QUANTISED].weights;
+    for (int64_t e = 0; e < run->arch->moe.routing.n_experts; e++) {
+        mq_linear_id linear = mq_expert_linear(e, mq_linear_role(first));
+        MQ_TRY(mq_stack_write(run->comm, run->writer, run->arch, block, linear, MQ_BF16, stack_rows,
+                              w));
+    }
+    return MQ_OK;
+}
+
+static mq_status write_layer(mq_run *run, int64_t block, mq_linear_id linear)
+{
+    mq_stack_fate fate = MQ_STACK_NONE;
+    MQ_TRY(mq_stack_fate_of(run->source, run->scheme, block, linear, &fate));
+    if (fate == MQ_STACK_REWRITTEN) return write_stack(run, block, linear);
+    return write_rows(run, block, linear, run->stream[MQ_QUANTISED].weights->w[linear]);
+}
+
 /* The block's kept layers, or none of them. */
 static mq_status list_kept(const mq_run *run, int64_t block, mq_linear_id **kept, int *n)
 {
@@ -72,7 +107,7 @@ static mq_status write_layers(mq_run *run, int64_t block, const mq_linear_id *ke
     MQ_TRY(mq_block_weights_read(run->comm, run->source, block, weights));
     mq_status status = MQ_OK;
     for (int i = 0; i < n && status == MQ_OK; i++) {
-        status = write_rows(run, block, kept[i], weights->w[kept[i]]);
+        status = write_layer(run, block, kept[i]);
     }
     return mq_agree(run->comm, status);
 }

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "model/tensors.h"
 #include "pipeline/gguf_copy.h"
+#include "pipeline/stacks.h"
 #include "plan/scaled_norm.h"
 
 #include <stdio.h>
@@ -24,6 +25,9 @@ typedef enum replacement {
     PACKED,      /* the weight of a layer that is quantised */
     DEQUANTISED, /* the codes of one that is packed in the source and kept */
     HALF_BIAS,
+    STACK,       /* of experts, written anew */
+    MODULES,     /* a stack of experts whose linears go their own ways */
+    BIASES,      /* of those */
     SCALED_NORM, /* the same tensor, written when its scales are known */
     DROPPED      /* scales and the like of a packed one */
 } replacement;
@@ -54,6 +58,27 @@ static void replace(replaced_list *list, int64_t block, mq_linear_id linear, con
     snprintf(r->name, sizeof r->name, "%s", name);
 }
 
+static mq_status replace_stack(const mq_folder *source, const mq_scheme *scheme, int64_t block,
+                               mq_linear_id linear, const mq_linear_source *found,
+                               replaced_list *list)
+{
+    mq_stack_fate fate = MQ_STACK_STAYS;
+    mq_expert_bias bias;
+    if (!mq_stack_begins(linear)) return MQ_OK;
+    MQ_TRY(mq_stack_fate_of(source, scheme, block, linear, &fate));
+    if (fate == MQ_STACK_STAYS) return MQ_OK;
+    replacement by = fate == MQ_STACK_REWRITTEN ? STACK : MODULES;
+    if (found->weight) replace(list, block, linear, found->weight->name, by);
+    for (int p = 0; p < MQ_N_STORED; p++) {
+        if (!found->packed[p]) continue;
+        replace(list, block, linear, found->packed[p]->name, p == MQ_STORED_CODES ? by : DROPPED);
+    }
+    if (by == STACK || !mq_arch_has_bias(scheme->arch, block, linear)) return MQ_OK;
+    MQ_TRY(mq_expert_bias_find(source, scheme->arch, linear, block, &bias));
+    replace(list, block, linear, bias.tensor->name, BIASES);
+    return MQ_OK;
+}
+
 static mq_status replace_linear(const mq_folder *source, const mq_scheme *scheme, int64_t block,
                                 mq_linear_id linear, replaced_list *list)
 {
@@ -61,6 +86,9 @@ static mq_status replace_linear(const mq_folder *source, const mq_scheme *scheme
     mq_linear_source found;
     bool quantise = mq_scheme_layer(scheme, block, linear)->quantise;
     MQ_TRY(mq_linear_find(source, scheme->arch, linear, block, &found));
+    if (found.stack.n_experts > 0) {
+        return replace_stack(source, scheme, block, linear, &found, list);
+    }
     mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
     if (found.weight && quantise) replace(list, block, linear, found.weight->name, PACKED);
     for (int p = 0; p < MQ_N_STORED; p++) {
@@ -138,9 +166,13 @@ typedef struct tensor_list {
 
 static mq_status list_create(const mq_folder *source, const mq_scheme *scheme, tensor_list *list)
 {
-    int64_t packed = 0;
+    int64_t packed = 0, modules = 0;
     MQ_TRY(mq_mul_i64(scheme->n_quantised, MQ_MAX_PARTS, &packed));
-    int64_t room = source->n_tensors + packed + 1;
+    if (scheme->arch->moe.stack.down[0]) { /* a weight and a bias each */
+        MQ_TRY(mq_mul_i64(scheme->arch->n_blocks, mq_arch_n_linears(scheme->arch), &modules));
+        MQ_TRY(mq_mul_i64(modules, 2, &modules));
+    }
+    int64_t room = source->n_tensors + packed + modules + 1;
     MQ_TRY(mq_alloc(room, sizeof *list->tensor, "output layout", &list->tensor));
     MQ_TRY(mq_alloc(room, NAME_BYTES, "output layout", &list->name));
     if (!scheme->format->gguf) return MQ_OK;
@@ -182,15 +214,63 @@ static void append_packed(tensor_list *list, const mq_scheme *scheme, const repl
     }
 }
 
-/* A layer that is packed in the source, as BF16. */
-static void append_dequantised(tensor_list *list, const mq_arch *arch, const replaced *r)
+/* A layer that is not packed in the output. */
+static void append_weight(tensor_list *list, const mq_arch *arch, const replaced *r, mq_dtype dtype)
 {
     char module[NAME_BYTES - 32], name[NAME_BYTES];
-    mq_out_tensor out = {.dtype = MQ_BF16, .n_dims = 2};
+    mq_out_tensor out = {.dtype = dtype, .n_dims = 2};
     mq_arch_linear_shape(arch, r->block, r->linear, &out.dim[0], &out.dim[1]);
     mq_arch_linear_name(arch, r->linear, r->block, module, sizeof module);
     mq_layout_part_name(module, "weight", name, sizeof name);
     append(list, arch, out, name);
+}
+
+/* The linears of the stack that r names the first of. */
+static bool next_of_stack(const mq_arch *arch, const replaced *r, replaced *of)
+{
+    int l = of->by == r->by ? (int)of->linear + 1 : (int)MQ_EXPERTS;
+    while (l < mq_arch_n_linears(arch) && !mq_stack_holds(r->linear, (mq_linear_id)l)) l++;
+    *of = (replaced){.block = r->block, .linear = (mq_linear_id)l, .by = r->by};
+    return l < mq_arch_n_linears(arch);
+}
+
+static void append_modules(tensor_list *list, const mq_scheme *scheme, const replaced *r,
+                           const mq_tensor *t)
+{
+    replaced of = {.by = DROPPED};
+    while (next_of_stack(scheme->arch, r, &of)) {
+        if (mq_scheme_layer(scheme, of.block, of.linear)->quantise) {
+            append_packed(list, scheme, &of);
+        } else {
+            append_weight(list, scheme->arch, &of, mq_stack_dtype(t));
+        }
+    }
+}
+
+static void append_biases(tensor_list *list, const mq_scheme *scheme, const replaced *r,
+                          const mq_tensor *t)
+{
+    replaced of = {.by = DROPPED};
+    while (next_of_stack(scheme->arch, r, &of)) {
+        char module[NAME_BYTES - 32], name[NAME_BYTES];
+        int64_t n_in = 0;
+        bool half =
+            scheme->format->half_biases && mq_scheme_layer(scheme, of.block, of.linear)->quantise;
+        mq_out_tensor out = {.dtype = half ? MQ_F16 : mq_stack_dtype(t), .n_dims = 1};
+        mq_arch_linear_shape(scheme->arch, of.block, of.linear, &out.dim[0], &n_in);
+        mq_arch_linear_name(scheme->arch, of.linear, of.block, module, sizeof module);
+        mq_layout_part_name(module, "bias", name, sizeof name);
+        append(list, scheme->arch, out, name);
+    }
+}
+
+static void append_stack(tensor_list *list, const mq_scheme *scheme, const replaced *r,
+                         const mq_tensor *t)
+{
+    char name[MQ_NAME_BYTES];
+    mq_out_tensor out = {.dtype = mq_stack_dtype(t), .n_dims = 3};
+    mq_stack_shape(scheme->arch, r->linear, r->block, name, out.dim);
+    append(list, scheme->arch, out, name);
 }
 
 static mq_status append_source(tensor_list *list, const mq_arch *arch, const mq_tensor *t)
@@ -219,7 +299,16 @@ static void append_replaced(tensor_list *list, const mq_scheme *scheme, const re
         append_packed(list, scheme, r);
         return;
     case DEQUANTISED:
-        append_dequantised(list, scheme->arch, r);
+        append_weight(list, scheme->arch, r, MQ_BF16);
+        return;
+    case STACK:
+        append_stack(list, scheme, r, t);
+        return;
+    case MODULES:
+        append_modules(list, scheme, r, t);
+        return;
+    case BIASES:
+        append_biases(list, scheme, r, t);
         return;
     case HALF_BIAS:
         append(list, scheme->arch, half, t->name);
@@ -313,6 +402,7 @@ mq_status mq_layout_copy_rest(const mq_comm *comm, mq_folder *source, const mq_s
 {
     bool factors = scheme->format->gguf && mq_gguf_has_rope_factors(scheme->arch);
     mq_status status = copy_my_share(comm, source, scheme, writer);
+    if (status == MQ_OK) status = mq_stacks_copy(comm, source, scheme, writer);
     if (status == MQ_OK && factors && comm->rank == 0) {
         status = mq_gguf_write_rope_factors(scheme->arch, writer);
     }

@@ -81,10 +81,8 @@ static bool any_free(const mq_run *run, int64_t block)
     return false;
 }
 
-/* A mq_tap_visit; context: the mq_measured. */
-static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, void *context)
+static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, mq_measured *m)
 {
-    mq_measured *m = context;
     mq_linear_id writer = MQ_N_LINEARS;
     MQ_TRY(mq_run_produce(run, tap));
     MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
@@ -92,6 +90,18 @@ static mq_status measure_tap(mq_run *run, int64_t block, mq_tap_id tap, void *co
         MQ_TRY(mq_run_added(run, tap, writer, &m->added[mq_measured_layer(m, block, writer)]));
     }
     return any_free(run, block) ? measure_layers(run, block, tap, m) : MQ_OK;
+}
+
+/* A mq_batch_visit of one; context: the mq_measured. */
+static mq_status measure_expert(mq_run *run, int64_t block, int64_t expert, int64_t n, bool mid,
+                                void *context)
+{
+    mq_tap_id tap = mq_expert_tap(expert, mid);
+    (void)n;
+    mq_experts_take(run, block, expert, mid);
+    mq_status status = measure_tap(run, block, tap, context);
+    mq_experts_release(run, tap);
+    return status;
 }
 
 /* How much of a layer's relative loss arrives in what its sub-block adds to the residual stream. o
@@ -164,7 +174,7 @@ static mq_status measure_block(mq_run *run, int64_t block, mq_measured *m)
     for (int t = 0; t < n_taps; t++) {
         MQ_TRY(measure_tap(run, block, taps[t], m));
         bool routed = taps[t] == MQ_TAP_MLP_IN && run->arch->block[block].routed;
-        if (routed) MQ_TRY(mq_run_experts(run, block, measure_tap, m));
+        if (routed) MQ_TRY(mq_run_experts(run, block, 1, measure_expert, m));
     }
     set_harm(block, m);
     return mq_run_finish_block(run);

@@ -17,5 +17,6 @@ mq_status mq_memory_settings_make(const mq_scheme *scheme, const mq_quantize_opt
                                 .halves = solver->measure_damping,
                                 .drift_rows = solver->measure_alpha ? MQ_DRIFT_ROWS : 0,
                                 .judged_group = solver->judge ? MQ_JUDGE_GROUP : 0};
+    MQ_TRY(mq_tap_result_bytes_of_experts(scheme, &out->expert_codes));
     return mq_tap_result_bytes(scheme, &out->codes);
 }

@@ -4,10 +4,11 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "model/packed.h"
 #include "model/tensors.h"
 #include "pipeline/column_scales.h"
 #include "pipeline/complete.h"
-#include "pipeline/experts.h"
+#include "pipeline/expert_tasks.h"
 #include "pipeline/gguf_header.h"
 #include "pipeline/kept.h"
 #include "pipeline/measure.h"
@@ -51,6 +52,7 @@ static mq_status open_inputs(mq_run *run)
     run->scheme->scale_columns =
         run->solver.scale_columns && run->scheme->format->columns != MQ_COLUMNS_NEVER;
     MQ_TRY(mq_agree(comm, check_head(run)));
+    MQ_TRY(mq_packed_check(comm, run->source, run->arch));
     mq_scheme_take_types(run->scheme, run->source);
     if (run->scheme->format->gguf) {
         MQ_TRY(mq_gguf_header(comm, run->options, run->scheme, &run->gguf));
@@ -178,6 +180,7 @@ static mq_status plan_and_allocate(mq_run *run)
     for (int i = 0; i < run->n_streams; i++) {
         MQ_TRY(mq_block_weights_create(comm, run->arch, MQ_BF16, &run->stream[i].weights));
     }
+    MQ_TRY(mq_expert_tasks_create(run));
     return mq_tap_result_create(comm, run->scheme, &run->result);
 }
 
@@ -213,10 +216,8 @@ static mq_status quantise_tap(mq_run *run, int64_t block, mq_tap_id tap)
     return status;
 }
 
-/* A mq_tap_visit without a context. */
-static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap, void *none)
+static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap)
 {
-    (void)none;
     MQ_TRY(mq_run_produce(run, tap));
     MQ_TRY(mq_agree(run->comm, mq_tap_result_bind(run->result, run->scheme, block, tap)));
     if (run->result->n_layers == 0) return MQ_OK;
@@ -226,15 +227,35 @@ static mq_status run_tap(mq_run *run, int64_t block, mq_tap_id tap, void *none)
     return mq_run_write_norm(run, block, tap);
 }
 
+/* A mq_batch_visit of one, whose Hessian all ranks factor together. */
+static mq_status run_wide_expert(mq_run *run, int64_t block, int64_t expert, int64_t n, bool mid,
+                                 void *none)
+{
+    mq_tap_id tap = mq_expert_tap(expert, mid);
+    (void)n;
+    (void)none;
+    mq_experts_take(run, block, expert, mid);
+    mq_status status = run_tap(run, block, tap);
+    mq_experts_release(run, tap);
+    return status;
+}
+
+static mq_status run_experts(mq_run *run, int64_t block)
+{
+    bool wide = mq_experts_are_wide(run, block);
+    return mq_run_experts(run, block, wide ? 1 : run->comm->size,
+                          wide ? run_wide_expert : mq_quantise_experts, NULL);
+}
+
 static mq_status run_block(mq_run *run, int64_t block)
 {
     mq_tap_id taps[MQ_N_TAPS];
     int n_taps = mq_arch_taps(run->arch, block, taps);
     MQ_TRY(mq_run_read_block(run, block));
     for (int t = 0; t < n_taps; t++) {
-        MQ_TRY(run_tap(run, block, taps[t], NULL));
+        MQ_TRY(run_tap(run, block, taps[t]));
         bool routed = taps[t] == MQ_TAP_MLP_IN && run->arch->block[block].routed;
-        if (routed) MQ_TRY(mq_run_experts(run, block, run_tap, NULL));
+        if (routed) MQ_TRY(run_experts(run, block));
     }
     return mq_run_finish_block(run);
 }
@@ -303,6 +324,7 @@ static void run_destroy(mq_run *run)
     }
     mq_activations_free(&run->drift);
     mq_experts_destroy(&run->experts);
+    mq_expert_tasks_destroy(run);
     mq_writer_destroy(&run->writer);
     mq_tap_result_destroy(&run->result);
     mq_measured_destroy(&run->measured);

@@ -3,8 +3,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/parallel.h"
-
-#include <stdio.h>
+#include "model/stacked.h"
 
 void mq_row_work_free(mq_row_work *w)
 {
@@ -82,13 +81,17 @@ mq_status mq_run_read_rows(const mq_run *run, int64_t block, const mq_tap_layer 
 {
     const mq_block_weights *weights = run->stream[MQ_QUANTISED].weights;
     int64_t n = run->result->n_in;
-    char module[256], name[320];
-    mq_arch_linear_name(run->arch, layer->linear, block, module, sizeof module);
-    snprintf(name, sizeof name, "%s.weight", module);
-    const mq_tensor *t = mq_folder_find(run->source, name);
+    mq_linear_source head;
+    const mq_linear_source *source = &head;
+    if (layer->linear == MQ_HEAD) {
+        MQ_TRY(mq_linear_find(run->source, run->arch, MQ_HEAD, block, &head));
+    } else {
+        source = &weights->source[layer->linear];
+    }
+    const mq_tensor *t = source->weight;
     bool exact = t && (t->dtype == MQ_F16 || t->dtype == MQ_F32 || t->dtype == MQ_F64);
     if (layer->linear == MQ_HEAD || exact) {
-        return mq_folder_read_rows(run->source, t, r0, r1, MQ_F32, out);
+        return mq_linear_read_rows(run->source, source, r0, r1, MQ_F32, out);
     }
     const char *rows = weights->w[layer->linear];
     rows += (size_t)(r0 * n) * mq_dtype_size(weights->dtype);

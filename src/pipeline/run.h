@@ -58,8 +58,9 @@ typedef struct mq_run {
     mq_rope_mean *rope_mean; /* for blocks of this rope, window and chunk; NULL: not made */
     const mq_rope_kind *rope_mean_of;
     int64_t rope_mean_window, rope_mean_chunk;
-    struct mq_experts *experts; /* of the block in hand, while it goes through them; else NULL */
-    void *work;                 /* workspace of one unit */
+    struct mq_experts *experts;    /* of the block in hand, while it goes through them; else NULL */
+    struct mq_expert_tasks *tasks; /* a rank's part in solving experts; NULL: there are none */
+    void *work;                    /* workspace of one unit */
     mq_tap_result *result;
     mq_damping damping_found[MQ_N_TAP_KINDS]; /* last measured; share 0: none yet */
     bool scaling_found[MQ_N_TAP_KINDS];       /* last measured */

@@ -25,4 +25,13 @@ mq_status mq_sampled_drift_create(mq_run *run, int64_t block, mq_tap_id tap, con
                                   mq_sampled_drift *out);
 void mq_sampled_drift_free(mq_sampled_drift *drift);
 
+/** The two steps of mq_run_alpha (pipeline/run.h), which other taps may come between. The first
+ * sums what alpha is measured by, with n_rows 0 where it is not measured, over all ranks; the
+ * second measures it with the ranks of run->comm. Collective. Errors: those of mq_run_alpha. The
+ * caller frees what the first makes. */
+mq_status mq_run_alpha_drift(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                             const mq_hessian *h, mq_sampled_drift *out);
+mq_status mq_run_alpha_from(mq_run *run, int64_t block, mq_tap_id tap, const mq_hessian *half,
+                            const mq_hessian *h, mq_damping damping, const mq_sampled_drift *drift);
+
 #endif

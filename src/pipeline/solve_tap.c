@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 
 /* Past this share of a layer's own sum of squares little of it is left: F16 scales end at 65504 and
  * at 6e-8. Two bits with one scale a row and data enough stay below a half. */
@@ -56,7 +57,6 @@ static mq_status report_layer(mq_run *run, int64_t block, mq_tap_id tap, const m
         .block = block,
         .linear = layer->linear,
         .quant = layer->quant,
-        .method = s->factor ? "ldlq" : "rtn",
         .relative_loss = measured ? loss * share : NAN,
         .nearest_loss = measured ? mq_tap_result_sum(layer, MQ_STAT_NEAREST_LOSS) * share : NAN,
         .nearest_rows =
@@ -68,7 +68,6 @@ static mq_status report_layer(mq_run *run, int64_t block, mq_tap_id tap, const m
         .half_loss = damping->half_loss[l],
         .held_out_loss = damping->held_out_loss[l],
         .attempts = s->attempts + (s->factor != NULL),
-        .trouble = mq_trouble_name(s->trouble),
         .samples_left_out = run->samples_left_out,
         .tokens = s->h->n_tokens,
         .routed_tokens = mq_run_routed_tokens(run, tap),
@@ -77,6 +76,9 @@ static mq_status report_layer(mq_run *run, int64_t block, mq_tap_id tap, const m
         .scaled = scaled_columns(s),
         .seconds = seconds,
     };
+    r.quant.largest = NULL; /* is the tap's */
+    snprintf(r.method, sizeof r.method, "%s", s->factor ? "ldlq" : "rtn");
+    snprintf(r.trouble, sizeof r.trouble, "%s", mq_trouble_name(s->trouble));
     if (measured) MQ_TRY(mq_run_check_loss(run, block, r.linear, r.relative_loss + energy));
     warn_lost(run, &r);
     return mq_report_add(run->report, &r);

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "par/collectives.h"
 
 #include <string.h>
 
@@ -67,31 +68,47 @@ static mq_status describe(const mq_scheme *scheme, int64_t block, mq_tap_id tap,
     return MQ_OK;
 }
 
-mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes)
+static mq_status at_least(const mq_scheme *scheme, int64_t block, mq_tap_id tap, size_t *bytes)
+{
+    mq_tap_result probe;
+    size_t need = 0;
+    MQ_TRY(describe(scheme, block, tap, &probe, &need));
+    if (need > *bytes) *bytes = need;
+    return MQ_OK;
+}
+
+mq_status mq_tap_result_bytes_of_experts(const mq_scheme *scheme, size_t *bytes)
 {
     const mq_arch *arch = scheme->arch;
-    mq_tap_result probe;
-    MQ_TRY(describe(scheme, arch->n_blocks - 1, MQ_TAP_HEAD_IN, &probe, bytes));
+    *bytes = 0;
     for (int64_t b = scheme->first_block; b < scheme->last_block; b++) {
-        mq_tap_id taps[MQ_N_TAPS];
         int64_t n_experts = arch->block[b].routed ? arch->moe.routing.n_experts : 0;
-        int n_taps = mq_arch_taps(arch, b, taps);
-        for (int t = 0; t < n_taps + 2 * (int)n_experts; t++) {
-            bool fixed = t < n_taps;
-            mq_tap_id tap = fixed ? taps[t] : (mq_tap_id)(MQ_TAP_EXPERTS + t - n_taps);
-            size_t need = 0;
-            MQ_TRY(describe(scheme, b, tap, &probe, &need));
-            if (need > *bytes) *bytes = need;
+        for (int64_t e = 0; e < n_experts; e++) {
+            MQ_TRY(at_least(scheme, b, mq_expert_tap(e, false), bytes));
+            MQ_TRY(at_least(scheme, b, mq_expert_tap(e, true), bytes));
         }
     }
     return MQ_OK;
 }
 
-mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_tap_result **out)
+mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes)
 {
-    size_t bytes = 0;
+    const mq_arch *arch = scheme->arch;
+    MQ_TRY(mq_tap_result_bytes_of_experts(scheme, bytes));
+    MQ_TRY(at_least(scheme, arch->n_blocks - 1, MQ_TAP_HEAD_IN, bytes));
+    for (int64_t b = scheme->first_block; b < scheme->last_block; b++) {
+        mq_tap_id taps[MQ_N_TAPS];
+        int n_taps = mq_arch_taps(arch, b, taps);
+        for (int t = 0; t < n_taps; t++) MQ_TRY(at_least(scheme, b, taps[t], bytes));
+    }
+    return MQ_OK;
+}
+
+/* status: of finding out the bytes. */
+static mq_status create(const mq_comm *comm, const mq_scheme *scheme, mq_status status,
+                        size_t bytes, mq_tap_result **out)
+{
     *out = NULL;
-    mq_status status = mq_tap_result_bytes(scheme, &bytes);
     if (status == MQ_OK) status = mq_alloc(1, sizeof **out, "tap result", out);
     if (status == MQ_OK) {
         status = mq_alloc(mq_arch_normed_width(scheme->arch), sizeof *(*out)->column_scale,
@@ -103,6 +120,21 @@ mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_
     }
     if (status != MQ_OK) mq_tap_result_destroy(out);
     return status;
+}
+
+mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_tap_result **out)
+{
+    size_t bytes = 0;
+    mq_status status = mq_tap_result_bytes(scheme, &bytes);
+    return create(comm, scheme, status, bytes, out);
+}
+
+mq_status mq_tap_result_create_for_experts(const mq_comm *comm, const mq_scheme *scheme,
+                                           mq_tap_result **out)
+{
+    size_t bytes = 0;
+    mq_status status = mq_tap_result_bytes_of_experts(scheme, &bytes);
+    return create(comm, scheme, status, bytes, out);
 }
 
 void mq_tap_result_destroy(mq_tap_result **result)
@@ -177,7 +209,8 @@ static mq_range range_of(const mq_tap_result *result, const void *first, size_t 
     return (mq_range){.offset = offset + (size_t)b * bytes, .bytes = bytes, .owner = owner};
 }
 
-static mq_status publish(const mq_comm *comm, const mq_tap_result *result, bool codes)
+/* from: the rank that has everything; below 0: each row block is its owner's. */
+static mq_status publish(const mq_comm *comm, const mq_tap_result *result, bool codes, int from)
 {
     mq_range *ranges = NULL;
     int64_t n = 0;
@@ -187,7 +220,7 @@ static mq_status publish(const mq_comm *comm, const mq_tap_result *result, bool 
         layer_bytes size;
         status = layer_size(result->n_in, layer, &size);
         for (int64_t b = 0; b < layer->n_row_blocks && status == MQ_OK; b++) {
-            int owner = (int)((layer->first_row_block + b) % comm->size);
+            int owner = from >= 0 ? from : (int)((layer->first_row_block + b) % comm->size);
             if (codes) {
                 ranges[n++] = range_of(result, layer->codes, size.codes, b, owner);
                 ranges[n++] = range_of(result, layer->scales, size.scales, b, owner);
@@ -206,12 +239,34 @@ static mq_status publish(const mq_comm *comm, const mq_tap_result *result, bool 
 
 mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result)
 {
-    return publish(comm, result, true);
+    return publish(comm, result, true, -1);
+}
+
+/* How far groups reach is a rank's own, and what follows from it. */
+static mq_status share_ranges(const mq_comm *comm, mq_tap_result *result, const mq_tap_result *from,
+                              int owner)
+{
+    size_t n = (size_t)result->n_groups;
+    if (!result->range) return MQ_OK;
+    if (from) {
+        memcpy(result->range, from->range, n * sizeof *result->range);
+        memcpy(result->largest, from->largest, n * sizeof *result->largest);
+    }
+    MQ_TRY(mq_bcast(comm, result->range, n * sizeof *result->range, owner));
+    return mq_bcast(comm, result->largest, n * sizeof *result->largest, owner);
+}
+
+mq_status mq_tap_result_publish_from(const mq_comm *comm, mq_tap_result *result,
+                                     const mq_tap_result *from, int owner)
+{
+    if (from) memcpy(result->share->base, from->share->base, from->share->bytes);
+    MQ_TRY(share_ranges(comm, result, from, owner));
+    return publish(comm, result, true, owner);
 }
 
 mq_status mq_tap_result_publish_stats(const mq_comm *comm, const mq_tap_result *result)
 {
-    return publish(comm, result, false);
+    return publish(comm, result, false, -1);
 }
 
 double mq_tap_result_sum(const mq_tap_layer *layer, int stat)

@@ -46,12 +46,15 @@ typedef struct mq_tap_result {
     float *largest;
 } mq_tap_result;
 
-/** Room for any tap of the scheme. Collective. */
+/** Room for any tap of the scheme, or for those of routed experts alone. Collective. */
 mq_status mq_tap_result_create(const mq_comm *comm, const mq_scheme *scheme, mq_tap_result **out);
+mq_status mq_tap_result_create_for_experts(const mq_comm *comm, const mq_scheme *scheme,
+                                           mq_tap_result **out);
 void mq_tap_result_destroy(mq_tap_result **result);
 
 /** Bytes of that room on a node, checked. */
 mq_status mq_tap_result_bytes(const mq_scheme *scheme, size_t *bytes);
+mq_status mq_tap_result_bytes_of_experts(const mq_scheme *scheme, size_t *bytes);
 
 /** Points the result at a tap of a block; n_layers is 0 when none of its layers is quantised. Not
  *  collective. Errors: MQ_E_MEMORY. */
@@ -66,6 +69,11 @@ void mq_tap_layer_set_bits(mq_tap_layer *layer, int bits);
 
 /** Brings every row block from its owner to all nodes. Collective. */
 mq_status mq_tap_result_publish(const mq_comm *comm, const mq_tap_result *result);
+
+/** Brings all of it from one rank, which holds it in `from`, bound to the same tap. from: NULL on
+ * the others. Collective. */
+mq_status mq_tap_result_publish_from(const mq_comm *comm, mq_tap_result *result,
+                                     const mq_tap_result *from, int owner);
 
 /** The same for the statistics alone. Collective. */
 mq_status mq_tap_result_publish_stats(const mq_comm *comm, const mq_tap_result *result);

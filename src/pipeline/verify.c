@@ -11,7 +11,7 @@
 #include "base/parallel.h"
 #include "format/format.h"
 #include "format/gguf.h"
-#include "model/tensors.h"
+#include "model/stacked.h"
 #include "model/weights.h"
 #include "par/collectives.h"
 #include "pipeline/norm_ratio.h"
@@ -99,9 +99,11 @@ static mq_status load_packed(packed_layer *l, bool codes)
     for (int p = 0; p < MQ_N_STORED; p++) {
         const mq_tensor *t = l->source.packed[p];
         if (!t || (p == MQ_STORED_CODES && !codes)) continue;
-        size_t bytes = (size_t)(t->end - t->begin);
+        uint64_t begin = 0;
+        size_t bytes = 0;
+        mq_stored_range(&l->source, p, &begin, &bytes);
         MQ_TRY(mq_alloc((int64_t)bytes, 1, t->name, &l->data[p]));
-        MQ_TRY(mq_folder_read(l->folder, t, 0, bytes, l->data[p]));
+        MQ_TRY(mq_folder_read(l->folder, t, begin, bytes, l->data[p]));
     }
     mq_linear_stored(&l->source, l->arch->gptq_zero_offset, l->n_out, l->n_in,
                      (const char *const *)l->data, &l->stored);
@@ -112,7 +114,7 @@ static mq_status load_packed(packed_layer *l, bool codes)
 static mq_status read_dense(const packed_layer *l, int64_t r0, int64_t r1, float *w)
 {
     if (!l->source.weight) return MQ_OK;
-    return mq_folder_read_rows(l->folder, l->source.weight, r0, r1, MQ_F32, w);
+    return mq_linear_read_rows(l->folder, &l->source, r0, r1, MQ_F32, w);
 }
 
 static mq_status dequantise(const packed_layer *l, int64_t r0, int64_t r1, float *w)

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/parallel.h"
+#include "pipeline/stacks.h"
 #include "store/writer.h"
 
 #include <inttypes.h>
@@ -112,13 +113,12 @@ static mq_status write_part(mq_run *run, const char *module, int owner, pack_job
     return job->r0 < job->r1 ? write_rows(run, module, job) : MQ_OK;
 }
 
-static mq_status write_half_bias(mq_run *run, int64_t block, const mq_tap_layer *layer,
-                                 const char *module)
+static mq_status write_half_bias(mq_run *run, const mq_tap_layer *layer, const char *module)
 {
     uint16_t *half = NULL;
     char name[320];
-    if (!mq_arch_has_bias(run->arch, block, layer->linear)) return MQ_OK;
-    const float *bias = run->stream[MQ_QUANTISED].weights->bias[layer->linear];
+    const float *bias = mq_block_bias(run->stream[MQ_QUANTISED].weights, layer->linear);
+    if (!bias) return MQ_OK;
     MQ_TRY(mq_alloc(layer->n_out, sizeof *half, "bias", &half));
     mq_status status = mq_from_f32(bias, layer->n_out, MQ_F16, half);
     for (int64_t i = 0; i < layer->n_out && status == MQ_OK; i++) {
@@ -135,6 +135,16 @@ static mq_status write_half_bias(mq_run *run, int64_t block, const mq_tap_layer 
     return status;
 }
 
+static mq_layer_codes codes_of(const mq_run *run, int64_t block, const mq_tap_layer *layer)
+{
+    return (mq_layer_codes){.shape = mq_scheme_shape(run->scheme, block, layer->linear),
+                            .codes = layer->codes,
+                            .scales = layer->scales,
+                            .zeros = layer->zeros,
+                            .largest = layer->largest,
+                            .column_scale = run->result->scaled ? run->result->column_scale : NULL};
+}
+
 /* The small tensors of a layer go to one rank, another one for the next layer. */
 static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *layer)
 {
@@ -142,12 +152,7 @@ static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *lay
     mq_part part[MQ_MAX_PARTS];
     const mq_format *format = run->scheme->format;
     int owner = (int)((block * mq_arch_n_linears(run->arch) + layer->linear) % run->comm->size);
-    mq_layer_codes codes = {.shape = mq_scheme_shape(run->scheme, block, layer->linear),
-                            .codes = layer->codes,
-                            .scales = layer->scales,
-                            .zeros = layer->zeros,
-                            .largest = layer->largest,
-                            .column_scale = run->result->scaled ? run->result->column_scale : NULL};
+    mq_layer_codes codes = codes_of(run, block, layer);
     mq_arch_linear_name(run->arch, layer->linear, block, module, sizeof module);
     int n = format->parts(&codes.shape, part);
     for (int p = 0; p < n; p++) {
@@ -155,15 +160,51 @@ static mq_status write_layer(mq_run *run, int64_t block, const mq_tap_layer *lay
         MQ_TRY(write_part(run, module, owner, &job));
     }
     if (!format->half_biases || owner != run->comm->rank) return MQ_OK;
-    return write_half_bias(run, block, layer, module);
+    return write_half_bias(run, layer, module);
+}
+
+typedef struct stack_job {
+    const mq_run *run;
+    int64_t block;
+} stack_job;
+
+static mq_status stack_rows(void *context, mq_linear_id linear, int64_t r0, int64_t r1, void *out)
+{
+    const stack_job *job = context;
+    const mq_tap_result *result = job->run->result;
+    int l = 0;
+    while (result->layer[l].linear != linear) l++;
+    const mq_layer_codes codes = codes_of(job->run, job->block, &result->layer[l]);
+    return job->run->scheme->format->pack(&codes, 0, r0, r1, out);
+}
+
+/* An expert's layers in a tensor that stays one for all experts: all that the tap has. */
+static mq_status write_stack(mq_run *run, int64_t block)
+{
+    stack_job job = {run, block};
+    mq_linear_id first = run->result->layer[0].linear;
+    mq_dtype dtype = mq_scheme_layer(run->scheme, block, first)->dtype;
+    mq_status status =
+        mq_stack_write(run->comm, run->writer, run->arch, block, first, dtype, stack_rows, &job);
+    mq_timing_lap(&run->timing, MQ_T_WRITE);
+    return status;
+}
+
+static mq_status write_tap(mq_run *run, int64_t block)
+{
+    mq_stack_fate fate = MQ_STACK_NONE;
+    if (run->result->n_layers == 0) return MQ_OK;
+    MQ_TRY(mq_stack_fate_of(run->source, run->scheme, block, run->result->layer[0].linear, &fate));
+    if (fate == MQ_STACK_REWRITTEN) return write_stack(run, block);
+    for (int l = 0; l < run->result->n_layers; l++) {
+        MQ_TRY(write_layer(run, block, &run->result->layer[l]));
+    }
+    return MQ_OK;
 }
 
 mq_status mq_run_write_layers(mq_run *run, int64_t block)
 {
-    mq_status status = MQ_OK;
-    for (int l = 0; l < run->result->n_layers && status == MQ_OK; l++) {
-        status = write_layer(run, block, &run->result->layer[l]);
-    }
+    mq_status status = write_tap(run, block);
     status = mq_agree(run->comm, status);
     mq_timing_lap(&run->timing, MQ_T_WRITE);
     return status;

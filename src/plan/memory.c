@@ -66,9 +66,13 @@ static mq_status add_experts(const mq_arch *arch, const mq_memory_place *place, 
     return mq_add_size(p->work, room, &p->work);
 }
 
-/* Taps that live together: one is read while the next is made, or while experts have their turn. */
-static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
+/* Taps that live together: one is read while the next is made, or while experts have their turn:
+ * then what the downs of as many of them as there are ranks read is kept, of a token those of its
+ * own. */
+static mq_status tap_bytes(const mq_arch *arch, const mq_memory_place *place, size_t *out)
 {
+    int64_t n_tokens = place->rank_tokens;
+    int64_t kept = mq_min_i64(place->ranks, arch->moe.routing.top_k) * arch->moe.intermediate;
     int64_t most = 0;
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         mq_tap_id taps[MQ_N_TAPS];
@@ -84,7 +88,7 @@ static mq_status tap_bytes(const mq_arch *arch, int64_t n_tokens, size_t *out)
         }
         widest = mq_max_i64(widest, attention);
         if (arch->block[b].routed) {
-            widest = mq_max_i64(widest, arch->hidden + expert_width(arch, b));
+            widest = mq_max_i64(widest, arch->hidden + expert_width(arch, b) + kept);
         }
         most = mq_max_i64(most, arch->parallel_block ? sum : widest);
     }
@@ -144,6 +148,7 @@ static mq_status tap_solver_bytes(const mq_memory_place *place, const mq_arch *a
     int64_t n = mq_arch_tap_width(arch, block, tap), rows = 0;
     size_t bytes = 0, cross = 0, held_out = 0;
     bool distributed = n > settings->distribute_above;
+    bool alone = mq_tap_expert(tap) >= 0 && !distributed; /* one rank solves an expert */
     int n_linears = mq_arch_tap_linears(arch, block, tap, linears);
     for (int l = 0; l < n_linears; l++) {
         int64_t n_out = 0, n_in = 0;
@@ -158,14 +163,21 @@ static mq_status tap_solver_bytes(const mq_memory_place *place, const mq_arch *a
         MQ_TRY(mq_cross_bytes(drift, n, &cross));
     }
     if (settings->halves) MQ_TRY(held_out_bytes(n, n_linears, bytes, &held_out));
-    at_least(held_out, &cross); /* gone before the cross sum is made */
-    MQ_TRY(mq_add_size(bytes, cross, &bytes));
+    if (alone) {
+        MQ_TRY(mq_add_size(cross, held_out, &cross));
+        MQ_TRY(mq_add_size(bytes, cross, &bytes));
+        MQ_TRY(mq_mul_size(bytes, 2, &bytes)); /* its own, and that of the expert being summed */
+    } else {
+        at_least(held_out, &cross); /* gone before the cross sum is made */
+        MQ_TRY(mq_add_size(bytes, cross, &bytes));
+    }
     at_least(bytes, &p->hessian);
     int64_t parts = distributed ? place->ranks : 1;
     MQ_TRY(area(mq_ceil_div(n, parts) + MQ_FACTOR_PANEL, n, sizeof(double), &bytes));
     at_least(bytes, &p->factor);
-    rows = mq_min_i64(mq_ceil_div(rows, place->ranks), settings->pass_blocks);
+    rows = mq_min_i64(alone ? rows : mq_ceil_div(rows, place->ranks), settings->pass_blocks);
     MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
+    if (alone) MQ_TRY(mq_add_size(bytes, settings->expert_codes, &bytes));
     if (settings->couple && mq_arch_couples(arch, block, tap)) {
         size_t heads = 0;
         MQ_TRY(head_bytes(arch, rows, settings->threads, &heads));
@@ -241,7 +253,7 @@ mq_status mq_memory_plan_for(const mq_memory_place *place, const mq_scheme *sche
     mq_memory_plan *p = out;
     *p = (mq_memory_plan){.codes = settings->codes};
     MQ_TRY(area(tokens, arch->hidden, mq_dtype_size(MQ_BF16), &p->residual));
-    MQ_TRY(tap_bytes(arch, tokens, &p->taps));
+    MQ_TRY(tap_bytes(arch, place, &p->taps));
     MQ_TRY(mq_block_work_bytes(arch, MQ_BF16, unit, &p->work));
     MQ_TRY(add_experts(arch, place, p));
     MQ_TRY(block_weight_bytes(arch, &p->weights));

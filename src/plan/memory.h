@@ -31,6 +31,7 @@ typedef struct mq_memory_settings {
     bool couple;              /* rows of a head are rounded together */
     int64_t judged_group;     /* columns of the largest groups whose scales are judged; 0: none */
     size_t codes;             /* bytes of the codes and scales of one tap on a node */
+    size_t expert_codes;      /* the same of one tap of an expert, on the rank that solves it */
 } mq_memory_settings;
 
 /** Where a run takes place, and the tokens of its busiest rank. */

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "model/gguf.h"
+#include "model/tensors.h"
 #include "plan/mix.h"
 
 #include <inttypes.h>
@@ -54,12 +55,10 @@ mq_layer_shape mq_scheme_shape(const mq_scheme *scheme, int64_t block, mq_linear
 static void take_type(mq_scheme *scheme, const mq_folder *source, int64_t block,
                       mq_linear_id linear, mq_layer_plan *plan)
 {
-    char module[NAME_BYTES], name[NAME_BYTES + 8];
+    mq_linear_source found;
     if (!plan->quantise) return;
-    mq_arch_linear_name(scheme->arch, linear, block, module, sizeof module);
-    snprintf(name, sizeof name, "%s.weight", module);
-    const mq_tensor *weight = mq_folder_find(source, name);
-    mq_dtype dtype = weight ? weight->dtype : MQ_BF16;
+    bool there = mq_linear_find(source, scheme->arch, linear, block, &found) == MQ_OK;
+    mq_dtype dtype = there && found.weight ? found.weight->dtype : MQ_BF16;
     if (dtype == MQ_F64) dtype = MQ_F32; /* F64 is never written */
     /* What is packed in the source is read as BF16. */
     plan->dtype = dtype == MQ_F32 || dtype == MQ_F16 ? dtype : MQ_BF16;

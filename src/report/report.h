@@ -9,11 +9,12 @@
 
 /* What a run did, layer by layer: mq_report.json. Built on every rank alike, written by rank 0. */
 
+/* Plain data, so that a rank can send it to others; quant.largest is NULL. */
 typedef struct mq_layer_result {
     int64_t block;
     mq_linear_id linear;
     mq_quant quant;
-    const char *method;   /* "ldlq" or "rtn" (the last resort) */
+    char method[8];       /* "ldlq" or "rtn" (the last resort) */
     double relative_loss; /* e H e^T / w H w^T summed over rows, without the damping; NaN for rtn */
     double nearest_loss;  /* the same had all rows been rounded to nearest under the first scales */
     int64_t nearest_rows; /* that were rounded to nearest because it was better */
@@ -24,7 +25,7 @@ typedef struct mq_layer_result {
     double half_loss; /* relative, of sampled rows that were solved on half of the samples, on */
     double held_out_loss; /* those and on the others; NaN: not measured */
     int attempts;
-    const char *trouble;      /* "none", "rank_deficient", "indefinite" or "not_finite" */
+    char trouble[16];         /* "none", "rank_deficient", "indefinite" or "not_finite" */
     int64_t samples_left_out; /* because they held NaN or inf, here or earlier */
     int64_t tokens;           /* that H was summed over */
     int64_t routed_tokens;    /* that go to the expert; -1 for layers that are of none */

@@ -102,18 +102,29 @@ class Model:
 
     # ---- memory of a rank, with the default preset ----
 
+    def expert_codes(self, tap):
+        """Codes, scales and sums of a tap of one expert, in groups of 128, each at a multiple of 64 bytes."""
+        total = 0
+        for m, n in self.taps(self.blocks - 1)[tap]:
+            rows = -(-m // BLOCK) * BLOCK
+            total += sum(-(-part // 64) * 64 for part in (rows * n, rows * (n // 128) * 4, rows * 6 * 8))
+        return total
+
     def tap_memory(self, tap, layers, ranks):
         """Hessian with the half that is held out, factor, rows of W."""
         n, packed = layers[0][1], 8 * layers[0][1] * (layers[0][1] + 1) // 2
         held_out = packed + BLOCK * (11 * len(layers) + 6) * n * 4
         part = -(-n // ranks) if n > 8192 else n
-        row_blocks = min(-(-sum(-(-m // BLOCK) for m, _ in layers) // ranks), 256)
+        alone = tap.startswith('expert') and n <= 8192     # by one rank, while the next is summed
+        row_blocks = min(-(-sum(-(-m // BLOCK) for m, _ in layers) // (1 if alone else ranks)), 256)
         rows = row_blocks * BLOCK
         memory = rows * n * 8 + max(n * 1024 * 4, rows * n + BLOCK * n * 4)
         if tap == 'attn_in':
             memory += (self.heads + self.kv) * self.width ** 2 * 8 + (BLOCK + self.width) * self.hidden * 4
             memory += row_blocks * METRIC
-        return packed + held_out, (part + BLOCK) * n * 8, memory
+        if alone:
+            memory += max(self.expert_codes(tap) for tap in ('expert_in', 'expert_mid'))
+        return (packed + held_out) * (2 if alone else 1), (part + BLOCK) * n * 8, memory
 
     def rank_memory(self, ranks):
         units = SAMPLES * LENGTH // UNIT
@@ -124,7 +135,8 @@ class Model:
             pairs = [a + b for a, b in zip(widths, widths[1:])]
             two = max(two, sum(widths) if self.config['model_type'] == 'cohere' else max(pairs))
             if block >= self.first:     # what experts read, and the rows of one of them
-                two = max(two, self.hidden + max(self.hidden, self.expert))
+                two = max(two, self.hidden + max(self.hidden, self.expert) +
+                          min(ranks, self.config['num_experts_per_tok']) * self.expert)
             for tap, layers in self.taps(block).items():
                 if layers:
                     solver = list(map(max, solver, self.tap_memory(tap, layers, ranks)))

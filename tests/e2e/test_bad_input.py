@@ -445,5 +445,59 @@ class Verify(harness.InScratch):
         self.assertEqual(harness.run(1, 'inspect', broken).returncode, BAD_INPUT)
 
 
+class Experts(harness.InScratch):
+    """Faults in models with experts, found before any work."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.tiny = harness.ROOT / 'tests' / 'data' / 'tiny'
+        samples = [[(7 * i + 13 * j) % 90 for j in range(60)] for i in range(4)]
+        cls.calib = harness.write_calib(cls.root / 'calib.h5', samples, 96)
+
+    def refused(self, model, text, ranks=2):
+        out = self.root / f'out-{model.name}'
+        done = harness.run(ranks, 'quantize', model, '--calib', self.calib, '--output', out, '--group-size', 32)
+        self.assertEqual(done.returncode, BAD_INPUT, done.stderr)
+        self.assertIn(text, done.stderr)
+        self.assertFalse(out.exists())
+
+    def rename(self, model, old, new):
+        """Of the same length, so that no offset moves."""
+        path = model / 'model.safetensors'
+        path.write_bytes(path.read_bytes().replace(old.encode(), new.encode(), 1))
+
+    def test_missing(self):
+        for name, tensor in (('qwen3_moe', 'model.layers.1.mlp.experts.3.up_proj.weight'),
+                             ('gpt_oss', 'model.layers.0.mlp.experts.down_proj_bias'),
+                             ('granitemoe', 'model.layers.1.block_sparse_moe.output_linear.weight')):
+            model = harness.copy_model(self.tiny / name, self.root / f'missing-{name}')
+            self.rename(model, tensor, tensor.replace('layers', 'lairs0'))
+            self.refused(model, f'the tensor {tensor} is missing')
+
+    def test_count(self):
+        for name, count, tensor in (('mixtral', 5, 'block_sparse_moe.gate.weight'),
+                                    ('granitemoe', 3, 'router.layer.weight')):
+            model = harness.copy_model(self.tiny / name, self.root / f'count-{name}')
+            text = (model / 'config.json').read_text(encoding='utf-8')
+            text = text.replace('"num_local_experts": 4', f'"num_local_experts": {count}')
+            (model / 'config.json').write_text(text, encoding='utf-8')
+            self.refused(model, tensor)
+
+    def test_scale(self):
+        """NaN in a scale of the last expert of a source that is packed in 4 bits."""
+        model = self.root / 'packed'
+        done = harness.run(2, 'quantize', self.tiny / 'qwen3_moe', '--calib', self.calib, '--output', model,
+                           '--group-size', 32, '--format', 'compressed-tensors', '--preset', 'fast')
+        self.assertEqual(done.returncode, OK, done.stderr)
+        header, data, start = harness.bf16_raw(model / 'model.safetensors')
+        module = 'model.layers.1.mlp.experts.7.down_proj'
+        end = header[module + '.weight_scale']['data_offsets'][1]
+        data[start + end - 2:start + end] = b'\xc0\x7f'
+        (model / 'model.safetensors').write_bytes(data)
+        self.refused(model, module)
+
+
+
 if __name__ == '__main__':
     unittest.main()

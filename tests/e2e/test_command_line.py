@@ -9,7 +9,7 @@ import harness
 
 OPTIONS = {
     'quantize': ('calib', 'output', 'bits', 'widths', 'group-size', 'lm-head', 'protect', 'zero-points', 'positive-scales', 'format', 'damp', 'shrinkage', 'scale-columns', 'on-failure',
-                 'preset', 'alpha', 'refine', 'couple-rows', 'scale-search', 'column-order', 'samples', 'layers', 'skip', 'override', 'max-shard-size', 'unit-tokens', 'distribute-above',
+                 'preset', 'alpha', 'refine', 'couple-rows', 'scale-search', 'column-order', 'samples', 'moe-calibration', 'expert-coverage', 'layers', 'skip', 'override', 'max-shard-size', 'unit-tokens', 'distribute-above',
                  'mmap', 'threads', 'config', 'help'),
     'eval': ('tokens', 'reference', 'precision', 'samples', 'by-position', 'per-document', 'unit-tokens', 'threads', 'json',
              'config', 'help'),

@@ -54,7 +54,8 @@ static void fuzz_mxfp4(fuzz_input *in)
     int64_t n_out = 1 + (int64_t)fuzz_take(in, 1) % 80, blocks = 1 + (int64_t)fuzz_take(in, 1) % 9;
     int64_t n_in = blocks * MQ_MXFP4_BLOCK;
     uint8_t *codes = tensor(in, n_out * n_in / 2), *scale = tensor(in, n_out * blocks);
-    mq_stored_layer layer = {.form = MQ_PACKED_MXFP4, .mxfp4 = {codes, scale, n_out, n_in}};
+    mq_stored_layer layer = {.form = MQ_PACKED_MXFP4,
+                             .mxfp4 = {codes, scale, n_out, n_in, .step = 1}};
     check(&layer, n_out, n_in);
     free(codes);
     free(scale);

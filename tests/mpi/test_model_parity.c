@@ -431,6 +431,9 @@ static const char *const cases[] = {
     "got_ocr2",
     "glmasr",
     "minicpmv",
+    "granitemoe",
+    "gpt_oss",
+    "llama4_moe",
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -38,6 +38,7 @@ COHERE = ("cohere", "cohere2")
 OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
 # store the weights of norms less 1
 GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text", "qwen3_next", "qwen3_5")
+TURNED = ("gpt_oss", "llama4_text")             # whose experts' weights are (inputs, outputs)
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 64}
@@ -200,6 +201,21 @@ CASES = {
         **SMALL, **LATENT, **DEEPSEEK_EXPERTS, "q_lora_rank": 32, "attention_bias": True,
         "rms_norm_eps": 1e-3, "rope_parameters": {
             **YARN_ROPE, "rope_theta": 10000.0, "mscale": 1.0, "mscale_all_dim": 0.5}}),
+    "granitemoe": ("granitemoe", {**SMALL, "intermediate_size": 32, "num_local_experts": 4,
+                                  "num_experts_per_tok": 2, "attention_multiplier": 0.5,
+                                  "embedding_multiplier": 3.0, "residual_multiplier": 0.22,
+                                  "logits_scaling": 2.0,
+                                  "rope_parameters": default_rope(10000.0)}),
+    "gpt_oss": ("gpt_oss", {**SMALL, "intermediate_size": 32, "head_dim": 8,
+                            "num_local_experts": 4, "num_experts_per_tok": 2,
+                            "sliding_window": 20, "swiglu_limit": 1.5,
+                            "layer_types": MIXED_TYPES[:2],
+                            "rope_parameters": {**YARN_ROPE, "truncate": False}}),
+    "llama4_moe": ("llama4_text", {**SMALL, "intermediate_size": 32, "head_dim": 8,
+                                   "intermediate_size_mlp": 64, "moe_layers": [1],
+                                   "num_local_experts": 4, "no_rope_layers": [1, 0],
+                                   "attention_chunk_size": 20, "floor_scale": 16,
+                                   "attn_scale": 0.5, "rope_parameters": LLAMA3_ROPE}),
     "qwen3_5_delta": ("qwen3_5_text", {**SMALL, **DELTA}),
     "qwen3_next": ("qwen3_next", {**SMALL, **DELTA, "intermediate_size": 32, "num_experts": 3,
                                   "num_experts_per_tok": 2, "moe_intermediate_size": 32,
@@ -227,9 +243,10 @@ def standard_deviation(name, shape, config):
     gain = 1.0
     if name.endswith("o_proj.weight"):
         gain = stream
-    elif name.endswith(("down_proj.weight", "c_proj.weight")):
+    elif name.endswith(("down_proj.weight", "c_proj.weight", "experts.down_proj")):
         gain = 1.5 * stream     # silu(gate) * up is smaller than its factors
-    return gain / shape[-1] ** 0.5
+    turned = config.model_type in TURNED and "experts." in name
+    return gain / shape[-2 if turned else -1] ** 0.5
 
 
 def random_tensors(shapes, config, generator):

@@ -9,9 +9,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../tools/common.sh"
 program=$(realpath "${1:-build/mpiquant}")
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- gptq zero-points lm-head gptq_v2 compressed-tensors multimodal gguf
+[ $# -gt 0 ] || set -- gptq zero-points lm-head gptq_v2 compressed-tensors experts multimodal gguf
 
-schemes=() gguf='' multimodal=''
+schemes=() experts='' gguf='' multimodal=''
 for what in "$@"; do
     case $what in
     gptq) schemes+=(2:32 3:128 4:128 8:-1) ;;
@@ -22,10 +22,11 @@ for what in "$@"; do
         schemes+=({2:32,4:64,4:128,8:-1}:compressed-tensors)
         schemes+=({2:32,4:128,8:-1}:compressed-tensors{',zero-points',',lm-head'})
         ;;
+    experts) experts=yes ;;
     multimodal) multimodal=yes ;;
     gguf) gguf=yes ;;
     *:*) schemes+=("$what") ;;
-    *) die "$what: none of gptq zero-points lm-head gptq_v2 compressed-tensors multimodal gguf BITS:GROUP" ;;
+    *) die "$what: none of gptq zero-points lm-head gptq_v2 compressed-tensors experts multimodal gguf BITS:GROUP" ;;
     esac
 done
 
@@ -33,6 +34,7 @@ python=$(bash tests/readers/install.sh python)
 if [ ${#schemes[@]} -gt 0 ]; then
     bash tests/readers/packed.sh "$python" "$program" "${schemes[@]}"
 fi
+if [ -n "$experts" ]; then bash tests/readers/experts.sh "$python" "$program"; fi
 if [ -n "$multimodal" ]; then
     "$python" tests/unit/test_calib_multimodal.py
     MPIQUANT=$program "$python" tests/e2e/test_multimodal.py -k transformers -k companion

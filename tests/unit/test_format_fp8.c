@@ -115,7 +115,7 @@ static void mxfp4(void **state)
     uint8_t codes[ROWS * COLUMNS / 2], scale[ROWS * 2] = {127, 130, 100, 126, 0, 252};
     float w[ROWS * COLUMNS];
     mq_stored_layer layer = {.form = MQ_PACKED_MXFP4,
-                             .mxfp4 = {codes, scale, .n_out = ROWS, .n_in = COLUMNS}};
+                             .mxfp4 = {codes, scale, .n_out = ROWS, .n_in = COLUMNS, .step = 1}};
     for (int i = 0; i < ROWS * COLUMNS / 2; i++) codes[i] = (uint8_t)(i * 59 + 7);
     assert_int_equal(mq_stored_dequantise(&layer, "q", 1, 3, w), MQ_OK);
     for (int i = COLUMNS; i < ROWS * COLUMNS; i++) {
@@ -126,8 +126,26 @@ static void mxfp4(void **state)
     scale[1] = 255;
     assert_int_equal(mq_stored_dequantise(&layer, "model.q", 0, 1, w), MQ_E_INPUT);
     assert_non_null(strstr(mq_message(), "model.q: the scale of block 1, output channel 0"));
+    assert_int_equal(mq_stored_check(&layer, "model.q"), MQ_E_INPUT);
     scale[1] = 253;
     assert_int_equal(mq_stored_dequantise(&layer, "model.q", 0, 1, w), MQ_E_INPUT);
+    /* Rows 1 and 2 by another way, which do not have that scale. */
+    layer.mxfp4.n_out = 1;
+    for (layer.mxfp4.first = 1; layer.mxfp4.first < ROWS; layer.mxfp4.first++) {
+        float other[COLUMNS];
+        mq_stored_layer whole = layer;
+        whole.mxfp4.first = 0;
+        assert_int_equal(mq_stored_check(&layer, "q"), MQ_OK);
+        assert_int_equal(mq_stored_dequantise(&layer, "q", 0, 1, w), MQ_OK);
+        int64_t row = layer.mxfp4.first;
+        assert_int_equal(mq_stored_dequantise(&whole, "q", row, row + 1, other), MQ_OK);
+        assert_memory_equal(w, other, sizeof other);
+    }
+    layer.mxfp4.first = 0;
+    layer.mxfp4.step = 2;
+    assert_int_equal(mq_stored_dequantise(&layer, "q", 1, 2, w), MQ_OK);
+    assert_true(w[1] == (float)(size[codes[COLUMNS] >> 4 & 7] * (codes[COLUMNS] >> 7 ? -1 : 1)) *
+                            ldexpf(1, scale[4] - 127));
 }
 
 int main(void)

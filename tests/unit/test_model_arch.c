@@ -252,7 +252,11 @@ static void test_llama4_text(void **state)
     assert_true(a.query_scale.kind == MQ_QUERY_PLAIN && !mq_arch_scales_queries(&a, 0));
     accepts("llama4_text", DENSE ", \"attention_chunk_size\": null", &a);
     assert_true(mq_arch_chunk(&a, 0) == 0);
-    refuses("llama4_text", "\"intermediate_size_mlp\": 80, \"moe_layers\": [1]", "moe_layers");
+    accepts("llama4_text", "\"intermediate_size_mlp\": 80, \"moe_layers\": [1]", &a);
+    assert_true(!a.block[0].routed && a.block[1].routed && !a.block[2].routed);
+    accepts("llama4_text", "\"intermediate_size_mlp\": 80, \"interleave_moe_layer_step\": 3", &a);
+    assert_true(!a.block[0].routed && !a.block[1].routed && a.block[2].routed);
+    refuses("llama4_text", "\"intermediate_size_mlp\": 80, \"moe_layers\": [3]", "moe_layers");
     refuses("llama4_text", DENSE ", \"attention_chunk_size\": -1", "chunks of attention of -1");
     refuses("llama4_text", DENSE ", \"floor_scale\": 0", "0 positions");
     refuses("llama4_text", DENSE ", \"attn_scale\": -0.1", "weight of -0.1");

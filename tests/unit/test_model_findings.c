@@ -23,17 +23,22 @@ static char *read_data(const char *name)
     return text;
 }
 
-/* What is found in a Llama with sizes and `more`. */
-static void examine(const char *base, const char *more, mq_findings *out)
+/* What is found in a Llama with sizes and `more`, behind what was found before. */
+static void examine_on(const char *base, const char *more, mq_findings *out)
 {
     char config[2048];
     mq_arch arch;
     char *descriptor = read_data("llama"), *common = read_data("common");
     snprintf(config, sizeof config, "{\"model_type\": \"llama\", %s%s}", base, more);
-    *out = (mq_findings){.item = NULL};
     assert_int_equal(mq_arch_examine(config, "c", descriptor, common, out, &arch), MQ_OK);
     mq_free(&descriptor);
     mq_free(&common);
+}
+
+static void examine(const char *base, const char *more, mq_findings *out)
+{
+    *out = (mq_findings){.item = NULL};
+    examine_on(base, more, out);
 }
 
 static void check(const mq_findings *f, int64_t i, mq_finding_kind kind, const char *name,
@@ -98,6 +103,38 @@ static void test_sizes(void **state)
     mq_findings_free(&f);
 }
 
+/* Findings of others do not keep a config.json from being read. */
+static void test_found_before(void **state)
+{
+    (void)state;
+    mq_findings f = {.item = NULL};
+    mq_status failed = mq_fail(MQ_E_INPUT, "no weights");
+    assert_int_equal(mq_findings_add(&f, failed, MQ_FOUND_WRONG, ""), MQ_OK);
+    examine_on(sizes, ", \"rope_scaling\": {\"type\": \"spiral\"}, \"other\": 1", &f);
+    assert_int_equal(f.n, 3);
+    check(&f, 1, MQ_FOUND_CONFIG, "", "spiral");
+    check(&f, 2, MQ_FOUND_KEY, "other", "other");
+    assert_true(f.tensors_known);
+    mq_findings_free(&f);
+}
+
+/* A family whose language model is a part of it, and a file without that part. */
+static void test_no_language_model(void **state)
+{
+    (void)state;
+    mq_findings f = {.item = NULL};
+    mq_arch arch;
+    char *descriptor = read_data("qwen3_vl"), *common = read_data("common");
+    const char *config = "{\"model_type\": \"qwen3_vl\", \"hidden_size\": 64}";
+    assert_int_equal(mq_arch_examine(config, "c", descriptor, common, &f, &arch), MQ_OK);
+    assert_int_equal(f.n, 1);
+    check(&f, 0, MQ_FOUND_CONFIG, "", "text_config");
+    assert_false(f.tensors_known);
+    mq_findings_free(&f);
+    mq_free(&descriptor);
+    mq_free(&common);
+}
+
 static void test_room(void **state)
 {
     (void)state;
@@ -149,9 +186,13 @@ static void test_patterns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing),  cmocka_unit_test(test_all_of_it),
-        cmocka_unit_test(test_sizes),    cmocka_unit_test(test_room),
+        cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_all_of_it),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_room),
         cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_found_before),
+        cmocka_unit_test(test_no_language_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
