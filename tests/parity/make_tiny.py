@@ -37,7 +37,8 @@ UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window ge
 COHERE = ("cohere", "cohere2")
 OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
 # store the weights of norms less 1
-GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text", "qwen3_next", "qwen3_5")
+GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text", "qwen3_next", "qwen3_5",
+         "qwen3_5_moe_text", "qwen3_5_moe")
 TURNED = ("gpt_oss", "llama4_text")             # whose experts' weights are (inputs, outputs)
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -221,6 +222,10 @@ CASES = {
                                   "num_experts_per_tok": 2, "moe_intermediate_size": 32,
                                   "shared_expert_intermediate_size": 32, "mlp_only_layers": [1],
                                   "linear_conv_kernel_dim": 3}),
+    "qwen3_5_moe": ("qwen3_5_moe_text", {**SMALL, **DELTA, "num_hidden_layers": 2, "num_experts": 4,
+                                         "layer_types": DELTA["layer_types"][1:],
+                                         "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                                         "shared_expert_intermediate_size": 32}),
 }
 
 

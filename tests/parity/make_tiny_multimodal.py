@@ -65,6 +65,12 @@ CASES = {
         "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "head_dim": 16,
         "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}, {
         "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 16}}),
+    "qwen3_5_moe_vl": ("qwen3_5_moe", {
+        **{key: value for key, value in make_tiny.DELTA.items() if key != "rope_parameters"},
+        "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "head_dim": 16,
+        "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+        "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}, {
+        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 16}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
@@ -73,9 +79,10 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "glm4v": {"image_token_id": 90, "video_token_id": 91},
              "hunyuan_vl": {"image_token_id": 90}, "got_ocr2": {"image_token_index": 90},
              "glmasr": {"audio_token_id": 90}}
-TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen3_5_vl"] = TOKEN_IDS["qwen2_5_vl"]
+for like_qwen in ("qwen3_vl", "qwen3_5_vl", "qwen3_5_moe_vl"):
+    TOKEN_IDS[like_qwen] = TOKEN_IDS["qwen2_5_vl"]
 # with a sample that has an image, and where what the first block makes is added to at its tokens
-WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
+WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "qwen3_5", "qwen3_5_moe", "glm4v")
 DEEPSTACK = ("qwen3_vl",)
 MINICPM = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 4.5, "query_num": 4, "image_size": 448,
            "slice_mode": True, "use_image_id": True, "vision_batch_size": 16, "batch_vision_input": True,
@@ -203,6 +210,23 @@ def add_tower(folder, generator):
     path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
 
 
+def stack_experts(folder):
+    """The experts of each block in two tensors, as they are published; the library saves them one by one."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    parts = {}
+    for name in [name for name in tensors if ".mlp.experts." in name]:
+        block, rest = name.split(".experts.")
+        expert, leaf, _ = rest.split(".")
+        parts.setdefault(f"{block}.experts", {})[int(expert), leaf] = tensors.pop(name)
+    for name, part in parts.items():
+        numbers = sorted({expert for expert, _ in part})
+        both = [torch.cat([part[i, "gate_proj"], part[i, "up_proj"]]) for i in numbers]
+        tensors[f"{name}.gate_up_proj"] = torch.stack(both)
+        tensors[f"{name}.down_proj"] = torch.stack([part[i, "down_proj"] for i in numbers])
+    save_file(tensors, path, {"format": "pt"})
+
+
 def check_old_config(folder, expected, seed):
     """transformers 5 must compute the same from the old configuration."""
     with tempfile.TemporaryDirectory() as other:
@@ -221,6 +245,8 @@ def make_case(folder, name):
     make_tiny.randomise(model, seed)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if name == "qwen3_5_moe_vl":
+        stack_experts(folder)
     known = hasattr(config, "text_config")
     expected = expected_outputs((load if known else make_tiny.load)(folder), seed)
     make_tiny.save_expected(folder, expected)
