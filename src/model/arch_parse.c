@@ -514,7 +514,7 @@ mq_status mq_arch_describe(const mq_arch *arch, cJSON *out)
     MQ_TRY(mq_json_add_int(out, "window", arch->window));
     MQ_TRY(mq_json_add_int(out, "blocks_with_window", sliding));
     MQ_TRY(mq_json_add_int(out, "blocks_without_rope", no_rope));
-    MQ_TRY(mq_json_add_int(out, "blocks_with_linear_attention", linear));
+    MQ_TRY(mq_json_add_int(out, "blocks_linear", linear));
     MQ_TRY(mq_json_add_int(out, "blocks_with_experts", routed));
     MQ_TRY(mq_json_add_int(out, "experts", arch->moe.routing.n_experts));
     MQ_TRY(mq_json_add_int(out, "experts_of_a_token", arch->moe.routing.top_k));

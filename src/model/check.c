@@ -43,7 +43,7 @@ static const char *vector_role(int id)
     if (id < MQ_VECTOR_SINKS) return "norm_bias";
     if (id == MQ_VECTOR_SINKS) return "sinks";
     if (id >= MQ_VECTOR_BIAS) return "bias";
-    return id < MQ_VECTOR_DELTA_CONV ? "router" : "linear_attention";
+    return id < MQ_VECTOR_DELTA_CONV ? "router" : "linear_attn";
 }
 
 static const char *linear_role(mq_linear_id linear)
