@@ -54,7 +54,7 @@ DEEPSEEK_EXPERTS = {"intermediate_size": 32, "moe_intermediate_size": 32, "n_rou
                     "topk_group": 1, "routed_scaling_factor": 0.1, "first_k_dense_replace": 1}
 
 DELTA = {"num_hidden_layers": 3, "head_dim": 8, "linear_num_key_heads": 2,
-         "linear_num_value_heads": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 8,
+         "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 8,
          "layer_types": ["linear_attention", "linear_attention", "full_attention"],
          "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
                              "partial_rotary_factor": 0.5}}

@@ -33,6 +33,11 @@ def rope(theta, **more):
     return {"rope_type": "default", "rope_theta": theta, **more}
 
 
+# a block of linear attention and one of the full kind
+HYBRID = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
+          "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}
+
+
 # name: model_type, settings of the language model, and of the others
 CASES = {
     "qwen2_5_vl": ("qwen2_5_vl", {"rope_parameters": rope(1000.0, mrope_section=[1, 1, 2])}, {
@@ -61,16 +66,12 @@ CASES = {
                          "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16,
                          "num_mel_bins": 8}}),
     "qwen3_5_vl": ("qwen3_5", {
-        **{key: value for key, value in make_tiny.DELTA.items() if key != "rope_parameters"},
-        "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "head_dim": 16,
-        "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}, {
-        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 16}}),
+        **make_tiny.DELTA, **HYBRID, "head_dim": 16}, {
+        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 4}}),
     "qwen3_5_moe_vl": ("qwen3_5_moe", {
-        **{key: value for key, value in make_tiny.DELTA.items() if key != "rope_parameters"},
-        "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"], "head_dim": 16,
-        "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
-        "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}, {
-        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 16}}),
+        **make_tiny.DELTA, **HYBRID, "head_dim": 16, "num_attention_heads": 2, "num_experts": 3,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}, {
+        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 4}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
