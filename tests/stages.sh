@@ -153,7 +153,7 @@ short_stages() {
         -DCMAKE_BUILD_TYPE=Release -DMQ_BUILD_BENCH=ON'; then
         tests 'tests, gcc' 700 build --timeout 300
         MPIQUANT=$PWD/build/mpiquant python_tests 'end-to-end tests' 1500 tests/e2e
-        readers 'readers of the formats' 900 4:128 4:64:compressed-tensors multimodal
+        readers 'readers of the formats' 900 4:128 4:64:compressed-tensors
     fi
     if step 'build with clang' 400 env CC=clang bash -c 'configure_and_build build-clang \
         -DCMAKE_BUILD_TYPE=Release'; then

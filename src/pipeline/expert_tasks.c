@@ -131,22 +131,21 @@ static mq_status solve_alone(mq_run *run, int64_t block, task *t)
 
 /* ---- taken over by all ----------------------------------------------------------------------- */
 
-/* Where one rank's warnings belong: into the log of the first. */
-static mq_status share_warnings(const mq_run *run, int owner, task *t)
+/* A rank's warnings belong into the log of the first. */
+static mq_status share_warnings(const mq_run *run, int owner, char **text)
 {
-    char *text = t->warnings;
-    t->warnings = NULL;
-    mq_status status = mq_agree(run->comm, MQ_OK);
-    int64_t any = text != NULL;
-    if (status == MQ_OK) status = mq_sum_i64(run->comm, &any, 1);
-    if (status == MQ_OK && any > 0) status = mq_bcast_text(run->comm, &text, owner);
-    for (char *line = text, *next = NULL; line && run->comm->rank == 0; line = next) {
+    int64_t any = *text != NULL;
+    MQ_TRY(mq_sum_i64(run->comm, &any, 1));
+    if (any == 0) return MQ_OK;
+    MQ_TRY(mq_bcast_text(run->comm, text, owner));
+    for (char *line = *text, *next = NULL; line && run->comm->rank == 0 && owner != 0;
+         line = next) {
         next = strchr(line, '\n');
         if (next) *next++ = '\0';
         mq_warn("%s", line);
     }
-    mq_free(&text);
-    return status;
+    mq_free(text);
+    return MQ_OK;
 }
 
 static mq_status share_report(mq_run *run, int owner)
@@ -169,7 +168,7 @@ static mq_status take_over(mq_run *run, int64_t block, mq_tap_id tap, int owner,
     MQ_TRY(mq_tap_result_publish_from(run->comm, run->result, mine, owner));
     mq_timing_lap(&run->timing, MQ_T_LDLQ);
     MQ_TRY(mq_agree(run->comm, share_report(run, owner)));
-    MQ_TRY(share_warnings(run, owner, t));
+    MQ_TRY(share_warnings(run, owner, &t->warnings));
     MQ_TRY(mq_run_replace_weights(run));
     return mq_run_write_layers(run, block);
 }

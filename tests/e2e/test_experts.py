@@ -155,6 +155,48 @@ class Experts(harness.InScratch):
                 self.assertEqual(layer['samples_left_out'], 1)
                 self.assertLessEqual(layer['routed_tokens'], 3 * LENGTH)
 
+    def random_model(self, name, sizes, mlps):
+        """A block of Qwen3, dense or with experts; mlps: the width of each MLP by its name."""
+        hidden, heads, dim, vocab = 512, 8, 64, 96
+        config = {'hidden_size': hidden, 'num_hidden_layers': 1, 'num_attention_heads': heads, 'head_dim': dim,
+                  'num_key_value_heads': heads, 'vocab_size': vocab, 'rms_norm_eps': 1e-6, 'rope_theta': 10000.0,
+                  'tie_word_embeddings': True, 'max_position_embeddings': 4096, **sizes}
+        layer = 'model.layers.0.'
+        shapes = {'model.embed_tokens.weight': (vocab, hidden), 'model.norm.weight': (hidden,),
+                  layer + 'input_layernorm.weight': (hidden,), layer + 'post_attention_layernorm.weight': (hidden,),
+                  layer + 'self_attn.q_norm.weight': (dim,), layer + 'self_attn.k_norm.weight': (dim,)}
+        shapes.update({layer + f'self_attn.{x}_proj.weight': (hidden, hidden) for x in 'qkvo'})
+        for mlp, width in mlps.items():
+            shapes.update({layer + mlp + '.gate_proj.weight': (width, hidden),
+                           layer + mlp + '.up_proj.weight': (width, hidden),
+                           layer + mlp + '.down_proj.weight': (hidden, width)})
+        if len(mlps) > 1:
+            shapes[layer + 'mlp.gate.weight'] = (len(mlps), hidden)
+        generator = np.random.default_rng(1)
+        tensors = {key: (generator.standard_normal(shape) / np.sqrt(shape[-1]) if len(shape) > 1 else
+                         np.ones(shape)).astype(np.float32) for key, shape in shapes.items()}
+        folder = self.root / name
+        folder.mkdir()
+        harness.save_file(tensors, folder / 'model.safetensors')
+        (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
+        return folder
+
+    def test_memory(self):
+        """64 experts, 8 for a token, take at most twice the memory of a rank that a dense MLP as wide as 8 takes."""
+        dense = self.random_model('dense', {'model_type': 'qwen3', 'intermediate_size': 1024}, {'mlp': 1024})
+        routed = self.random_model('routed', {
+            'model_type': 'qwen3_moe', 'intermediate_size': 1024, 'moe_intermediate_size': 128, 'num_experts': 64,
+            'num_experts_per_tok': 8}, {f'mlp.experts.{e}': 128 for e in range(64)})
+        generator = np.random.default_rng(2)
+        calib = harness.write_calib(self.root / 'memory.h5', generator.integers(3, 96, (32, 512)).tolist(), 96)
+        peak = {}
+        for model in (dense, routed):
+            out = self.root / f'{model.name}-out'
+            done = harness.run(2, 'quantize', model, '--calib', calib, '--output', out, '--preset', 'fast')
+            self.assertEqual(done.returncode, 0, done.stderr)
+            peak[model.name] = json.loads((out / 'mq_report.json').read_text())['memory']['peak_of_a_rank']
+        self.assertLess(peak['routed'], 2 * peak['dense'], peak)
+
 
 if __name__ == '__main__':
     unittest.main()

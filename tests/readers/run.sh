@@ -9,9 +9,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../tools/common.sh"
 program=$(realpath "${1:-build/mpiquant}")
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- gptq zero-points lm-head gptq_v2 compressed-tensors experts multimodal gguf
+[ $# -gt 0 ] || set -- gptq zero-points lm-head gptq_v2 compressed-tensors families experts multimodal gguf
 
-schemes=() experts='' gguf='' multimodal=''
+schemes=() families='' experts='' gguf='' multimodal=''
 for what in "$@"; do
     case $what in
     gptq) schemes+=(2:32 3:128 4:128 8:-1) ;;
@@ -22,11 +22,13 @@ for what in "$@"; do
         schemes+=({2:32,4:64,4:128,8:-1}:compressed-tensors)
         schemes+=({2:32,4:128,8:-1}:compressed-tensors{',zero-points',',lm-head'})
         ;;
+    families) families=yes ;;
     experts) experts=yes ;;
     multimodal) multimodal=yes ;;
     gguf) gguf=yes ;;
     *:*) schemes+=("$what") ;;
-    *) die "$what: none of gptq zero-points lm-head gptq_v2 compressed-tensors experts multimodal gguf BITS:GROUP" ;;
+    *) die "$what: none of gptq zero-points lm-head gptq_v2 compressed-tensors families experts multimodal gguf \
+BITS:GROUP" ;;
     esac
 done
 
@@ -34,6 +36,7 @@ python=$(bash tests/readers/install.sh python)
 if [ ${#schemes[@]} -gt 0 ]; then
     bash tests/readers/packed.sh "$python" "$program" "${schemes[@]}"
 fi
+if [ -n "$families" ]; then HF_HUB_OFFLINE=1 "$python" tests/readers/families.py "$program"; fi
 if [ -n "$experts" ]; then bash tests/readers/experts.sh "$python" "$program"; fi
 if [ -n "$multimodal" ]; then
     "$python" tests/unit/test_calib_multimodal.py
