@@ -102,8 +102,8 @@ def unpacked(name, packed, folder):
     tensors = {}
     for key, value in compressed_reference.read_folder(packed).items():
         value = torch.from_numpy(np.array(value))
-        if value.is_floating_point():
-            value = value.to(torch.bfloat16).float()    # its readers round once
+        if value.is_floating_point() and ".experts." in key:
+            value = value.to(torch.bfloat16).float()    # of experts its readers round once
         tensors[key] = value
     config = json.loads((packed / "config.json").read_text(encoding="utf-8"))
     del config["quantization_config"]
