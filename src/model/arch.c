@@ -28,8 +28,8 @@ mq_place mq_tap_place(int64_t block, mq_tap_id tap)
 
 const char *mq_linear_name(mq_linear_id linear)
 {
-    static const char *const names[MQ_N_LINEARS] = {"q",    "k", "v",    "q_a", "kv_a", "q_b",
-                                                    "kv_b", "o", "gate", "up",  "down"};
+    static const char *const names[MQ_N_LINEARS] = {
+        "q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "in_qkv", "in_z", "o", "gate", "up", "down"};
     return names[mq_linear_role(linear)];
 }
 
@@ -69,10 +69,19 @@ void mq_arch_norm_bias(const char *weight, char *out, size_t bytes)
     snprintf(out, bytes, "%.*s.bias", stem(weight), weight);
 }
 
+/* The same of its attention. */
+static const char *attention_pattern(const mq_arch *arch, int64_t block, mq_linear_id linear)
+{
+    bool delta = linear == MQ_IN_QKV || linear == MQ_IN_Z;
+    if (linear == MQ_O) return arch->block[block].linear ? arch->delta.out : arch->linear[MQ_O];
+    return delta == arch->block[block].linear ? arch->linear[linear] : "";
+}
+
 /* A linear of a block as the descriptor names it; "" where the block has none. */
 static const char *linear_pattern(const mq_arch *arch, int64_t block, mq_linear_id linear)
 {
     mq_linear_id role = mq_linear_role(linear);
+    if (linear <= MQ_O) return attention_pattern(arch, block, linear);
     bool routed = arch->block[block].routed;
     if (linear >= MQ_EXPERTS) return routed ? arch->moe.expert[role - MQ_GATE] : "";
     bool shared = routed && role >= MQ_GATE;
@@ -95,6 +104,16 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
 int64_t mq_arch_value_dim(const mq_arch *arch)
 {
     return arch->latent.kv_rank > 0 ? arch->latent.v_dim : arch->head_dim;
+}
+
+int64_t mq_arch_delta_width(const mq_arch *arch)
+{
+    return arch->delta.n_v_heads * arch->delta.v_dim;
+}
+
+int64_t mq_arch_delta_in_width(const mq_arch *arch)
+{
+    return 2 * (arch->delta.n_k_heads * arch->delta.k_dim + mq_arch_delta_width(arch));
 }
 
 int64_t mq_arch_window(const mq_arch *arch, int64_t block)
@@ -146,8 +165,16 @@ bool mq_arch_has_bias(const mq_arch *arch, int64_t block, mq_linear_id linear)
 {
     const mq_stack_names *stack = &arch->moe.stack;
     if (!mq_arch_has(arch, block, linear)) return false;
+    if (linear == MQ_O && arch->block[block].linear) return false;
     if (linear < MQ_EXPERTS) return arch->has_bias[linear];
     return (mq_linear_role(linear) == MQ_DOWN ? stack->down_bias : stack->gate_up_bias)[0] != '\0';
+}
+
+/* Width of what o reads. */
+static int64_t attention_width(const mq_arch *arch, int64_t block)
+{
+    if (arch->block[block].linear) return mq_arch_delta_width(arch);
+    return arch->n_heads * mq_arch_value_dim(arch);
 }
 
 /* Width between up and down. */
@@ -163,7 +190,8 @@ void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linea
     mq_linear_id role = mq_linear_role(linear);
     const mq_latent *latent = &arch->latent;
     int64_t q = arch->n_heads * arch->head_dim, kv = arch->n_kv_heads * arch->head_dim;
-    int64_t out = arch->n_heads * mq_arch_value_dim(arch);
+    int64_t out = attention_width(arch, block), delta = mq_arch_delta_in_width(arch);
+    int64_t z = mq_arch_delta_width(arch);
     int64_t width = mlp_width(arch, block, linear >= MQ_EXPERTS);
     int64_t gate = arch->fused_gate_up && !arch->block[block].routed ? 2 * width : width;
     int64_t first = arch->attention_gate ? 2 * q : q; /* rows of MQ_Q that stand for query heads */
@@ -175,6 +203,8 @@ void mq_arch_linear_shape(const mq_arch *arch, int64_t block, mq_linear_id linea
         [MQ_KV_A] = {latent->kv_rank + latent->rope_dim, arch->hidden},
         [MQ_Q_B] = {q, latent->q_rank},
         [MQ_KV_B] = {arch->n_heads * latent->nope_dim + out, latent->kv_rank},
+        [MQ_IN_QKV] = {arch->delta.grouped ? delta : delta - z, arch->hidden},
+        [MQ_IN_Z] = {z, arch->hidden},
         [MQ_O] = {arch->hidden, out},
         [MQ_GATE] = {gate, arch->hidden},
         [MQ_UP] = {width, arch->hidden},
@@ -222,6 +252,8 @@ mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear)
     case MQ_V:
     case MQ_Q_A:
     case MQ_KV_A:
+    case MQ_IN_QKV:
+    case MQ_IN_Z:
     case MQ_EXPERTS:
         break;
     }
@@ -261,9 +293,9 @@ int64_t mq_arch_normed_width(const mq_arch *arch)
     return latent > arch->hidden ? latent : arch->hidden;
 }
 
-bool mq_arch_couples(const mq_arch *arch, mq_tap_id tap)
+bool mq_arch_couples(const mq_arch *arch, int64_t block, mq_tap_id tap)
 {
-    return tap == MQ_TAP_ATTN_IN && arch->latent.kv_rank == 0;
+    return tap == MQ_TAP_ATTN_IN && arch->latent.kv_rank == 0 && !arch->block[block].linear;
 }
 
 bool mq_arch_norms_branch(const mq_arch *arch, mq_linear_id linear)
@@ -289,7 +321,7 @@ bool mq_tap_writes_residual(mq_tap_id tap, mq_linear_id *linear)
 
 int64_t mq_arch_tap_width(const mq_arch *arch, int64_t block, mq_tap_id tap)
 {
-    if (tap == MQ_TAP_ATTN_OUT) return arch->n_heads * mq_arch_value_dim(arch);
+    if (tap == MQ_TAP_ATTN_OUT) return attention_width(arch, block);
     if (tap == MQ_TAP_Q_LORA) return arch->latent.q_rank;
     if (tap == MQ_TAP_KV_LORA) return arch->latent.kv_rank;
     bool mid = mq_tap_is_expert_mid(tap);

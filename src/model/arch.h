@@ -44,6 +44,7 @@ typedef enum mq_qk_norm {
  *  a checkpoint has q, k and v as one layer with their rows one after the other, it is MQ_Q, and
  *  there are no MQ_K and MQ_V; gate and up as one are MQ_GATE. Latent attention (mq_latent) has
  *  MQ_Q, or MQ_Q_A and MQ_Q_B in its place, and MQ_KV_A and MQ_KV_B in that of MQ_K and MQ_V.
+ *  Linear attention (mq_delta) has MQ_IN_QKV and MQ_IN_Z, or MQ_IN_QKV for both, and MQ_O.
  *  In blocks with routed experts MQ_GATE, MQ_UP and MQ_DOWN are the expert that all tokens share,
  *  if there is one. */
 typedef enum mq_linear_id {
@@ -54,6 +55,8 @@ typedef enum mq_linear_id {
     MQ_KV_A,
     MQ_Q_B,
     MQ_KV_B,
+    MQ_IN_QKV,
+    MQ_IN_Z,
     MQ_O,
     MQ_GATE,
     MQ_UP,
@@ -130,8 +133,8 @@ static inline int mq_tap_kind(mq_tap_id tap)
 /** "attn_in", ...; "expert_in" and "expert_mid" of any routed expert. */
 const char *mq_tap_name(mq_tap_id tap);
 
-/** "q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "o", "gate", "up", "down", of its role for one of
- * an expert. */
+/** "q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "in_qkv", "in_z", "o", "gate", "up", "down", of its
+ *  role for one of an expert. */
 const char *mq_linear_name(mq_linear_id linear);
 
 enum {
@@ -177,6 +180,7 @@ typedef struct mq_block_kind {
     bool sliding; /* sees the window only */
     bool chunked; /* sees its own chunk only */
     bool no_rope; /* positions do not turn q and k */
+    bool linear;  /* has linear attention */
     bool routed;  /* has routed experts */
 } mq_block_kind;
 
@@ -191,6 +195,19 @@ typedef struct mq_latent {
     double norm_eps; /* of the norms of latents */
     char q_norm[MQ_ARCH_NAME], kv_norm[MQ_ARCH_NAME];
 } mq_latent;
+
+/** Linear attention by the gated delta rule (mq_delta in ops/kernels.h) in the blocks that have it;
+ *  n_v_heads is 0 in families without. What makes b and a, the rates, is never quantised: it has
+ *  two rows for a head, and readers that share heads between processes leave fewer rows to each
+ *  than their kernels for packed layers take. */
+typedef struct mq_linear_attention {
+    int64_t n_k_heads, n_v_heads, k_dim, v_dim;
+    int64_t kernel; /* tokens that the convolution sees */
+    bool grouped;   /* MQ_IN_QKV makes z too, and b makes a, their rows key head by key head */
+    char conv[MQ_ARCH_NAME], a_log[MQ_ARCH_NAME], dt_bias[MQ_ARCH_NAME], norm[MQ_ARCH_NAME];
+    char b[MQ_ARCH_NAME], a[MQ_ARCH_NAME]; /* a: "" where b makes both */
+    char out[MQ_ARCH_NAME];                /* MQ_O */
+} mq_linear_attention;
 
 /** The tensors of families that have what the experts of a block have alike in one tensor for all
  * of them, gate and up in one too. "{i}" is the block; "" where every expert has tensors of its
@@ -294,6 +311,7 @@ typedef struct mq_arch {
     bool fused_qkv, fused_gate_up; /* MQ_Q is all three, MQ_GATE is both */
     bool gated;                    /* else the MLP has no gate: down(act(up)) */
     mq_latent latent;
+    mq_linear_attention delta;
     mq_moe moe;
 
     /* of a quantised folder (config.json has a quantization_config) */
@@ -348,8 +366,12 @@ void mq_arch_linear_name(const mq_arch *arch, mq_linear_id linear, int64_t block
  *  a tower for images: it stays as it is. */
 bool mq_arch_is_copied(const mq_arch *arch, const char *tensor);
 
-/** Coordinates of a head of what attention makes. */
+/** Coordinates of a head of what attention makes, where it is not linear. */
 int64_t mq_arch_value_dim(const mq_arch *arch);
+
+/** Width of what linear attention makes, and of what MQ_IN_QKV and MQ_IN_Z make for it. */
+int64_t mq_arch_delta_width(const mq_arch *arch);
+int64_t mq_arch_delta_in_width(const mq_arch *arch);
 
 /** Sliding window of a block, 0 for none. */
 int64_t mq_arch_window(const mq_arch *arch, int64_t block);
@@ -403,8 +425,9 @@ int64_t mq_arch_normed_width(const mq_arch *arch);
 mq_tap_id mq_arch_linear_tap(const mq_arch *arch, mq_linear_id linear);
 
 /** Whether layers of a tap make heads of q, k and v whose rows can be judged by what they meet; not
- *  those of latent attention, for a part of their keys is the same for all heads. */
-bool mq_arch_couples(const mq_arch *arch, mq_tap_id tap);
+ *  those of latent attention, for a part of their keys is the same for all heads, and not those of
+ *  linear attention, whose queries meet a state. */
+bool mq_arch_couples(const mq_arch *arch, int64_t block, mq_tap_id tap);
 
 /** True for a tap whose one layer makes what is added to the residual stream: o, or a down, which
  *  *linear becomes. */

@@ -21,36 +21,29 @@ static mq_status check_list(const mq_arch_texts *texts, const mq_spec_value *lis
                    texts->where, list->name, arch->n_blocks, n < 0 ? 0 : n);
 }
 
-/* A type of attention beside the full one. */
-typedef struct other_type {
-    const char *name;
-    int64_t size; /* of its window or chunks, 0: there is none */
-    size_t flag;  /* in mq_block_kind: whether a block is of the type */
-} other_type;
-
-static void set_type(mq_arch *arch, int64_t block, const other_type *type, bool value)
+static void set_type(mq_arch *arch, int64_t block, size_t flag, bool value)
 {
-    memcpy((char *)&arch->block[block] + type->flag, &value, sizeof value);
+    memcpy((char *)&arch->block[block] + flag, &value, sizeof value);
 }
 
-static mq_status read_types(const mq_arch_texts *texts, const mq_spec_value *types,
-                            const other_type *type, mq_arch *arch)
+mq_status mq_arch_read_types(const mq_arch_texts *texts, const mq_spec_value *types,
+                             const char *name, bool allowed, size_t flag, mq_arch *arch)
 {
     const cJSON *item = NULL;
     int64_t block = 0;
     MQ_TRY(check_list(texts, types, arch, false));
     cJSON_ArrayForEach(item, types->json)
     {
-        const char *name = cJSON_GetStringValue(item);
-        bool full = name && strcmp(name, "full_attention") == 0;
-        bool other = name && strcmp(name, type->name) == 0;
-        if ((!full && !other) || (other && type->size == 0)) {
+        const char *type = cJSON_GetStringValue(item);
+        bool full = type && strcmp(type, "full_attention") == 0;
+        bool other = type && strcmp(type, name) == 0;
+        if ((!full && !other) || (other && !allowed)) {
             return mq_fail(MQ_E_INPUT,
                            "%s: \"%s\" says \"%s\" for block %" PRId64
                            "; this version computes full_attention, and %s where its size is set",
-                           texts->where, types->name, name ? name : "?", block, type->name);
+                           texts->where, types->name, type ? type : "?", block, name);
         }
-        set_type(arch, block++, type, other);
+        set_type(arch, block++, flag, other);
     }
     return MQ_OK;
 }
@@ -106,9 +99,8 @@ mq_status mq_arch_parse_window(const mq_arch_texts *texts, mq_arch *arch)
         MQ_TRY(mq_spec_find(texts, "window", "layer_types", &types));
     }
     if (!types.json) return window_by_rule(texts, arch);
-    const other_type sliding = {"sliding_attention", arch->window,
-                                offsetof(mq_block_kind, sliding)};
-    return read_types(texts, &types, &sliding, arch);
+    return mq_arch_read_types(texts, &types, "sliding_attention", arch->window > 0,
+                              offsetof(mq_block_kind, sliding), arch);
 }
 
 mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch)
@@ -121,11 +113,13 @@ mq_status mq_arch_parse_chunk(const mq_arch_texts *texts, mq_arch *arch)
         return mq_fail(MQ_E_INPUT, "%s: chunks of attention of %" PRId64, texts->where,
                        arch->chunk);
     }
-    const other_type chunked = {"chunked_attention", arch->chunk, offsetof(mq_block_kind, chunked)};
     MQ_TRY(mq_spec_find(texts, "chunk", "layer_types", &types));
-    if (types.json) return read_types(texts, &types, &chunked, arch);
+    if (types.json) {
+        return mq_arch_read_types(texts, &types, "chunked_attention", arch->chunk > 0,
+                                  offsetof(mq_block_kind, chunked), arch);
+    }
     for (int64_t b = 0; b < arch->n_blocks && arch->chunk > 0; b++) {
-        set_type(arch, b, &chunked, !arch->block[b].no_rope);
+        arch->block[b].chunked = !arch->block[b].no_rope;
     }
     return MQ_OK;
 }

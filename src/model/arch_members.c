@@ -5,7 +5,7 @@
 /* What a descriptor may say: a misspelt member would be a feature that is silently left out. The
  * section "config" is checked where its fields are known, and "gguf" where it is read. */
 
-enum { MOST_MEMBERS = 48 };
+enum { MOST_MEMBERS = 64 };
 
 typedef struct section {
     const char *name; /* "": the descriptor itself */
@@ -13,12 +13,14 @@ typedef struct section {
 } section;
 
 static const section sections[] = {
-    {"", {"family",       "model_types", "config",          "bias",         "rope",
-          "sliding_rope", "no_rope",     "window",          "chunk",        "query_scale",
-          "moe",          "tensors",     "ignored_tensors", "ignored_keys", "expected_keys",
-          "gguf",         "latent",      "copied",          "language",     "sensitive"}},
+    {"",
+     {"family",          "model_types",  "config",        "bias",        "rope",   "sliding_rope",
+      "no_rope",         "window",       "chunk",         "query_scale", "moe",    "tensors",
+      "ignored_tensors", "ignored_keys", "expected_keys", "gguf",        "latent", "delta",
+      "copied",          "language",     "sensitive"}},
     {"language", {"config", "flat", "model_types", "root_keys", "other_configs", "deepstack"}},
     {"bias", {"q", "k", "v", "q_a", "kv_a", "q_b", "kv_b", "o", "gate", "up", "down"}},
+    {"delta", {"n_k_heads", "n_v_heads", "k_dim", "v_dim", "kernel", "layer_types", "every"}},
     {"latent", {"q_rank", "kv_rank", "nope_dim", "v_dim", "norm_eps"}},
     {"sensitive", {"skip", "bits8", "source"}},
     {"rope",
@@ -46,6 +48,17 @@ static const section sections[] = {
       "kv_a",
       "q_b",
       "kv_b",
+      "in_qkvz",
+      "in_qkv",
+      "in_z",
+      "in_ba",
+      "in_b",
+      "in_a",
+      "conv",
+      "a_log",
+      "dt_bias",
+      "delta_norm",
+      "delta_out",
       "q",
       "k",
       "v",

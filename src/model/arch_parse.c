@@ -382,6 +382,7 @@ static const struct {
     {settle_scales, false},
     {check_activation, false},
     {read_names, true},
+    {mq_arch_parse_delta, true},
     {mq_arch_parse_rope, false},
     {mq_arch_parse_no_rope, false},
     {mq_arch_parse_window, false},
@@ -499,12 +500,13 @@ static mq_status describe_field(const mq_arch *arch, const field *f, cJSON *out)
 
 mq_status mq_arch_describe(const mq_arch *arch, cJSON *out)
 {
-    int64_t sliding = 0, no_rope = 0, routed = 0;
+    int64_t sliding = 0, no_rope = 0, routed = 0, linear = 0;
     for (int i = 0; i < N_FIELDS; i++) MQ_TRY(describe_field(arch, &fields[i], out));
     for (int64_t b = 0; b < arch->n_blocks && b < MQ_ARCH_BLOCKS; b++) {
         sliding += arch->block[b].sliding;
         no_rope += arch->block[b].no_rope;
         routed += arch->block[b].routed;
+        linear += arch->block[b].linear;
     }
     MQ_TRY(mq_json_add_string(out, "rope", mq_rope_scaling_name(arch->rope.scaling)));
     MQ_TRY(mq_json_add_double(out, "rope_theta", arch->rope.theta));
@@ -512,6 +514,7 @@ mq_status mq_arch_describe(const mq_arch *arch, cJSON *out)
     MQ_TRY(mq_json_add_int(out, "window", arch->window));
     MQ_TRY(mq_json_add_int(out, "blocks_with_window", sliding));
     MQ_TRY(mq_json_add_int(out, "blocks_without_rope", no_rope));
+    MQ_TRY(mq_json_add_int(out, "blocks_linear", linear));
     MQ_TRY(mq_json_add_int(out, "blocks_with_experts", routed));
     MQ_TRY(mq_json_add_int(out, "experts", arch->moe.routing.n_experts));
     MQ_TRY(mq_json_add_int(out, "experts_of_a_token", arch->moe.routing.top_k));

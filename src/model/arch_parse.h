@@ -118,6 +118,16 @@ mq_status mq_arch_parse_latent(const mq_arch_texts *texts, mq_arch *arch);
 /** Names and biases of its linears, in the place of q, k and v, and its norms. */
 mq_status mq_arch_latent_names(const mq_arch_texts *texts, mq_arch *arch);
 
+/** Linear attention, if the family has it: its sizes, its tensors, and the blocks that have it.
+ *  After the names. */
+mq_status mq_arch_parse_delta(const mq_arch_texts *texts, mq_arch *arch);
+
+/** Which blocks have another kind of attention than the full one, by a list with an entry for each:
+ *  those that it calls `name`, which may be where `allowed`, get the flag at offset `flag` of
+ *  mq_block_kind. */
+mq_status mq_arch_read_types(const mq_arch_texts *texts, const mq_spec_value *types,
+                             const char *name, bool allowed, size_t flag, mq_arch *arch);
+
 /** A member of "tensors"; in_block: it must have {i}. */
 mq_status mq_arch_tensor_name(const mq_arch_texts *texts, const char *key, bool in_block,
                               char out[MQ_ARCH_NAME]);

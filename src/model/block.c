@@ -1,6 +1,7 @@
 #include "model/block.h"
 
 #include "base/checked.h"
+#include "model/delta.h"
 #include "model/latent.h"
 #include "model/tensors.h"
 #include "ops/gemm.h"
@@ -218,6 +219,9 @@ mq_status mq_block_produce(const mq_block_weights *weights, const mq_rope_tables
         if (a->latent.kv_rank > 0) {
             return mq_latent_attention(weights, rope, unit, from, work, out);
         }
+        if (a->block[weights->block].linear) {
+            return mq_delta_attention(weights, unit, from[MQ_TAP_ATTN_IN], work, out);
+        }
         return attention(weights, rope, unit, from[MQ_TAP_ATTN_IN], work, out);
     case MQ_TAP_MLP_IN:
         MQ_TRY(add_branch(weights, MQ_O, unit, from[MQ_TAP_ATTN_OUT], work, x));
@@ -246,6 +250,7 @@ mq_status mq_block_work_bytes(const mq_arch *arch, mq_dtype dtype, int64_t n_tok
     if (arch->latent.kv_rank > 0) {
         qkv = mq_max_i64(mq_latent_work_width(arch), arch->n_heads * arch->latent.v_dim);
     }
+    qkv = mq_max_i64(qkv, mq_delta_work_width(arch));
     int64_t widest = mq_max_i64(qkv, mq_max_i64(arch->hidden, arch->moe.intermediate));
     for (int64_t b = 0; b < arch->n_blocks; b++) {
         widest = mq_max_i64(widest, 2 * mq_arch_tap_width(arch, b, MQ_TAP_MLP_MID));

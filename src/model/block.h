@@ -14,6 +14,7 @@
  * attention's outputs may be multiplied by sigmoid(gates), which q makes beside the queries.
  * Latent attention (model/latent.h) has two taps between attn_in and attn_out, each made from
  * attn_in: q_lora, of which it makes the queries, and kv_lora, of which it makes keys and values.
+ * Linear attention (model/delta.h) has the taps of any other.
  * An MLP without a gate has mlp_mid = act(up(mlp_in)). Either norm may be missing: then the tap is
  * x. What is added to x may go through a norm of its own first (o_norm, down_norm), and is
  * multiplied by residual_scale. Where a block has routed experts, they are added to x between

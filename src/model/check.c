@@ -42,7 +42,8 @@ static const char *vector_role(int id)
     if (id < MQ_N_VECTOR_NORMS) return "norm";
     if (id < MQ_VECTOR_SINKS) return "norm_bias";
     if (id == MQ_VECTOR_SINKS) return "sinks";
-    return id < MQ_VECTOR_BIAS ? "router" : "bias";
+    if (id >= MQ_VECTOR_BIAS) return "bias";
+    return id < MQ_VECTOR_DELTA_CONV ? "router" : "linear_attn";
 }
 
 static const char *linear_role(mq_linear_id linear)

@@ -77,6 +77,23 @@ static void add_vector(mq_vector *list, int *n, int id, const char *pattern, int
     mq_arch_name(pattern, block, v->name, sizeof v->name);
 }
 
+static void add_delta(const mq_arch *arch, int64_t block, mq_vector *list, int *n)
+{
+    const mq_linear_attention *l = &arch->delta;
+    int64_t heads = l->n_v_heads, channels = mq_arch_delta_in_width(arch) - heads * l->v_dim;
+    add_vector(list, n, MQ_VECTOR_DELTA_CONV, l->conv, block, 2, channels, l->kernel);
+    mq_vector *conv = &list[*n - 1]; /* stored as (channels, 1, kernel) */
+    conv->n_dims = 3;
+    conv->dim[1] = 1;
+    conv->dim[2] = l->kernel;
+    add_vector(list, n, MQ_VECTOR_DELTA_A_LOG, l->a_log, block, 1, heads, 0);
+    add_vector(list, n, MQ_VECTOR_DELTA_DT_BIAS, l->dt_bias, block, 1, heads, 0);
+    add_vector(list, n, MQ_VECTOR_DELTA_NORM, l->norm, block, 1, l->v_dim, 0);
+    add_vector(list, n, MQ_VECTOR_DELTA_B, l->b, block, 2, l->grouped ? 2 * heads : heads,
+               arch->hidden);
+    if (l->a[0]) add_vector(list, n, MQ_VECTOR_DELTA_A, l->a, block, 2, heads, arch->hidden);
+}
+
 static void add_router(const mq_arch *arch, int64_t block, mq_vector *list, int *n)
 {
     const mq_moe *moe = &arch->moe;
@@ -97,10 +114,36 @@ static void add_router(const mq_arch *arch, int64_t block, mq_vector *list, int 
     }
 }
 
+/* Of attention that is not linear. */
+static void add_attention(const mq_arch *arch, int64_t block, mq_vector *out, int *n)
+{
+    int64_t d = arch->head_dim;
+    if (arch->qk_norm == MQ_QK_HEAD_SHARED) {
+        add_vector(out, n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, d, 0);
+        add_vector(out, n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, d, 0);
+    } else if (arch->qk_norm == MQ_QK_PER_HEAD) {
+        add_vector(out, n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 2, arch->n_heads, d);
+        add_vector(out, n, MQ_VECTOR_K_NORM, arch->k_norm, block, 2, arch->n_kv_heads, d);
+    } else if (arch->qk_norm == MQ_QK_ALL_HEADS) {
+        add_vector(out, n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, arch->n_heads * d, 0);
+        add_vector(out, n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, arch->n_kv_heads * d, 0);
+    }
+    if (arch->sinks[0]) {
+        add_vector(out, n, MQ_VECTOR_SINKS, arch->sinks, block, 1, arch->n_heads, 0);
+    }
+    if (arch->latent.q_norm[0]) {
+        add_vector(out, n, MQ_VECTOR_Q_LORA_NORM, arch->latent.q_norm, block, 1,
+                   arch->latent.q_rank, 0);
+    }
+    if (arch->latent.kv_norm[0]) {
+        add_vector(out, n, MQ_VECTOR_KV_LORA_NORM, arch->latent.kv_norm, block, 1,
+                   arch->latent.kv_rank, 0);
+    }
+}
+
 int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTORS])
 {
     int n = 0;
-    int64_t d = arch->head_dim;
     const struct {
         int id;
         const char *pattern;
@@ -116,26 +159,10 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
         mq_arch_norm_bias(norms[i].pattern, bias, sizeof bias);
         add_vector(out, &n, MQ_VECTOR_NORM_BIAS + norms[i].id, bias, block, 1, arch->hidden, 0);
     }
-    if (arch->qk_norm == MQ_QK_HEAD_SHARED) {
-        add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, d, 0);
-        add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, d, 0);
-    } else if (arch->qk_norm == MQ_QK_PER_HEAD) {
-        add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 2, arch->n_heads, d);
-        add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 2, arch->n_kv_heads, d);
-    } else if (arch->qk_norm == MQ_QK_ALL_HEADS) {
-        add_vector(out, &n, MQ_VECTOR_Q_NORM, arch->q_norm, block, 1, arch->n_heads * d, 0);
-        add_vector(out, &n, MQ_VECTOR_K_NORM, arch->k_norm, block, 1, arch->n_kv_heads * d, 0);
-    }
-    if (arch->sinks[0]) {
-        add_vector(out, &n, MQ_VECTOR_SINKS, arch->sinks, block, 1, arch->n_heads, 0);
-    }
-    if (arch->latent.q_norm[0]) {
-        add_vector(out, &n, MQ_VECTOR_Q_LORA_NORM, arch->latent.q_norm, block, 1,
-                   arch->latent.q_rank, 0);
-    }
-    if (arch->latent.kv_norm[0]) {
-        add_vector(out, &n, MQ_VECTOR_KV_LORA_NORM, arch->latent.kv_norm, block, 1,
-                   arch->latent.kv_rank, 0);
+    if (arch->block[block].linear) {
+        add_delta(arch, block, out, &n);
+    } else {
+        add_attention(arch, block, out, &n);
     }
     if (arch->block[block].routed) add_router(arch, block, out, &n);
     for (int l = 0; l < MQ_N_LINEARS; l++) {
@@ -153,7 +180,7 @@ int mq_arch_vectors(const mq_arch *arch, int64_t block, mq_vector out[MQ_N_VECTO
 mq_status mq_vector_find(const mq_folder *folder, const mq_vector *v, const mq_tensor **out)
 {
     const mq_tensor *found = mq_folder_find(folder, v->name);
-    int64_t as_row[3] = {1, v->dim[0], v->dim[1]};
+    int64_t as_row[4] = {1, v->dim[0], v->dim[1], v->dim[2]};
     if (found && shape_is(found, v->n_dims + 1, as_row)) {
         return mq_tensor_expect(folder, v->name, v->n_dims + 1, as_row, out);
     }

@@ -18,7 +18,7 @@ mq_status mq_tensor_expect_type(const mq_folder *folder, const char *name, int n
                                 const int64_t *dims, mq_dtype dtype, const mq_tensor **out);
 
 /* The small tensors of a block, which are never quantised: norms, sinks of attention, biases, the
- * router. */
+ * router, what linear attention has beside its large layers. */
 typedef enum mq_vector_id {
     MQ_VECTOR_ATTN_NORM,
     MQ_VECTOR_MLP_NORM,
@@ -35,6 +35,12 @@ typedef enum mq_vector_id {
     MQ_VECTOR_ROUTER_BIAS,
     MQ_VECTOR_CORRECTION,
     MQ_VECTOR_SHARED_WEIGHT,
+    MQ_VECTOR_DELTA_CONV,
+    MQ_VECTOR_DELTA_A_LOG,
+    MQ_VECTOR_DELTA_DT_BIAS,
+    MQ_VECTOR_DELTA_NORM,
+    MQ_VECTOR_DELTA_B,
+    MQ_VECTOR_DELTA_A,
     MQ_VECTOR_BIAS, /* + linear */
     MQ_N_VECTORS = MQ_VECTOR_BIAS + MQ_N_LINEARS
 } mq_vector_id;
@@ -43,7 +49,7 @@ typedef struct mq_vector {
     int id;
     char name[MQ_NAME_BYTES];
     int n_dims;
-    int64_t dim[2];
+    int64_t dim[3];
     int64_t count;
 } mq_vector;
 

@@ -62,6 +62,18 @@ static float **vector_place(mq_block_weights *w, int id)
         return &w->correction;
     case MQ_VECTOR_SHARED_WEIGHT:
         return &w->shared_weight;
+    case MQ_VECTOR_DELTA_CONV:
+        return &w->delta_conv;
+    case MQ_VECTOR_DELTA_A_LOG:
+        return &w->delta_a_log;
+    case MQ_VECTOR_DELTA_DT_BIAS:
+        return &w->delta_dt_bias;
+    case MQ_VECTOR_DELTA_NORM:
+        return &w->delta_norm;
+    case MQ_VECTOR_DELTA_B:
+        return &w->delta_b;
+    case MQ_VECTOR_DELTA_A:
+        return &w->delta_a;
     default:
         if (id < MQ_VECTOR_BIAS) return &w->norm_bias[id - MQ_VECTOR_NORM_BIAS];
         return &w->bias[id - MQ_VECTOR_BIAS];

@@ -23,6 +23,8 @@ typedef struct mq_block_weights {
     float *q_lora_norm, *kv_lora_norm;
     float *sinks;        /* (n_heads) of attention, NULL when absent */
     float *norm_bias[4]; /* of the first four, in the order of mq_vector_id; NULL when absent */
+    /* of linear attention, as in mq_linear_attention; NULL when absent */
+    float *delta_conv, *delta_a_log, *delta_dt_bias, *delta_norm, *delta_b, *delta_a;
     float *router, *router_bias, *correction, *shared_weight; /* as in mq_moe, f32; or NULL */
     float *vectors;                                           /* storage behind all of these */
     int64_t n_vector_values;                                  /* of this block */

@@ -89,6 +89,39 @@ static inline int64_t mq_attention_value_dim(const mq_attention_shape *shape)
 mq_status mq_attention(const mq_attention_shape *shape, const void *q, const void *k, const void *v,
                        const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
 
+/** Added to the sum of squares that a query or key of linear attention is divided by the root of.
+ */
+#define MQ_DELTA_UNIT_EPS 1e-6
+
+/** Shapes of linear attention by the gated delta rule. A key head's query and key serve
+ *  n_v_heads / n_k_heads value heads, one after the other. */
+typedef struct mq_delta_shape {
+    int64_t n_k_heads, n_v_heads, k_dim, v_dim;
+    int64_t kernel;   /* tokens that the convolution sees, of which its own is the last */
+    bool grouped;     /* rows of x hold for each key head its query, key, values, and their gates z;
+                         rows of b and a are one: for each key head all b, all a, and a points to
+                         the first of these. Else all queries, all keys, all values, all z */
+    int64_t ld_x;     /* row strides, elements: of x, */
+    int64_t ld_rates; /* and of b and a */
+    const float *conv; /* (2 n_k_heads k_dim + n_v_heads v_dim, kernel): of all queries, all keys,
+                          all values, in this order */
+    const float *a_log, *dt_bias; /* (n_v_heads) */
+    const float *norm;            /* (v_dim) */
+    double norm_eps;
+} mq_delta_shape;
+
+/** out (n_tok, n_v_heads * v_dim): of each value head, over the tokens of each sample,
+ *      q, k, v = silu(convolution over the last `kernel` tokens), q and k then of length 1
+ *      S = exp(-exp(a_log) softplus(a + dt_bias)) S,  S += k (sigmoid(b) (v - ST k))T,
+ *      out = norm(ST q / sqrt(k_dim)) silu(z)
+ *  S (k_dim, v_dim) is zero before a sample, norm is RMS. Sample s is rows sample_offset[s] ..
+ *  sample_offset[s + 1). All in f32; out alone is rounded. Threads over (sample, value head); any
+ *  sizes. Cost: 7 k_dim v_dim flops a token and value head; about 0.4 MB of scratch a thread at
+ *  128. Errors: MQ_E_INTERNAL for a shape that makes no sense; MQ_E_MEMORY.
+ *  Source: Gated Delta Networks, arXiv 2412.06464, eq. 10; transformers, modeling_qwen3_next. */
+mq_status mq_delta(const mq_delta_shape *shape, const void *x, const float *b, const float *a,
+                   const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype);
+
 /** x (n) becomes cap tanh(scale x / cap); NaN stays. Serial. */
 void mq_soft_cap(float *x, int64_t n, double scale, double cap);
 

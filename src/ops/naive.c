@@ -183,3 +183,118 @@ void mq_naive_gated(mq_activation activation, const void *gate, int64_t ld_gate,
         }
     }
 }
+
+/* ---- linear attention ------------------------------------------------------------------------ */
+
+/* A sample's rows of x begin at row0; its memory. */
+typedef struct delta_sample {
+    const mq_delta_shape *shape;
+    const void *x;
+    int64_t row0;
+    mq_dtype dtype;
+    double *state;     /* (k_dim, v_dim) */
+    double *q, *k, *v; /* (k_dim), (k_dim), (v_dim) of one token and head */
+} delta_sample;
+
+/* A value of the convolution: of column `column` of x at token t, by weights of `channel`. */
+static double mixed(const delta_sample *s, int64_t t, int64_t column, int64_t channel)
+{
+    int64_t kernel = s->shape->kernel;
+    double sum = 0;
+    for (int64_t j = 0; j < kernel; j++) {
+        int64_t u = t - (kernel - 1) + j;
+        if (u < 0) continue;
+        sum += (double)s->shape->conv[channel * kernel + j] *
+               get(s->x, (s->row0 + u) * s->shape->ld_x + column, s->dtype);
+    }
+    return sum / (1 + exp(-sum));
+}
+
+static void to_unit(double *x, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    for (int64_t i = 0; i < n; i++) x[i] /= sqrt(sum + MQ_DELTA_UNIT_EPS);
+}
+
+/* Query, key and value of head h at token t; returns the column where its gates begin. */
+static int64_t delta_operands(const delta_sample *s, int64_t t, int64_t h)
+{
+    const mq_delta_shape *p = s->shape;
+    int64_t d = p->k_dim, dv = p->v_dim, shared = p->n_v_heads / p->n_k_heads, g = h / shared;
+    int64_t keys = p->n_k_heads * d, group = g * (2 * d + 2 * shared * dv);
+    int64_t q_at = p->grouped ? group : g * d, k_at = p->grouped ? group + d : keys + g * d;
+    int64_t v_at = p->grouped ? group + 2 * d + h % shared * dv : 2 * keys + h * dv;
+    for (int64_t i = 0; i < d; i++) {
+        s->q[i] = mixed(s, t, q_at + i, g * d + i);
+        s->k[i] = mixed(s, t, k_at + i, keys + g * d + i);
+    }
+    for (int64_t j = 0; j < dv; j++) s->v[j] = mixed(s, t, v_at + j, 2 * keys + h * dv + j);
+    to_unit(s->q, d);
+    to_unit(s->k, d);
+    return v_at + (p->grouped ? shared : p->n_v_heads) * dv;
+}
+
+/* The state after a token, and o (v_dim) = its product with the query, in the place of v. */
+static void delta_step(const delta_sample *s, double decay, double beta)
+{
+    int64_t d = s->shape->k_dim, dv = s->shape->v_dim;
+    for (int64_t j = 0; j < dv; j++) {
+        double known = 0, o = 0;
+        for (int64_t i = 0; i < d; i++) known += decay * s->state[i * dv + j] * s->k[i];
+        for (int64_t i = 0; i < d; i++) {
+            double *x = &s->state[i * dv + j];
+            *x = decay * *x + s->k[i] * beta * (s->v[j] - known);
+            o += *x * s->q[i] / sqrt((double)d);
+        }
+        s->v[j] = o;
+    }
+}
+
+static void delta_output(const delta_sample *s, int64_t t, int64_t h, int64_t z_at, void *out)
+{
+    const mq_delta_shape *p = s->shape;
+    double square = 0;
+    for (int64_t j = 0; j < p->v_dim; j++) square += s->v[j] * s->v[j] / (double)p->v_dim;
+    for (int64_t j = 0; j < p->v_dim; j++) {
+        double z = get(s->x, (s->row0 + t) * p->ld_x + z_at + j, s->dtype);
+        double normed = s->v[j] / sqrt(square + p->norm_eps) * (double)p->norm[j];
+        put(out, ((s->row0 + t) * p->n_v_heads + h) * p->v_dim + j, normed * z / (1 + exp(-z)),
+            s->dtype);
+    }
+}
+
+static void delta_head(const delta_sample *s, int64_t length, int64_t h, const float *b,
+                       const float *a, void *out)
+{
+    const mq_delta_shape *p = s->shape;
+    int64_t shared = p->n_v_heads / p->n_k_heads;
+    int64_t rate = p->grouped ? h / shared * 2 * shared + h % shared : h;
+    for (int64_t i = 0; i < p->k_dim * p->v_dim; i++) s->state[i] = 0;
+    for (int64_t t = 0; t < length; t++) {
+        int64_t at = (s->row0 + t) * p->ld_rates + rate;
+        double softplus = log1p(exp((double)a[at] + (double)p->dt_bias[h]));
+        int64_t z_at = delta_operands(s, t, h);
+        delta_step(s, exp(-exp((double)p->a_log[h]) * softplus), 1 / (1 + exp(-(double)b[at])));
+        delta_output(s, t, h, z_at, out);
+    }
+}
+
+mq_status mq_naive_delta(const mq_delta_shape *shape, const void *x, const float *b, const float *a,
+                         const int64_t *sample_offset, int64_t n_samples, void *out, mq_dtype dtype)
+{
+    int64_t d = shape->k_dim, dv = shape->v_dim;
+    delta_sample s = {.shape = shape, .x = x, .dtype = dtype};
+    MQ_TRY(mq_alloc(d * dv + 2 * d + dv, sizeof *s.state, "a state", &s.state));
+    s.q = s.state + d * dv;
+    s.k = s.q + d;
+    s.v = s.k + d;
+    for (int64_t i = 0; i < n_samples; i++) {
+        s.row0 = sample_offset[i];
+        for (int64_t h = 0; h < shape->n_v_heads; h++) {
+            delta_head(&s, sample_offset[i + 1] - s.row0, h, b, a, out);
+        }
+    }
+    mq_free(&s.state);
+    return MQ_OK;
+}

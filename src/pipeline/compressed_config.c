@@ -186,6 +186,10 @@ static mq_status fill(cJSON *config, const mq_scheme *scheme)
     MQ_TRY(add_others(scheme->arch, ignore));
     MQ_TRY(every_layer(scheme, add_ignored, ignore));
     for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        if (scheme->arch->block[b].linear) {
+            MQ_TRY(add_unpacked(scheme->arch, scheme->arch->delta.b, b, ignore));
+            MQ_TRY(add_unpacked(scheme->arch, scheme->arch->delta.a, b, ignore));
+        }
         if (!scheme->arch->block[b].routed) continue;
         MQ_TRY(add_unpacked(scheme->arch, scheme->arch->moe.router, b, ignore));
         MQ_TRY(add_unpacked(scheme->arch, scheme->arch->moe.shared_weight, b, ignore));

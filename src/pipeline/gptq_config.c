@@ -180,8 +180,8 @@ static mq_status add_head_rule(cJSON *dynamic, const mq_scheme *scheme)
     return add_rule(dynamic, rule, &scheme->head, scheme->arch->hidden);
 }
 
-/* "-:^model\.layers\.\d+\.mlp\.gate$" */
-static mq_status add_router_rule(cJSON *dynamic, const mq_arch *arch, const char *name)
+/* "-:^model\.layers\.\d+\.mlp\.gate$" for the name of a weight; "": there is none */
+static mq_status add_unpacked_rule(cJSON *dynamic, const mq_arch *arch, const char *name)
 {
     char rule[MQ_PATTERN_BYTES] = "-:^", head[MQ_ARCH_NAME];
     const char *mark = strstr(name, "{i}"), *end = strstr(name, ".weight");
@@ -195,11 +195,27 @@ static mq_status add_router_rule(cJSON *dynamic, const mq_arch *arch, const char
     return add_rule(dynamic, rule, &(mq_layer_plan){.quantise = false}, 0);
 }
 
-/* Linears of a block that are never packed. */
-static mq_status add_router_rules(cJSON *dynamic, const mq_arch *arch)
+/* What makes the rates of linear attention; vLLM has it as one module in any case. */
+static mq_status add_rates_rules(cJSON *dynamic, const mq_arch *arch)
 {
-    MQ_TRY(add_router_rule(dynamic, arch, arch->moe.router));
-    return add_router_rule(dynamic, arch, arch->moe.shared_weight);
+    static const char fused[] = "in_proj_ba.weight";
+    const mq_linear_attention *l = &arch->delta;
+    char name[MQ_ARCH_NAME + sizeof fused];
+    const char *dot = strstr(l->b, ".weight");
+    MQ_TRY(add_unpacked_rule(dynamic, arch, l->b));
+    MQ_TRY(add_unpacked_rule(dynamic, arch, l->a));
+    if (!l->a[0] || !dot) return MQ_OK;
+    while (dot > l->b && dot[-1] != '.') dot--;
+    snprintf(name, sizeof name, "%.*s%s", (int)(dot - l->b), l->b, fused);
+    return add_unpacked_rule(dynamic, arch, name);
+}
+
+/* Linears of a block that are never packed. */
+static mq_status add_unpacked_rules(cJSON *dynamic, const mq_arch *arch)
+{
+    MQ_TRY(add_rates_rules(dynamic, arch));
+    MQ_TRY(add_unpacked_rule(dynamic, arch, arch->moe.router));
+    return add_unpacked_rule(dynamic, arch, arch->moe.shared_weight);
 }
 
 /* Other parts of the model, none of which is packed. */
@@ -224,40 +240,48 @@ static mq_status fill_dynamic(cJSON *dynamic, const mq_scheme *scheme)
         for (int g = 0; g < MQ_FUSED_EXPERTS; g++) MQ_TRY(add_group(dynamic, scheme, b, g));
         if (scheme->arch->block[b].routed) MQ_TRY(add_experts(dynamic, scheme, b));
     }
-    MQ_TRY(add_router_rules(dynamic, scheme->arch));
+    MQ_TRY(add_unpacked_rules(dynamic, scheme->arch));
     return scheme->head.quantise ? add_head_rule(dynamic, scheme) : MQ_OK;
 }
 
-/* The first block that has the linear, and has it packed where any block has. */
-static int64_t packed_block(const mq_scheme *scheme, mq_linear_id linear, bool *there, bool *packed)
+/* What a linear is called inside a block: one name, or two where blocks differ in their attention
+ * or MLP. */
+typedef struct inner_names {
+    char name[2][NAME_BYTES];
+    bool packed[2]; /* in some block */
+    int n;
+} inner_names;
+
+static inner_names names_of(const mq_scheme *scheme, mq_linear_id linear)
 {
-    int64_t block = 0;
-    *there = *packed = false;
-    for (int64_t b = 0; b < scheme->arch->n_blocks && !*packed; b++) {
+    inner_names names = {.n = 0};
+    for (int64_t b = 0; b < scheme->arch->n_blocks; b++) {
+        char module[NAME_BYTES], head[64];
         if (!mq_arch_has(scheme->arch, b, linear)) continue;
-        *packed = mq_scheme_layer(scheme, b, linear)->quantise;
-        if (*packed || !*there) block = b;
-        *there = true;
+        mq_arch_linear_name(scheme->arch, linear, b, module, sizeof module);
+        snprintf(head, sizeof head, ".%" PRId64 ".", b);
+        const char *inside = strstr(module, head), *name = inside ? inside + strlen(head) : module;
+        int i = names.n > 0 && strcmp(name, names.name[0]) != 0;
+        if (i >= names.n) snprintf(names.name[names.n++], NAME_BYTES, "%s", name);
+        names.packed[i] = names.packed[i] || mq_scheme_layer(scheme, b, linear)->quantise;
     }
-    return block;
+    return names;
 }
 
 /* transformers does not read `dynamic`; it needs the list when a kind of layer is never packed. */
 static mq_status add_modules_in_block(cJSON *config, const mq_scheme *scheme)
 {
-    bool all = scheme->arch->moe.routing.n_experts == 0; /* a router never is */
+    const mq_arch *arch = scheme->arch;
+    /* Routers and what makes the rates of linear attention never are. */
+    bool all = arch->moe.routing.n_experts == 0 && arch->delta.n_v_heads == 0;
     cJSON *list = cJSON_CreateArray();
-    for (int l = 0; l < mq_arch_n_linears(scheme->arch); l++) {
-        char module[NAME_BYTES], head[64];
-        bool there = false, packed = false;
-        int64_t block = packed_block(scheme, (mq_linear_id)l, &there, &packed);
-        all = all && (packed || !there);
-        if (!packed) continue;
-        mq_arch_linear_name(scheme->arch, (mq_linear_id)l, block, module, sizeof module);
-        snprintf(head, sizeof head, ".%" PRId64 ".", block);
-        const char *inside = strstr(module, head);
-        const char *name = inside ? inside + strlen(head) : module;
-        cJSON_AddItemToArray(list, cJSON_CreateStringArray(&name, 1));
+    for (int l = 0; l < mq_arch_n_linears(arch); l++) {
+        const inner_names names = names_of(scheme, (mq_linear_id)l);
+        for (int i = 0; i < names.n; i++) {
+            const char *name = names.name[i];
+            all = all && names.packed[i];
+            if (names.packed[i]) cJSON_AddItemToArray(list, cJSON_CreateStringArray(&name, 1));
+        }
     }
     if (!all) return mq_json_add(config, "modules_in_block_to_quantize", list);
     cJSON_Delete(list);

@@ -107,12 +107,14 @@ static mq_status measure_expert(mq_run *run, int64_t block, int64_t expert, int6
 /* How much of a layer's relative loss arrives in what its sub-block adds to the residual stream. o
  * and down are what is added, and v goes through the attention as it is. Errors of q and k change
  * weights of a mean, the softmax's, which leaves a quarter; so do those of the layers that make the
- * queries of latent attention, while the others there make values too. The gate's count twice:
- * where it is nearly shut its output is far smaller than the change that its input makes. Fitted to
- * the divergence that each layer causes by itself (docs/how-it-works.md). */
+ * queries of latent attention, while the others there make values too, as do those of linear
+ * attention. The gate's count twice: where it is nearly shut its output is far smaller than the
+ * change that its input makes. Fitted to the divergence that each layer causes by itself
+ * (docs/how-it-works.md). */
 static const double arrives[MQ_N_LINEARS] = {
-    [MQ_Q] = 0.25, [MQ_K] = 0.25, [MQ_V] = 1,    [MQ_Q_A] = 0.25, [MQ_KV_A] = 1, [MQ_Q_B] = 0.25,
-    [MQ_KV_B] = 1, [MQ_O] = 1,    [MQ_GATE] = 2, [MQ_UP] = 1,     [MQ_DOWN] = 1,
+    [MQ_Q] = 0.25,   [MQ_K] = 0.25, [MQ_V] = 1,      [MQ_Q_A] = 0.25, [MQ_KV_A] = 1,
+    [MQ_Q_B] = 0.25, [MQ_KV_B] = 1, [MQ_IN_QKV] = 1, [MQ_IN_Z] = 1,   [MQ_O] = 1,
+    [MQ_GATE] = 2,   [MQ_UP] = 1,   [MQ_DOWN] = 1,
 };
 
 /* A layer of several is as sensitive as the most sensitive of them; gates multiply what arrives. */

@@ -132,7 +132,7 @@ static mq_status prepare_passes(mq_run *run, mq_tap_system *s, pass_context *c)
 {
     MQ_TRY(mq_agree(run->comm, mq_tap_judge_create(run, s, &c->judge)));
     mq_timing_lap(&run->timing, MQ_T_SCALES);
-    c->couple = run->solver.couple && s->factor && mq_arch_couples(run->arch, c->tap);
+    c->couple = run->solver.couple && s->factor && mq_arch_couples(run->arch, c->block, c->tap);
     if (c->couple) MQ_TRY(mq_head_moments_create(run, c->block, s, &c->moments));
     mq_timing_lap(&run->timing, MQ_T_HEADS);
     return MQ_OK;

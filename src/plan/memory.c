@@ -178,7 +178,7 @@ static mq_status tap_solver_bytes(const mq_memory_place *place, const mq_arch *a
     rows = mq_min_i64(alone ? rows : mq_ceil_div(rows, place->ranks), settings->pass_blocks);
     MQ_TRY(row_bytes(rows * MQ_ROW_BLOCK, n, settings, &bytes));
     if (alone) MQ_TRY(mq_add_size(bytes, settings->expert_codes, &bytes));
-    if (settings->couple && mq_arch_couples(arch, tap)) {
+    if (settings->couple && mq_arch_couples(arch, block, tap)) {
         size_t heads = 0;
         MQ_TRY(head_bytes(arch, rows, settings->threads, &heads));
         MQ_TRY(mq_add_size(bytes, heads, &bytes));

@@ -19,6 +19,8 @@ const mq_tensor *mq_scaled_norm(const mq_folder *source, const mq_scheme *scheme
     if (!scheme->scale_columns || !pattern || tap == MQ_TAP_HEAD_IN) return NULL;
     /* A router reads the norm too. */
     if (tap == MQ_TAP_MLP_IN && scheme->arch->block[block].routed) return NULL;
+    /* So does what makes the rates of linear attention. */
+    if (tap == MQ_TAP_ATTN_IN && scheme->arch->block[block].linear) return NULL;
     /* 1 + w times a power of two, less 1, has more digits than w's type. */
     if (scheme->arch->norm_plus_one) return NULL;
     /* A bias would have to take the power too. */

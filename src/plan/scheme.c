@@ -20,6 +20,7 @@ mq_fused mq_fused_layers(const mq_arch *arch, int group)
         [MQ_FUSED_LATENTS] = {MQ_Q_A, MQ_KV_A, "fused_qkv_a_proj"},
         [MQ_FUSED_Q_B] = {MQ_Q_B, MQ_Q_B, NULL},
         [MQ_FUSED_KV_B] = {MQ_KV_B, MQ_KV_B, NULL},
+        [MQ_FUSED_DELTA] = {MQ_IN_QKV, MQ_IN_Z, "in_proj_qkvz"},
         [MQ_FUSED_O] = {MQ_O, MQ_O, NULL},
         [MQ_FUSED_GATE_UP] = {MQ_GATE, MQ_UP, "gate_up_proj"},
         [MQ_FUSED_DOWN] = {MQ_DOWN, MQ_DOWN, NULL},

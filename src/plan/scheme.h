@@ -44,6 +44,7 @@ enum {
     MQ_FUSED_LATENTS,
     MQ_FUSED_Q_B,
     MQ_FUSED_KV_B,
+    MQ_FUSED_DELTA,
     MQ_FUSED_O,
     MQ_FUSED_GATE_UP,
     MQ_FUSED_DOWN,
@@ -78,8 +79,8 @@ bool mq_scheme_is_default(const mq_scheme *scheme, int64_t block, mq_linear_id l
  *  a packed layer deviates from the run, or a kind of layer is packed in some blocks only. */
 bool mq_scheme_needs_rules(const mq_scheme *scheme);
 
-/** True when layers that vLLM fuses (q, k, v; q_a, kv_a; gate, up) do not share one plan in some
- * block. */
+/** True when layers that vLLM fuses (q, k, v; q_a, kv_a; qkv, z; gate, up) do not share one plan in
+ * some block. */
 bool mq_scheme_splits_fused(const mq_scheme *scheme);
 
 /** True when of an attention's layers (up to o) or an MLP's (gate, up, down) some are packed and

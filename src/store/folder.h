@@ -55,8 +55,9 @@ mq_status mq_folder_read(mq_folder *folder, const mq_tensor *tensor, uint64_t be
  *  mapped pages with a call; the folder is read with pread then. */
 mq_status mq_folder_map(mq_folder *folder);
 
-/** Rows [r0, r1) of a 1-d or 2-d F32, F16, BF16 or F64 tensor, converted to `dtype` (MQ_F32 or
- *  MQ_BF16), to nearest even. For a 1-d tensor rows are elements. Not collective; one thread at a
+/** Rows [r0, r1) of an F32, F16, BF16 or F64 tensor of 1 to 3 dimensions, converted to `dtype`
+ *  (MQ_F32 or MQ_BF16), to nearest even. For a 1-d tensor rows are elements, of a 3-d one all that
+ *  the first dimension counts. Not collective; one thread at a
  *  time. Bounded scratch: at most 2 pieces of 1 MiB.
  *  Errors: as mq_folder_read; MQ_E_INPUT for another dtype or number of dimensions; MQ_E_INTERNAL
  *  for rows that are not there; MQ_E_NUMERIC naming the first value that is NaN, inf, or too large

@@ -164,12 +164,12 @@ mq_status mq_folder_read_rows(mq_folder *folder, const mq_tensor *tensor, int64_
 {
     char text[128];
     int64_t first = 0, n = 0;
-    int64_t n_columns = tensor->n_dims == 2 ? tensor->dim[1] : 1;
+    int64_t n_columns = 1;
     row_read r = {.folder = folder, .tensor = tensor, .dtype = dtype};
-    if (!is_float(tensor->dtype) || tensor->n_dims < 1 || tensor->n_dims > 2) {
+    if (!is_float(tensor->dtype) || tensor->n_dims < 1 || tensor->n_dims > 3) {
         return mq_fail(
             MQ_E_INPUT,
-            "tensor \"%.200s\" is %s; expected 1 or 2 dimensions of F32, F16, BF16 or F64",
+            "tensor \"%.200s\" is %s; expected 1 to 3 dimensions of F32, F16, BF16 or F64",
             tensor->name, mq_tensor_describe(tensor, text, sizeof text));
     }
     if (dtype != MQ_F32 && dtype != MQ_BF16) {
@@ -179,6 +179,9 @@ mq_status mq_folder_read_rows(mq_folder *folder, const mq_tensor *tensor, int64_
         return mq_fail(MQ_E_INTERNAL,
                        "tensor \"%.200s\" is %s; asked for rows %" PRId64 " to %" PRId64,
                        tensor->name, mq_tensor_describe(tensor, text, sizeof text), r0, r1);
+    }
+    for (int d = 1; d < tensor->n_dims; d++) {
+        MQ_TRY(mq_mul_i64(n_columns, tensor->dim[d], &n_columns));
     }
     MQ_TRY(mq_mul_i64(r0, n_columns, &first));
     MQ_TRY(mq_mul_i64(r1 - r0, n_columns, &n));

@@ -82,6 +82,21 @@ class Families(unittest.TestCase):
                          [f'self_attn.{name}_proj' for name in 'qkvo'] +
                          [f'mlp.{name}_proj' for name in ('gate', 'up', 'down')])
 
+    def test_forms_delta(self):
+        mlps = [f'{mlp}.{name}_proj' for mlp in ['mlp', 'mlp.shared_expert'] + [f'mlp.experts.{e}' for e in range(3)]
+                for name in ('gate', 'up', 'down')]
+        attention = [f'self_attn.{name}_proj' for name in 'qkvo']
+        self.check_forms('qwen3_5_delta', {'gptq': 3.5, 'compressed-tensors': 4, 'dense': 8}, attention + mlps[:3] +
+                         [f'linear_attn.{name}' for name in ('in_proj_qkv', 'in_proj_z', 'out_proj')])
+        self.check_forms('qwen3_next', {'gptq': 3.5, 'compressed-tensors': 4}, attention + mlps +
+                         ['linear_attn.in_proj_qkvz', 'linear_attn.out_proj'])
+        config = json.loads((self.root / 'qwen3_next-gptq-1' / 'config.json').read_text(encoding='utf-8'))
+        settings = config['quantization_config']
+        listed = {name for names in settings['modules_in_block_to_quantize'] for name in names}
+        self.assertEqual(listed, {*attention, *mlps, 'linear_attn.in_proj_qkvz', 'linear_attn.out_proj'})
+        rules = {rule for rule in settings['dynamic'] if rule.startswith('-')}
+        self.assertIn(r'-:^model\.layers\.\d+\.linear_attn\.in_proj_ba$', rules)
+
     def qwen1_loss(self, folder, samples):
         """Sum over each sample of the loss of its tokens, by the forward pass in NumPy."""
         config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))

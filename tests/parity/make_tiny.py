@@ -36,7 +36,9 @@ MIXED_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 UNUSED_WINDOW = 48          # small: a reader that forgets use_sliding_window gets other outputs
 COHERE = ("cohere", "cohere2")
 OWN_PAD = ("smollm3", "gemma", "phi3", "glm", "glm4")   # whose default need not be a token here
-GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text")   # store the weights of norms less 1
+# store the weights of norms less 1
+GEMMA = ("gemma", "gemma2", "gemma3_text", "qwen3_5_text", "qwen3_next", "qwen3_5",
+         "qwen3_5_moe_text", "qwen3_5_moe")
 TURNED = ("gpt_oss", "llama4_text")             # whose experts' weights are (inputs, outputs)
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0,
                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -50,6 +52,12 @@ LATENT = {"num_attention_heads": 2, "kv_lora_rank": 32, "qk_nope_head_dim": 8,
 DEEPSEEK_EXPERTS = {"intermediate_size": 32, "moe_intermediate_size": 32, "n_routed_experts": 4,
                     "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2,
                     "topk_group": 1, "routed_scaling_factor": 0.1, "first_k_dense_replace": 1}
+
+DELTA = {"num_hidden_layers": 3, "head_dim": 8, "linear_num_key_heads": 2,
+         "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 8,
+         "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
+                             "partial_rotary_factor": 0.5}}
 
 
 # name: config.json of a first-generation Qwen
@@ -210,6 +218,15 @@ CASES = {
                                    "num_local_experts": 4, "no_rope_layers": [1, 0],
                                    "attention_chunk_size": 20, "floor_scale": 16,
                                    "attn_scale": 0.5, "rope_parameters": LLAMA3_ROPE}),
+    "qwen3_5_delta": ("qwen3_5_text", {**SMALL, **DELTA}),
+    "qwen3_next": ("qwen3_next", {**SMALL, **DELTA, "intermediate_size": 32, "num_experts": 3,
+                                  "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                                  "shared_expert_intermediate_size": 32, "mlp_only_layers": [1],
+                                  "linear_conv_kernel_dim": 3}),
+    "qwen3_5_moe": ("qwen3_5_moe_text", {**SMALL, **DELTA, "num_hidden_layers": 2, "num_experts": 4,
+                                         "layer_types": DELTA["layer_types"][1:],
+                                         "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                                         "shared_expert_intermediate_size": 32}),
 }
 
 
@@ -243,7 +260,10 @@ def random_tensors(shapes, config, generator):
     for name, shape in sorted(shapes.items()):
         values = torch.randn(shape, generator=generator)
         if ("norm" in name or ".ln_" in name) and not name.endswith("bias"):
-            values = 0.25 * values + (0.0 if config.model_type in GEMMA else 1.0)
+            less_1 = config.model_type in GEMMA and "linear_attn" not in name
+            values = 0.25 * values + (0.0 if less_1 else 1.0)
+        elif name.endswith("A_log"):
+            values = values - 2     # states that last for some tokens, and for many
         else:
             values = values * standard_deviation(name, shape, config)
         yield name, values.to(torch.bfloat16)
@@ -329,6 +349,8 @@ def version_4_config(config):
     old["transformers_version"] = "4.46.0"
     if old["model_type"] in ("qwen2", "qwen3", "cohere2", "gemma2", "gemma3_text", "llama4_text"):
         old.pop("layer_types", None)
+    if old["model_type"] == "qwen3_next":
+        old["full_attention_interval"] = len(old.pop("layer_types"))
     if old["model_type"] in ("cohere2", "gemma3_text"):
         old["sliding_window_pattern"] = 2
     if old["model_type"] not in OWN_PAD:
@@ -381,9 +403,13 @@ def add_further_block(folder, config, seed):
     generator = torch.Generator().manual_seed(seed + 2000)
     path, n = folder / "model.safetensors", config.hidden_size
     tensors = load_file(path)
-    for name, shape in (("enorm", (n,)), ("hnorm", (n,)), ("eh_proj", (n, 2 * n))):
+    further = {"deepseek_v3": (f"model.layers.{config.num_hidden_layers}.",
+                               {"enorm": (n,), "hnorm": (n,), "eh_proj": (n, 2 * n)}),
+               "qwen3_next": ("mtp.", {"norm": (n,), "layers.0.self_attn.o_proj": (n, 8)})}
+    prefix, shapes = further[config.model_type]
+    for name, shape in shapes.items():
         values = torch.randn(shape, generator=generator).to(torch.bfloat16)
-        tensors[f"model.layers.{config.num_hidden_layers}.{name}.weight"] = values
+        tensors[f"{prefix}{name}.weight"] = values
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -396,7 +422,7 @@ def make_case(folder, name, seed, style):
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     randomise(model, seed)
     model.save_pretrained(folder)
-    if model_type == "deepseek_v3":
+    if model_type in ("deepseek_v3", "qwen3_next"):
         add_further_block(folder, config, seed)
     (folder / "generation_config.json").unlink(missing_ok=True)
     (folder / "model.safetensors").chmod(0o644)     # the library makes it private

@@ -34,6 +34,11 @@ def rope(theta, **more):
     return {"rope_type": "default", "rope_theta": theta, **more}
 
 
+# a block of linear attention and one of the full kind
+HYBRID = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
+          "rope_parameters": rope(1000.0, mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=0.5)}
+
+
 # name: model_type, settings of the language model, and of the others
 CASES = {
     "qwen2_5_vl": ("qwen2_5_vl", {"rope_parameters": rope(1000.0, mrope_section=[1, 1, 2])}, {
@@ -88,6 +93,13 @@ CASES = {
         "tie_word_embeddings": True,
         "vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "patch_size": 2,
                           "spatial_merge_size": 1, "temporal_merge_size": 1}}),
+    "qwen3_5_vl": ("qwen3_5", {
+        **make_tiny.DELTA, **HYBRID, "head_dim": 16}, {
+        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 4}}),
+    "qwen3_5_moe_vl": ("qwen3_5_moe", {
+        **make_tiny.DELTA, **HYBRID, "head_dim": 16, "num_attention_heads": 2, "num_experts": 3,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}, {
+        "tie_word_embeddings": False, "vision_config": {**VISION, "num_position_embeddings": 4}}),
     # not in transformers: a Qwen3 whose tensors have another prefix, beside those of a tower
     "minicpmv": ("qwen3", {"head_dim": 16, "rope_parameters": rope(1000.0), "tie_word_embeddings": False}, {}),
 }
@@ -96,14 +108,15 @@ TOKEN_IDS = {"qwen2_5_vl": {"image_token_id": 90, "video_token_id": 91, "vision_
              "glm4v": {"image_token_id": 90, "video_token_id": 91},
              "hunyuan_vl": {"image_token_id": 90}, "got_ocr2": {"image_token_index": 90},
              "glmasr": {"audio_token_id": 90}}
-TOKEN_IDS["qwen3_vl"] = TOKEN_IDS["qwen3_vl_moe"] = TOKEN_IDS["qwen2_5_vl"]
+for like_qwen in ("qwen3_vl", "qwen3_vl_moe", "qwen3_5_vl", "qwen3_5_moe_vl"):
+    TOKEN_IDS[like_qwen] = TOKEN_IDS["qwen2_5_vl"]
 # no token of a sample: the class puts others in the place of those
 TOKEN_IDS["kimi_k25"] = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 0, "vision_end_token_id": 2}
 TOKEN_IDS["ernie4_5_vl_moe"] = {"image_token_id": 90, "video_token_id": 91, "image_start_token_id": 92,
                                 "image_end_token_id": 93, "video_start_token_id": 94, "video_end_token_id": 95}
 TOKEN_IDS["glm4v_moe"] = TOKEN_IDS["glm4v"]
 # with a sample that has an image, and where what the first block makes is added to at its tokens
-WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "glm4v", "glm4v_moe", "qwen3_vl_moe")
+WITH_IMAGE = ("qwen2_5_vl", "qwen3_vl", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "qwen3_vl_moe")
 DEEPSTACK = ("qwen3_vl", "qwen3_vl_moe")
 KIMI = {"ignore_index": -100, "media_placeholder_token_id": 1, "use_unified_vision_chunk": True,
         "video_placeholder": "<|kimi_k25_video_placeholder|>"}
@@ -248,6 +261,23 @@ def publish(folder, name):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+def stack_experts(folder):
+    """The experts of each block in two tensors, as they are published; the library saves them one by one."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    parts = {}
+    for name in [name for name in tensors if ".mlp.experts." in name]:
+        block, rest = name.split(".experts.")
+        expert, leaf, _ = rest.split(".")
+        parts.setdefault(f"{block}.experts", {})[int(expert), leaf] = tensors.pop(name)
+    for name, part in parts.items():
+        numbers = sorted({expert for expert, _ in part})
+        both = [torch.cat([part[i, "gate_proj"], part[i, "up_proj"]]) for i in numbers]
+        tensors[f"{name}.gate_up_proj"] = torch.stack(both)
+        tensors[f"{name}.down_proj"] = torch.stack([part[i, "down_proj"] for i in numbers])
+    save_file(tensors, path, {"format": "pt"})
+
+
 def check_old_config(folder, expected, seed):
     """transformers 5 must compute the same from the old configuration."""
     with tempfile.TemporaryDirectory() as other:
@@ -268,6 +298,8 @@ def make_case(folder, name):
     (folder / "generation_config.json").unlink(missing_ok=True)
     if name in ("kimi_k25", "qwen3_vl_moe"):
         publish(folder, name)
+    if name == "qwen3_5_moe_vl":
+        stack_experts(folder)
     known = hasattr(config, "text_config")
     expected = expected_outputs((load if known else make_tiny.load)(folder), seed)
     make_tiny.save_expected(folder, expected)

@@ -99,9 +99,12 @@ def check_eval(program, folder, work):
 def unpacked(name, packed, folder):
     """A folder of the weights that a packed one stands for, in float32."""
     folder.mkdir()
-    tensors = {key: torch.from_numpy(np.array(value))
-               for key, value in compressed_reference.read_folder(packed).items()}
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    tensors = {}
+    for key, value in compressed_reference.read_folder(packed).items():
+        value = torch.from_numpy(np.array(value))
+        if value.is_floating_point() and ".experts." in key:
+            value = value.to(torch.bfloat16)    # of experts its readers round once
+        tensors[key] = value.float() if value.is_floating_point() else value
     config = json.loads((packed / "config.json").read_text(encoding="utf-8"))
     del config["quantization_config"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -99,7 +99,7 @@ static void test_v3(void **state)
                         "model.layers.{i}.self_attn.kv_a_layernorm.weight");
     assert_string_equal(mq_arch_tap_norm(&a, MQ_TAP_Q_LORA),
                         "model.layers.{i}.self_attn.q_a_layernorm.weight");
-    assert_false(mq_arch_couples(&a, MQ_TAP_ATTN_IN));
+    assert_false(mq_arch_couples(&a, 0, MQ_TAP_ATTN_IN));
     assert_int_equal(mq_arch_normed_width(&a), 7168);
 }
 
