@@ -7,28 +7,46 @@
 
 #include <string.h>
 
+/* What is summed over all ranks of a tap. */
+typedef struct sums {
+    mq_hessian *half, *h;
+    mq_cross *cross;
+} sums;
+
+static void sums_free(sums *s)
+{
+    mq_hessian_destroy(&s->half);
+    mq_hessian_destroy(&s->h);
+    mq_cross_destroy(&s->cross);
+}
+
 struct mq_expert_tasks {
     mq_comm *self;
     mq_tap_result *result; /* of the expert that this rank solves */
     mq_report *report;     /* the same */
+    sums all;              /* of what the block's experts on all tokens read, which is the same */
+    int64_t block;         /* that these are of, where there are any */
 };
 
 /* What a rank needs to solve an expert alone. */
 typedef struct task {
     mq_tap_id tap;
-    mq_hessian *half, *h;
+    bool on_all; /* its sums are those in mq_expert_tasks; else its own */
+    sums own;
     mq_sampled_drift drift; /* that alpha is measured by */
-    mq_cross *cross;
-    char *warnings; /* that came up on the way, a line each; NULL: none */
+    char *warnings;         /* that came up on the way, a line each; NULL: none */
 } task;
 
 static void task_free(task *t)
 {
-    mq_hessian_destroy(&t->half);
-    mq_hessian_destroy(&t->h);
+    sums_free(&t->own);
     mq_sampled_drift_free(&t->drift);
-    mq_cross_destroy(&t->cross);
     mq_free(&t->warnings);
+}
+
+static sums *sums_of(const mq_run *run, task *t)
+{
+    return t->on_all ? &run->tasks->all : &t->own;
 }
 
 /* ---- room ----------------------------------------------------------------------------------- */
@@ -49,6 +67,7 @@ mq_status mq_expert_tasks_create(mq_run *run)
 void mq_expert_tasks_destroy(mq_run *run)
 {
     if (!run->tasks) return;
+    sums_free(&run->tasks->all);
     mq_tap_result_destroy(&run->tasks->result);
     mq_report_destroy(&run->tasks->report);
     mq_comm_destroy(&run->tasks->self);
@@ -67,10 +86,13 @@ bool mq_experts_are_wide(const mq_run *run, int64_t block)
 static mq_status sum_up(mq_run *run, int64_t block, task *t)
 {
     bool halves = mq_run_measures_damping(run, block, t->tap);
-    MQ_TRY(mq_run_hessian(run, block, t->tap, halves ? &t->half : NULL, &t->h));
+    t->on_all = !mq_tap_is_expert_mid(t->tap) && run->experts->all_tokens;
+    sums *s = sums_of(run, t);
+    bool there = s->h != NULL;
+    if (!there) MQ_TRY(mq_run_hessian(run, block, t->tap, halves ? &s->half : NULL, &s->h));
     MQ_TRY(mq_run_drift(run, t->tap));
-    MQ_TRY(mq_run_alpha_drift(run, block, t->tap, t->half, t->h, &t->drift));
-    return mq_run_cross(run, block, t->tap, t->h, &t->cross);
+    MQ_TRY(mq_run_alpha_drift(run, block, t->tap, s->half, s->h, &t->drift));
+    return there ? MQ_OK : mq_run_cross(run, block, t->tap, s->h, &s->cross);
 }
 
 /* Every rank holds the sums; `mine` gets them on the one that solves the expert. */
@@ -107,19 +129,20 @@ static mq_run run_alone(const mq_run *run)
     return alone;
 }
 
-static mq_status solve_steps(mq_run *alone, int64_t block, const task *t)
+static mq_status solve_steps(mq_run *alone, int64_t block, task *t)
 {
     mq_damping_choice damping;
+    const sums *s = sums_of(alone, t);
     MQ_TRY(mq_tap_result_bind(alone->result, alone->scheme, block, t->tap));
-    MQ_TRY(mq_run_find_ranges(alone, block, t->h));
-    MQ_TRY(mq_run_damping(alone, block, t->tap, t->half, t->h, &damping));
-    MQ_TRY(mq_run_alpha_from(alone, block, t->tap, t->half, t->h, damping.damping, &t->drift));
-    return mq_run_solve(alone, block, t->tap, t->h, &damping, t->cross);
+    MQ_TRY(mq_run_find_ranges(alone, block, s->h));
+    MQ_TRY(mq_run_damping(alone, block, t->tap, s->half, s->h, &damping));
+    MQ_TRY(mq_run_alpha_from(alone, block, t->tap, s->half, s->h, damping.damping, &t->drift));
+    return mq_run_solve(alone, block, t->tap, s->h, &damping, s->cross);
 }
 
 static mq_status solve_alone(mq_run *run, int64_t block, task *t)
 {
-    if (!t->h) return MQ_OK;
+    if (!sums_of(run, t)->h) return MQ_OK; /* none to solve */
     mq_run alone = run_alone(run);
     mq_warnings_divert(run->comm->rank != 0);
     mq_status status = solve_steps(&alone, block, t);
@@ -183,7 +206,7 @@ static mq_status run_batch(mq_run *run, int64_t block, int64_t first, int64_t n,
     }
     mq_status status = mq_agree(run->comm, solve_alone(run, block, mine));
     for (int64_t i = 0; i < n && status == MQ_OK; i++) {
-        task none = {.h = NULL};
+        task none = {.warnings = NULL};
         bool is_mine = i == run->comm->rank;
         status =
             take_over(run, block, mq_expert_tap(first + i, mid), (int)i, is_mine ? mine : &none);
@@ -194,8 +217,10 @@ static mq_status run_batch(mq_run *run, int64_t block, int64_t first, int64_t n,
 mq_status mq_quantise_experts(mq_run *run, int64_t block, int64_t first, int64_t n, bool mid,
                               void *none)
 {
-    task mine = {.h = NULL};
+    task mine = {.warnings = NULL};
     (void)none;
+    if (mid || block != run->tasks->block) sums_free(&run->tasks->all);
+    run->tasks->block = block;
     mq_status status = run_batch(run, block, first, n, mid, &mine);
     task_free(&mine);
     return status;

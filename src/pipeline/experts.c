@@ -283,14 +283,10 @@ void mq_experts_release(mq_run *run, mq_tap_id tap)
     for (int s = 0; s < run->n_streams; s++) mq_activations_free(&run->stream[s].tap[kind]);
 }
 
-static mq_status run_batch(mq_run *run, int64_t block, int64_t first, int64_t n,
-                           mq_batch_visit visit, void *context)
+static mq_status add_batch(mq_run *run, int64_t block, int64_t first, int64_t n)
 {
     mq_experts *x = run->experts;
     mq_status status = MQ_OK;
-    x->first = first;
-    MQ_TRY(visit(run, block, first, n, false, context));
-    MQ_TRY(visit(run, block, first, n, true, context));
     for (int64_t i = 0; i < n; i++) {
         mq_experts_take(run, block, first + i, true);
         if (status == MQ_OK) status = add_outputs(run);
@@ -299,6 +295,20 @@ static mq_status run_batch(mq_run *run, int64_t block, int64_t first, int64_t n,
     status = mq_agree(run->comm, status);
     mq_timing_lap(&run->timing, MQ_T_FORWARD);
     return status;
+}
+
+/* All experts at one of their taps. */
+static mq_status visit_all(mq_run *run, int64_t block, int64_t batch, bool mid,
+                           mq_batch_visit visit, void *context)
+{
+    int64_t n_experts = run->arch->moe.routing.n_experts;
+    for (int64_t e = 0; e < n_experts; e += batch) {
+        int64_t n = mq_min_i64(batch, n_experts - e);
+        run->experts->first = e;
+        MQ_TRY(visit(run, block, e, n, mid, context));
+        if (mid) MQ_TRY(add_batch(run, block, e, n));
+    }
+    return MQ_OK;
 }
 
 static mq_status add_to_streams(mq_run *run)
@@ -331,16 +341,16 @@ static void warn_thin(const mq_run *run, int64_t block)
             block, n_thin, n_experts, run->solver.expert_coverage, least);
 }
 
+/* What all experts read comes first, whatever the batches: a sample that is left out at the down of
+ * one must be in the sums of the same taps for any number of ranks. */
 mq_status mq_run_experts(mq_run *run, int64_t block, int64_t batch, mq_batch_visit visit,
                          void *context)
 {
-    int64_t n_experts = run->arch->moe.routing.n_experts;
     mq_status status = begin(run, block, batch);
     mq_timing_lap(&run->timing, MQ_T_FORWARD);
     if (status == MQ_OK) warn_thin(run, block);
-    for (int64_t e = 0; e < n_experts && status == MQ_OK; e += batch) {
-        status = run_batch(run, block, e, mq_min_i64(batch, n_experts - e), visit, context);
-    }
+    if (status == MQ_OK) status = visit_all(run, block, batch, false, visit, context);
+    if (status == MQ_OK) status = visit_all(run, block, batch, true, visit, context);
     if (status == MQ_OK) status = mq_agree(run->comm, add_to_streams(run));
     mq_experts_destroy(&run->experts);
     mq_timing_lap(&run->timing, MQ_T_FORWARD);

@@ -43,11 +43,12 @@ bool mq_run_takes_all_tokens(const mq_run *run, int64_t block, mq_tap_id tap);
 typedef mq_status (*mq_batch_visit)(mq_run *run, int64_t block, int64_t first, int64_t n, bool mid,
                                     void *context);
 
-/** Routes the tokens by MQ_TAP_MLP_IN, which is there; visits both taps of the experts, a batch
- *  after the other; adds what they make to the residual streams. A visit goes through its experts
- *  in order: mq_experts_take, mq_run_produce, and when the sums are made mq_experts_release.
- *  Collective. Memory: 4 hidden bytes a token and stream, the rows of one tap of one expert, and
- *  in batches what the downs of several read, of the tokens routed to them. */
+/** Routes the tokens by MQ_TAP_MLP_IN, which is there; visits what all experts read and then
+ *  what their downs do, a batch after the other; adds what they make to the residual streams. A
+ * visit goes through its experts in order: mq_experts_take, mq_run_produce, and when the sums are
+ * made mq_experts_release. Collective. Memory: 4 hidden bytes a token and stream, the rows of one
+ * tap of one expert, and in batches what the downs of several read, of the tokens routed to them.
+ */
 mq_status mq_run_experts(mq_run *run, int64_t block, int64_t batch, mq_batch_visit visit,
                          void *context);
 

@@ -166,7 +166,8 @@ static mq_status tap_solver_bytes(const mq_memory_place *place, const mq_arch *a
     if (alone) {
         MQ_TRY(mq_add_size(cross, held_out, &cross));
         MQ_TRY(mq_add_size(bytes, cross, &bytes));
-        MQ_TRY(mq_mul_size(bytes, 2, &bytes)); /* its own, and that of the expert being summed */
+        /* Its own, that of the expert being summed, and of what experts read that of all tokens. */
+        MQ_TRY(mq_mul_size(bytes, mq_tap_is_expert_mid(tap) ? 2 : 3, &bytes));
     } else {
         at_least(held_out, &cross); /* gone before the cross sum is made */
         MQ_TRY(mq_add_size(bytes, cross, &bytes));

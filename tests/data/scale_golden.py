@@ -124,7 +124,7 @@ class Model:
             memory += row_blocks * METRIC
         if alone:
             memory += max(self.expert_codes(tap) for tap in ('expert_in', 'expert_mid'))
-        return (packed + held_out) * (2 if alone else 1), (part + BLOCK) * n * 8, memory
+        return (packed + held_out) * ({'expert_in': 3, 'expert_mid': 2}[tap] if alone else 1), (part + BLOCK) * n * 8, memory
 
     def rank_memory(self, ranks):
         units = SAMPLES * LENGTH // UNIT
