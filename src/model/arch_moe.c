@@ -1,6 +1,7 @@
 #include "model/arch_parse.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -132,12 +133,12 @@ static mq_status mark_listed(const mq_arch_texts *texts, const char *field, bool
     }
     cJSON_ArrayForEach(item, list.json)
     {
-        int64_t b = cJSON_IsNumber(item) ? (int64_t)item->valuedouble : -1;
-        if (b < 0 || b >= arch->n_blocks) {
+        double b = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (!(b >= 0 && b < (double)arch->n_blocks && b == floor(b))) {
             return mq_fail(MQ_E_INPUT, "%s: \"%s\" must list numbers of blocks, from 0 to %" PRId64,
                            texts->where, list.name, arch->n_blocks - 1);
         }
-        arch->block[b].routed = routed;
+        arch->block[(int64_t)b].routed = routed;
     }
     return MQ_OK;
 }

@@ -63,7 +63,7 @@ static mq_status note_stack(const audit *a, mq_status status, bool there, mq_lin
     char name[MQ_NAME_BYTES];
     int64_t dims[3];
     bool first = mq_linear_expert(linear) == 0 && mq_linear_role(linear) != MQ_UP;
-    if (a->findings && !first) return MQ_OK;
+    if (a->findings && !first && status == MQ_E_INPUT) return MQ_OK;
     mq_stack_shape(a->arch, linear, block, name, dims);
     return mq_findings_add_tensor(a->findings, status, there ? MQ_FOUND_WRONG : MQ_FOUND_MISSING,
                                   name, 3, dims);

@@ -106,7 +106,7 @@ static void route_token(const route_job *job, int64_t t, double *scratch)
         expert[i] = (int32_t)take_best(choice, n);
         sum += score[expert[i]];
     }
-    double divisor = kind->normalised ? fmax(sum, kind->least_sum) : 1;
+    double divisor = kind->normalised ? fmax(sum, fmax(kind->least_sum, DBL_MIN)) : 1;
     for (int64_t i = 0; i < k; i++) {
         job->weight[t * k + i] = (float)(score[expert[i]] / divisor * kind->scale);
     }

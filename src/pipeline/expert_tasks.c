@@ -33,8 +33,9 @@ typedef struct task {
     mq_tap_id tap;
     bool on_all; /* its sums are those in mq_expert_tasks; else its own */
     sums own;
-    mq_sampled_drift drift; /* that alpha is measured by */
-    char *warnings;         /* that came up on the way, a line each; NULL: none */
+    mq_sampled_drift drift;   /* that alpha is measured by */
+    int64_t samples_left_out; /* of these sums */
+    char *warnings;           /* that came up on the way, a line each; NULL: none */
 } task;
 
 static void task_free(task *t)
@@ -92,6 +93,7 @@ static mq_status sum_up(mq_run *run, int64_t block, task *t)
     if (!there) MQ_TRY(mq_run_hessian(run, block, t->tap, halves ? &s->half : NULL, &s->h));
     MQ_TRY(mq_run_drift(run, t->tap));
     MQ_TRY(mq_run_alpha_drift(run, block, t->tap, s->half, s->h, &t->drift));
+    t->samples_left_out = run->samples_left_out;
     return there ? MQ_OK : mq_run_cross(run, block, t->tap, s->h, &s->cross);
 }
 
@@ -144,6 +146,7 @@ static mq_status solve_alone(mq_run *run, int64_t block, task *t)
 {
     if (!sums_of(run, t)->h) return MQ_OK; /* none to solve */
     mq_run alone = run_alone(run);
+    alone.samples_left_out = t->samples_left_out;
     mq_warnings_divert(run->comm->rank != 0);
     mq_status status = solve_steps(&alone, block, t);
     mq_status kept = mq_warnings_take(&t->warnings);

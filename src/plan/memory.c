@@ -51,18 +51,24 @@ static int64_t expert_width(const mq_arch *arch, int64_t block)
                       mq_arch_tap_width(arch, block, mq_expert_tap(0, true)));
 }
 
-/* With routed experts: the F32 sum of what they make, of every token, and what one of them holds of
+/* With routed experts: the F32 sum of what they make, of every token, and where each goes; what the
+ * router makes of the tokens of one unit (model/mixture.h), and what one of them holds of
  * the tokens of one unit (model/mixture.h). */
 static mq_status add_experts(const mq_arch *arch, const mq_memory_place *place, mq_memory_plan *p)
 {
     bool routed = false;
-    size_t sum = 0, room = 0;
+    const mq_routing_kind *routing = &arch->moe.routing;
+    size_t sum = 0, room = 0, routes = 0, logits = 0;
     for (int64_t b = 0; b < arch->n_blocks; b++) routed = routed || arch->block[b].routed;
     if (!routed) return MQ_OK;
     MQ_TRY(area(place->rank_tokens, arch->hidden, mq_dtype_size(MQ_F32), &sum));
     MQ_TRY(area(place->unit_tokens, 2 * arch->hidden + 3 * arch->moe.intermediate,
                 mq_dtype_size(MQ_BF16), &room));
+    MQ_TRY(area(place->rank_tokens, routing->top_k, sizeof(int32_t) + sizeof(float), &routes));
+    MQ_TRY(area(place->unit_tokens, routing->n_experts, sizeof(float), &logits));
     MQ_TRY(mq_add_size(p->taps, sum, &p->taps));
+    MQ_TRY(mq_add_size(p->taps, routes, &p->taps));
+    MQ_TRY(mq_add_size(p->work, logits, &p->work));
     return mq_add_size(p->work, room, &p->work);
 }
 

@@ -143,8 +143,8 @@ class Model:
         mid = self.inner if self.first else self.shared
         work = UNIT * 2 * max((self.heads + 2 * self.kv) * self.width, self.hidden, 2 * mid)
         if self.experts:        # the sum of what they make, in F32, and their buffers
-            two += 2 * self.hidden
-            work += UNIT * 2 * (2 * self.hidden + 3 * self.expert)
+            two += 2 * self.hidden + 4 * self.config['num_experts_per_tok']     # and where tokens go
+            work += UNIT * (2 * (2 * self.hidden + 3 * self.expert) + 4 * self.experts)
         return tokens * 2 * (self.hidden + two) + work + sum(solver)
 
 
