@@ -418,6 +418,7 @@ static const char *const cases[] = {
     "llama4_text",
     "qwen3_5",
     "qwen1",
+    "internlm3",
     "deepseek_v2",
     "deepseek_v2_lite",
     "deepseek_v3",

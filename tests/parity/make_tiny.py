@@ -227,6 +227,10 @@ CASES = {
                                          "layer_types": DELTA["layer_types"][1:],
                                          "num_experts_per_tok": 2, "moe_intermediate_size": 32,
                                          "shared_expert_intermediate_size": 32}),
+    # not in transformers: a Llama with biases, under its own names in config.json
+    "internlm3": ("llama", {**SMALL, "attention_bias": True, "mlp_bias": True, "head_dim": 16,
+                            "rope_parameters": {"rope_type": "dynamic", "factor": 6.0,
+                                                "rope_theta": 10000.0}}),
 }
 
 
@@ -479,6 +483,15 @@ def seed_of(name):
     return zlib.crc32(name.encode()) % 100_000 if named else place
 
 
+def rename_internlm3(folder):
+    """Its config.json says of biases what that of a Llama says in other words."""
+    for path in folder.glob("config*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.update(model_type="internlm3", architectures=["InternLM3ForCausalLM"],
+                      qkv_bias=config.pop("attention_bias"), bias=config.pop("mlp_bias"))
+        path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n", encoding="utf-8")
+
+
 def main():
     """Make all cases, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -497,6 +510,8 @@ def main():
             make_qwen1(folder, name, seed_of(name))
         else:
             make_case(folder, name, seed_of(name), args.config_style)
+        if name == "internlm3":
+            rename_internlm3(folder)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ LENGTHS = (1, 2, 63, 64, 65, 257)
 REPEATS = 5
 PACKED_LENGTH = 60
 # no class in transformers, or experts that only its stacked form is read of (docs/formats.md)
-WITHOUT_EVAL = ("qwen1",)
-WITHOUT_PACKED = ("qwen1", "gpt_oss", "granitemoe")
+WITHOUT_EVAL = ("qwen1", "internlm3")
+WITHOUT_PACKED = ("qwen1", "internlm3", "gpt_oss", "granitemoe")
 
 
 def write_tokens(path, samples):
