@@ -491,7 +491,7 @@ class Experts(harness.InScratch):
                            '--group-size', 32, '--format', 'compressed-tensors', '--preset', 'fast')
         self.assertEqual(done.returncode, OK, done.stderr)
         header, data, start = harness.bf16_raw(model / 'model.safetensors')
-        module = 'model.layers.1.mlp.experts.7.down_proj'
+        module = 'model.layers.1.mlp.experts.5.down_proj'
         end = header[module + '.weight_scale']['data_offsets'][1]
         data[start + end - 2:start + end] = b'\xc0\x7f'
         (model / 'model.safetensors').write_bytes(data)

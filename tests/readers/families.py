@@ -8,7 +8,7 @@ Two lines for each:
          agree within 2e-5 of a sample's loss; in BF16 they are at most twice as far from transformers' float32
          as its own BF16 is (root mean square over the samples of what a token's loss differs by).
   packed compressed-tensors of 4 bits, read by transformers, beside the weights that our own reader in
-         tests/parity makes of the folder: a KL divergence below 2e-6 in float32.
+         tests/parity makes of the folder: a KL divergence below 2e-6 in float32, of one with experts 1e-5.
 Exit code 1 where one differs. Families of models with towers: tests/e2e/test_multimodal.py.
 """
 import json
@@ -122,7 +122,8 @@ def check_packed(program, folder, work):
     unpacked(folder.name, work / "packed", work / "twin")
     wanted, found = (log_probs(load(work / form, torch.float32), sample) for form in ("twin", "packed"))
     kl = (wanted.exp() * (wanted - found)).sum(-1).mean().item()
-    return kl < 2e-6, f"packed  KL {kl:.1e}"
+    routed = "experts" in (folder / "config.json").read_text(encoding="utf-8")
+    return kl < (1e-5 if routed else 2e-6), f"packed  KL {kl:.1e}"
 
 
 def main():
